@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one exception that a user may cause."""
+
+
+class InputError(ValueError):
+    """Wrong input: one line saying what, where and what to do. The CLI prints it and exits with 2."""

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facial action units, facial regions, and the AU layouts of the data sets.
+
+A layout is a value: everything that differs between BP4D, DISFA and a user's own AU set stands in
+an `AuLayout`, and everything derived from it (region combinations, adjacency, bit weights) is
+computed here. Regions and bit order are the release's (paper section 3.2.1, `docs/paper-vs-release.md`).
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+AU_NAMES = {
+    1: "inner brow raiser",
+    2: "outer brow raiser",
+    4: "brow lowerer",
+    6: "cheek raiser",
+    7: "lid tightener",
+    9: "nose wrinkler",
+    10: "upper lip raiser",
+    12: "lip corner puller",
+    14: "dimpler",
+    15: "lip corner depressor",
+    17: "chin raiser",
+    23: "lip tightener",
+    24: "lip pressor",
+    25: "lips part",
+    26: "jaw drop",
+}
+
+# Rows of the face in sevenths of its height, `start, stop` (paper section 3.2.1).
+UPPER, MIDDLE, LOWER = (0, 3), (2, 5), (4, 7)
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A horizontal band of the face and the AUs whose combination is recognised in it.
+
+    Attributes:
+      name: short name, used for parameters and outputs.
+      rows: `(start, stop)` in sevenths of the face height.
+      aus: AU numbers; the first is the most significant bit of the combination's number.
+    """
+
+    name: str
+    rows: tuple[int, int]
+    aus: tuple[int, ...]
+
+    @property
+    def combinations(self) -> int:
+        """Number of AU combinations, the classes of the region's auxiliary head."""
+        return 2 ** len(self.aus)
+
+    def grid_rows(self, grid: int) -> slice:
+        """Rows of a `grid` x `grid` feature map that the region covers (0:3, 2:5, 4:7 at 7)."""
+        start, stop = self.rows
+        return slice(math.floor(grid * start / 7), math.ceil(grid * stop / 7))
+
+
+@dataclasses.dataclass(frozen=True)
+class AuLayout:
+    """Which AUs a data set annotates, and how they are grouped.
+
+    Attributes:
+      name: key in `LAYOUTS`.
+      aus: AU numbers in the order of labels and scores.
+      regions: groups of AUs; every AU stands in exactly one.
+      region_blocks: whether each region has a linear block of its own before heads and AU
+        extractors (the release: BP4D yes, DISFA no).
+      fps: frames per second of the recordings.
+      folds: test subjects of each cross-validation fold; empty when the data say it.
+
+    Raises:
+      ValueError: an AU stands in no region or in two.
+    """
+
+    name: str
+    aus: tuple[int, ...]
+    regions: tuple[Region, ...]
+    region_blocks: bool
+    fps: float
+    folds: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self):
+        grouped = sorted(au for region in self.regions for au in region.aus)
+        if grouped != sorted(set(self.aus)) or len(self.aus) != len(set(self.aus)):
+            raise ValueError(
+                f"layout {self.name!r}: each of the AUs {sorted(self.aus)} must stand in exactly "
+                f"one region, the regions hold {grouped}"
+            )
+
+    @property
+    def au_names(self) -> tuple[str, ...]:
+        """Column names: `AU01`, `AU02`, ..."""
+        return tuple(f"AU{au:02d}" for au in self.aus)
+
+    def au_indices(self, region: Region) -> list[int]:
+        """Positions of a region's AUs in the layout's order, in the region's bit order."""
+        return [self.aus.index(au) for au in region.aus]
+
+    @property
+    def region_index(self) -> np.ndarray:
+        """`(n,)` index of the region that each AU belongs to."""
+        owner = {au: r for r, region in enumerate(self.regions) for au in region.aus}
+        return np.array([owner[au] for au in self.aus])
+
+    @property
+    def bit_shifts(self) -> np.ndarray:
+        """`(n,)` position of each AU's bit in its region's combination number."""
+        shift = {au: i for region in self.regions for i, au in enumerate(reversed(region.aus))}
+        return np.array([shift[au] for au in self.aus])
+
+    @property
+    def bit_weights(self) -> np.ndarray:
+        """`(n, r)` matrix that turns 0/1 AU labels into one combination number per region."""
+        weights = np.zeros((len(self.aus), len(self.regions)), np.int32)
+        weights[np.arange(len(self.aus)), self.region_index] = 1 << self.bit_shifts
+        return weights
+
+    @property
+    def cross_region(self) -> np.ndarray:
+        """`(n, n)` 1 where two AUs belong to different regions (release: BP4D's four groups)."""
+        return (self.region_index[:, None] != self.region_index[None, :]).astype(np.int32)
+
+
+def class_weights(positive_rates: np.ndarray) -> np.ndarray:
+    """Weights of the AUs in the loss: inverse positive rates, scaled to mean 1 (release).
+
+    Args:
+      positive_rates: `(n,)` share of frames with the AU, over the training labels of a fold.
+
+    Raises:
+      ValueError: an AU never occurs, its weight would be infinite.
+    """
+    rates = np.asarray(positive_rates, np.float64)
+    if (rates <= 0).any():
+        raise ValueError(f"AUs at positions {np.flatnonzero(rates <= 0).tolist()} never occur")
+    inverse = 1 / rates
+    return inverse / inverse.sum() * len(rates)
+
+
+_BP4D_PARTS = (
+    "F001 F002 F008 F009 F010 F016 F018 F023 M001 M004 M007 M008 M012 M014",
+    "F003 F005 F011 F013 F020 F022 M002 M005 M010 M011 M013 M016 M017 M018",
+    "F004 F006 F007 F012 F014 F015 F017 F019 F021 M003 M006 M009 M015",
+)
+_DISFA_PARTS = (
+    "SN001 SN002 SN009 SN010 SN016 SN026 SN027 SN030 SN032",
+    "SN006 SN011 SN012 SN013 SN018 SN021 SN024 SN028 SN031",
+    "SN003 SN004 SN005 SN007 SN008 SN017 SN023 SN025 SN029",
+)
+
+
+def _folds(parts: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    # The release counts backwards: fold 1 tests part 3, fold 3 tests part 1.
+    return tuple(tuple(part.split()) for part in reversed(parts))
+
+
+BP4D = AuLayout(
+    name="bp4d",
+    aus=(1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24),
+    regions=(
+        Region("up", UPPER, (1, 2, 4, 7)),
+        Region("mid", MIDDLE, (6,)),
+        Region("down1", LOWER, (12, 14, 15)),
+        Region("down2", LOWER, (10, 17, 23, 24)),
+    ),
+    region_blocks=True,
+    fps=25.0,
+    folds=_folds(_BP4D_PARTS),
+)
+
+DISFA = AuLayout(
+    name="disfa",
+    aus=(1, 2, 4, 6, 9, 12, 25, 26),
+    regions=(
+        Region("up", UPPER, (1, 2, 4)),
+        Region("mid", MIDDLE, (6, 9)),
+        Region("down", LOWER, (12, 25, 26)),
+    ),
+    region_blocks=False,
+    fps=20.0,
+    folds=_folds(_DISFA_PARTS),
+)
+
+LAYOUTS = {layout.name: layout for layout in (BP4D, DISFA)}
