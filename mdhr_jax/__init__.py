@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MDHR (CVPR 2024) in JAX: facial action units from video, checkable against the official release."""
+"""MDHR (CVPR 2024) in JAX: facial action units from video, checkable against the release."""

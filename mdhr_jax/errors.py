@@ -3,4 +3,4 @@
 
 
 class InputError(ValueError):
-    """Wrong input: one line saying what, where and what to do. The CLI prints it and exits with 2."""
+    """Wrong input: one line saying what, where, what to do. The CLI prints it and exits with 2."""

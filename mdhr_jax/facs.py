@@ -3,7 +3,8 @@
 
 A layout is a value: everything that differs between BP4D, DISFA and a user's own AU set stands in
 an `AuLayout`, and everything derived from it (region combinations, adjacency, bit weights) is
-computed here. Regions and bit order are the release's (paper section 3.2.1, `docs/paper-vs-release.md`).
+computed here. Regions and bit order are the release's (paper section 3.2.1;
+`docs/paper-vs-release.md`).
 """
 
 import dataclasses

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loss (paper Eq. 10-12): weighted asymmetric loss plus region cross-entropy.
+
+Means, not the paper's sums, as in the release. A mask says which labels count; unknown labels
+and padded frames never reach the mean.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mdhr_jax import facs
+
+LOG_FLOOR = 1e-8
+
+
+def clamped_log(p: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`log(max(p, 1e-8))` with PyTorch's gradient: full where p >= 1e-8, zero below."""
+    return jnp.log(jnp.where(p >= LOG_FLOOR, p, LOG_FLOOR))
+
+
+def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
+    """Mean of the entries under the mask, 0 when there are none."""
+    return jnp.where(mask, x, 0).sum() / jnp.maximum(mask.sum(), 1)
+
+
+def weighted_asymmetric(
+    scores: Float[Array, "... n"],
+    labels: Float[Array, "... n"],
+    mask: Bool[Array, "... n"],
+    class_weights: Float[Array, " n"],
+) -> Float[Array, ""]:
+    """`-mean w_n [y log p + p (1-y) log(1-p)]`, the factor p without gradient (paper Eq. 11).
+
+    Args:
+      scores: in [0, 1].
+      labels: 1 or 0; other values enter the formula as they are.
+      mask: True where the label counts.
+      class_weights: `facs.class_weights` of the training fold.
+    """
+    rest = 1 - scores
+    # The release computes the factor as 1 - (1 - p), which float32 rounds to 0 for tiny p.
+    factor = jax.lax.stop_gradient(1 - rest)
+    terms = labels * clamped_log(scores) + factor * (1 - labels) * clamped_log(rest)
+    return -masked_mean(class_weights * terms, mask)
+
+
+def region_cross_entropy(
+    region_logits: tuple[Float[Array, "... classes"], ...],
+    labels: Int[Array, "... n"],
+    mask: Bool[Array, "... n"],
+    layout: facs.AuLayout,
+) -> Float[Array, ""]:
+    """Cross-entropy of the regions' AU combinations, mean over frames, then over regions.
+
+    A frame counts in a region when all AUs of the region are known. 0 without heads.
+    """
+    if not region_logits:
+        return jnp.zeros(())
+    combinations = jnp.where(labels > 0, 1, 0) @ layout.bit_weights
+    unknown = jnp.where(mask, 0, 1) @ layout.bit_weights
+    losses = []
+    for r, logits in enumerate(region_logits):
+        wide = logits.astype(jnp.promote_types(jnp.float32, logits.dtype))
+        log_p = jax.nn.log_softmax(wide)
+        chosen = jnp.take_along_axis(log_p, combinations[..., r, None], -1)[..., 0]
+        losses.append(-masked_mean(chosen, unknown[..., r] == 0))
+    return jnp.stack(losses).mean()

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers with PyTorch's conventions, which the release's numbers depend on.
+
+Parameters and statistics are float32. How a layer runs is set from outside by `nnx.view`:
+`dtype` (float32 for parity, bfloat16 for speed), `use_running_average` and `groups` of batch
+normalisation, `deterministic` of drop-path. Constructors describe the architecture only.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def uniform(bound: float) -> jax.nn.initializers.Initializer:
+    """Uniform on (-bound, bound)."""
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
+
+
+class Layer(nnx.Module):
+    """Base of the layers that compute: arithmetic runs in `dtype`, parameters stay float32."""
+
+    def __init__(self):
+        self.dtype = jnp.float32
+
+    def set_view(self, dtype: jnp.dtype | None = None) -> None:
+        """Sets the arithmetic type, called by `nnx.view`."""
+        if dtype is not None:
+            self.dtype = dtype
+
+    def dot(self, x: Float[Array, "... c"], kernel: Float[Array, "c d"]) -> Float[Array, "... d"]:
+        """Matrix product in `dtype`, at full precision unless that is bfloat16."""
+        precision = lax.Precision.DEFAULT if self.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+        # Two-dimensional operands: XLA's CPU product is twice as slow on four-dimensional ones.
+        flat = rearrange(x.astype(self.dtype), "... c -> (...) c")
+        product = jnp.dot(flat, kernel.astype(self.dtype), precision=precision)
+        return product.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+class Linear(Layer):
+    """`x W + b` on the last axis.
+
+    Default initialisation is PyTorch's: weight and bias uniform on +-1/sqrt(inputs).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = True,
+        kernel_init: jax.nn.initializers.Initializer | None = None,
+        bias_init: jax.nn.initializers.Initializer | None = None,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__()
+        default = uniform(1 / math.sqrt(inputs))
+        kernel_init, bias_init = kernel_init or default, bias_init or default
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs)))
+        self.bias = nnx.Param(bias_init(rngs.params(), (outputs,))) if bias else None
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... d"]:
+        y = self.dot(x, self.kernel[...])
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class PatchLinear(Linear):
+    """A convolution whose kernel equals its stride: patches of `size` x `size`, then a product.
+
+    The kernel's rows run over patch row, patch column, channel.
+    """
+
+    def __init__(self, size: int, inputs: int, outputs: int, *, rngs: nnx.Rngs, **init):
+        super().__init__(size * size * inputs, outputs, rngs=rngs, **init)
+        self.size = size
+
+    def __call__(self, x: Float[Array, "... H W c"]) -> Float[Array, "... h w d"]:
+        patches = rearrange(x, "... (h p) (w q) c -> ... h w (p q c)", p=self.size, q=self.size)
+        return super().__call__(patches)
+
+
+class Conv(Layer):
+    """A `size` x `size` convolution without bias, zero padding `size // 2`, kernel HWIO."""
+
+    def __init__(self, size: int, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
+        super().__init__()
+        self.stride, self.padding = stride, size // 2
+        shape = (size, size, inputs, outputs)
+        init = jax.nn.initializers.variance_scaling(2, "fan_out", "normal")  # as torchvision
+        self.kernel = nnx.Param(init(rngs.params(), shape))
+
+    def __call__(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
+        return lax.conv_general_dilated(
+            x.astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=[(self.padding, self.padding)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=None if self.dtype == jnp.bfloat16 else lax.Precision.HIGHEST,
+        )
+
+
+class BatchNorm(Layer):
+    """Batch normalisation over all axes but the trailing ones in `shape`, as PyTorch does it.
+
+    Normalises with the biased variance, keeps the unbiased one: new = 0.9 old + 0.1 batch.
+    With `groups` > 1 the leading axis is cut into that many equal parts, each normalised with
+    its own statistics; the running statistics follow the first part (the release's DataParallel
+    on two devices is `groups=2`). Statistics are float32 in every mode.
+
+    Raises:
+      ValueError: the leading axis is no multiple of `groups`.
+    """
+
+    epsilon = 1e-5
+    momentum = 0.1
+
+    def __init__(self, *shape: int):
+        super().__init__()
+        self.scale = nnx.Param(jnp.ones(shape))
+        self.bias = nnx.Param(jnp.zeros(shape))
+        self.mean = nnx.BatchStat(jnp.zeros(shape))
+        self.var = nnx.BatchStat(jnp.ones(shape))
+        self.groups = 1
+        self.use_running_average = False
+
+    def set_view(
+        self,
+        dtype: jnp.dtype | None = None,
+        groups: int | None = None,
+        use_running_average: bool | None = None,
+    ) -> None:
+        """Sets arithmetic type, groups and mode, called by `nnx.view`."""
+        super().set_view(dtype)
+        if groups is not None:
+            self.groups = groups
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        if self.use_running_average:
+            return self._normalise(x, self.mean[...], self.var[...])
+        if x.shape[0] % self.groups:
+            raise ValueError(f"a batch of {x.shape[0]} does not divide into {self.groups} groups")
+        grouped = x.reshape(self.groups, -1, *x.shape[1:])
+        mean, var = self._batch_statistics(grouped)
+        return self._normalise(grouped, mean, var).reshape(x.shape)
+
+    def _normalise(self, x: Array, mean: Array, var: Array) -> Array:
+        x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        y = (x - mean) * (self.scale[...] * lax.rsqrt(var + self.epsilon)) + self.bias[...]
+        return y.astype(self.dtype)
+
+    def _batch_statistics(self, x: Float[Array, "groups m ..."]) -> tuple[Array, Array]:
+        axes = tuple(range(1, x.ndim - self.scale[...].ndim))
+        x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        mean = x.mean(axes, keepdims=True)
+        # One pass over the data; rounding may take the difference below zero on constant input.
+        var = jnp.maximum(jnp.square(x).mean(axes, keepdims=True) - jnp.square(mean), 0)
+        count = math.prod(x.shape[axis] for axis in axes)
+        self._update(self.mean, mean)
+        self._update(self.var, var * (count / max(count - 1, 1)))
+        return mean, var
+
+    def _update(self, running: nnx.BatchStat, batch: Array) -> None:
+        first = lax.stop_gradient(batch[0].reshape(running[...].shape))
+        running[...] = (1 - self.momentum) * running[...] + self.momentum * first
+
+
+class LayerNorm(Layer):
+    """Normalisation of the last axis, epsilon 1e-5, statistics in float32."""
+
+    epsilon = 1e-5
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        mean = x.mean(-1, keepdims=True)
+        var = jnp.square(x - mean).mean(-1, keepdims=True)
+        y = (x - mean) * lax.rsqrt(var + self.epsilon) * self.scale[...] + self.bias[...]
+        return y.astype(self.dtype)
+
+
+class DropPath(nnx.Module):
+    """Drops a residual branch per frame with probability `rate` and scales kept ones up."""
+
+    def __init__(self, rate: float):
+        self.rate = rate
+        self.deterministic = False
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """Switches dropping off (`deterministic=True`), called by `nnx.view`."""
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def __call__(self, x: Float[Array, "m ..."], key: jax.Array | None) -> Float[Array, "m ..."]:
+        if self.deterministic or self.rate == 0:
+            return x
+        keep = jax.random.bernoulli(key, 1 - self.rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+        return x * (keep / (1 - self.rate)).astype(x.dtype)
+
+
+class LinearBlock(nnx.Module):
+    """Linear, batch normalisation, ReLU (release: LinearBlock)."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        init = jax.nn.initializers.normal(math.sqrt(2 / outputs))
+        self.linear = Linear(inputs, outputs, kernel_init=init, rngs=rngs)
+        self.norm = BatchNorm(outputs)
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... d"]:
+        return jax.nn.relu(self.norm(self.linear(x)))
+
+
+class StackedLinearBlock(Layer):
+    """`n` linear blocks, each with its own parameters, that share their input: one product.
+
+    The kernel is stored (c, n, d), so that the stack is one matrix of n*d columns.
+    """
+
+    def __init__(self, n: int, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        super().__init__()
+        init = jax.nn.initializers.normal(math.sqrt(2 / outputs))
+        bias_init = uniform(1 / math.sqrt(inputs))
+        self.kernel = nnx.Param(init(rngs.params(), (inputs, n, outputs)))
+        self.bias = nnx.Param(bias_init(rngs.params(), (n, outputs)))
+        self.norm = BatchNorm(n, outputs)
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... n d"]:
+        n, d = self.bias[...].shape
+        y = self.dot(x, rearrange(self.kernel[...], "c n d -> c (n d)"))
+        y = rearrange(y, "... (n d) -> ... n d", n=n) + self.bias[...].astype(self.dtype)
+        return jax.nn.relu(self.norm(y))
+
+
+def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """`x / max(|x|, 1e-12)`, with gradient of the norm 0 at x = 0 as in PyTorch."""
+    square = jnp.square(x).sum(-1, keepdims=True)
+    is_zero = square == 0
+    norm = jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, square)))
+    return x / jnp.maximum(norm, 1e-12)
+
+
+class CosineClassifier(nnx.Module):
+    """Score of an AU: cosine between its feature and its class vector, both in float32.
+
+    The class vector passes a ReLU, and the features are non-negative, so scores lie in [0, 1]
+    (paper section 3.3, "similarity classifier"; no sigmoid).
+    """
+
+    def __init__(self, n: int, features: int, *, rngs: nnx.Rngs):
+        init = uniform(math.sqrt(6 / (n + features)))
+        self.class_vectors = nnx.Param(init(rngs.params(), (n, features)))
+
+    def __call__(self, x: Float[Array, "b t n d"]) -> Float[Array, "b t n"]:
+        wide = x.astype(self.class_vectors[...].dtype)
+        return (unit(wide) * unit(jax.nn.relu(self.class_vectors[...]))).sum(-1)

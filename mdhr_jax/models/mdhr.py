@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MDHR: the paper's Figure 2 as one class, and the tables that fill its slots.
+
+A slot is filled once, at construction, from its table; "without" is a module like any other, so
+a forward pass has no branches. A new kind is one class and one table line:
+`mdhr.BACKBONES["mine"] = MyBackbone`.
+"""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mdhr_jax import facs
+from mdhr_jax.models import dynamics, layers, relations, resnet, swin, temporal
+
+BACKBONES = {
+    "resnet50": functools.partial(resnet.ResNet, depths=(3, 4, 6, 3), width=64, stem="conv"),
+    "resnet_narrow": functools.partial(resnet.ResNet, depths=(1, 1, 1, 1), width=8, stem="patch"),
+    "swin_b": functools.partial(
+        swin.Swin, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.5
+    ),
+}
+DYNAMICS = {"multiscale": dynamics.MultiscaleDynamics, "none": dynamics.NoDynamics}
+REGIONS = {True: relations.RegionBlocks, False: relations.RegionSlices}
+AFE = {True: relations.RegionalFeatures, False: relations.SharedFeatures}
+AUXILIARY = {True: relations.CombinationHeads, False: relations.NoHeads}
+EDGES = {
+    "cross_region_activated": relations.CrossRegionActivated,
+    "none": relations.NoEdges,
+}
+TEMPORAL = {True: temporal.TemporalConvolution, False: temporal.NoTemporal}
+
+
+def choose[Kind](slot: str, table: Mapping[str, Kind], name: str) -> Kind:
+    """The table's entry; ValueError with the choices when there is none."""
+    if name not in table:
+        raise ValueError(f"{slot}={name!r} is unknown; choose from {', '.join(map(str, table))}")
+    return table[name]
+
+
+class MDHR(nnx.Module):
+    """Clips of face frames to AU scores.
+
+    Args:
+      layout: AUs and regions.
+      backbone, dynamics, edges: keys of `BACKBONES`, `DYNAMICS`, `EDGES`.
+      scales: which of the four scales the dynamics use, any subset of (1, 2, 3, 4).
+      k: half the temporal window of the dynamics, in frames.
+      features: width of positions and AU nodes (release: 512).
+      afe: AU-specific features from the AU's region, instead of one feature for all.
+      auxiliary: heads for the regions' AU combinations.
+      temporal: a temporal filter per AU.
+      rngs: stream `params` initialises.
+
+    Raises:
+      ValueError: an unknown kind, a bad subset of scales, activated edges without heads.
+    """
+
+    def __init__(
+        self,
+        layout: facs.AuLayout,
+        *,
+        backbone: str,
+        dynamics: str,
+        scales: tuple[int, ...],
+        k: int,
+        features: int,
+        afe: bool,
+        auxiliary: bool,
+        edges: str,
+        temporal: bool,
+        rngs: nnx.Rngs,
+    ):
+        edge_kind = choose("edges", EDGES, edges)
+        if edge_kind.needs_heads and not auxiliary:
+            raise ValueError(f"edges={edges!r} needs the auxiliary heads; set auxiliary=True")
+        n = len(layout.aus)
+        self.layout = layout
+        self.backbone = choose("backbone", BACKBONES, backbone)(rngs=rngs)
+        self.static = layers.LinearBlock(self.backbone.features, features, rngs=rngs)
+        self.dynamics = choose("dynamics", DYNAMICS, dynamics)(
+            self.backbone.channels, features, scales=scales, k=k, rngs=rngs
+        )
+        has_blocks = layout.region_blocks and (afe or auxiliary)
+        self.regions = REGIONS[has_blocks](layout, features, rngs=rngs)
+        self.au_features = AFE[afe](layout, features, rngs=rngs)
+        self.heads = AUXILIARY[auxiliary](layout, features, rngs=rngs)
+        self.edges = edge_kind(layout, features, rngs=rngs)
+        self.temporal = TEMPORAL[temporal](n, features, rngs=rngs)
+        self.classifier = layers.CosineClassifier(n, features, rngs=rngs)
+
+    def __call__(
+        self, frames: Float[Array, "b t h w 3"], key: jax.Array | None = None
+    ) -> dict[str, Array | list | tuple | dict]:
+        """Scores and every named intermediate.
+
+        Args:
+          frames: ImageNet-normalised RGB; t >= 2 with dynamics, h = w a multiple of the
+            backbone's `image_multiple`.
+          key: random key of drop-path, needed in training by backbones that have it.
+
+        Returns:
+          `scores` (b, t, n) in [0, 1]; `region_logits`, one (b, t, classes) per region;
+          `maps`, `tokens`, `static`, `motion`, `nodes`, `graph`, `temporal`; what the dynamics
+          add (`pooled`, `scale_weights`) and what the edges add (`senders`, `adjacency`,
+          `attention`).
+
+        Raises:
+          ValueError: an image size that the backbone does not take.
+        """
+        self._check_size(frames.shape[2], frames.shape[3])
+        tokens, maps = self.backbone(frames, key)
+        static = self.static(tokens)
+        motion, dynamics_extra = self.dynamics(maps)
+        fused = static + motion
+        region_maps = self.regions(fused)
+        nodes = self.au_features(fused, region_maps)
+        region_logits = self.heads(region_maps)
+        graph, edges_extra = self.edges(nodes, region_logits)
+        filtered = self.temporal(graph)
+        return {
+            "scores": self.classifier(filtered),
+            "region_logits": region_logits,
+            "maps": maps,
+            "tokens": tokens,
+            "static": static,
+            "motion": motion,
+            "nodes": nodes,
+            "graph": graph,
+            "temporal": filtered,
+            **dynamics_extra,
+            **edges_extra,
+        }
+
+    def _check_size(self, height: int, width: int) -> None:
+        multiple = self.backbone.image_multiple
+        if height != width or height % multiple:
+            raise ValueError(
+                f"this backbone takes square images of a multiple of {multiple} pixels, "
+                f"not {height}x{width}"
+            )
+
+
+def train_view(model: MDHR, *, dtype: jnp.dtype, groups: int = 1, drop_path: bool = True) -> MDHR:
+    """The model as it runs in training: batch statistics in `groups` parts, drop-path."""
+    return nnx.view(
+        model,
+        raise_if_not_found=False,
+        dtype=dtype,
+        groups=groups,
+        use_running_average=False,
+        deterministic=not drop_path,
+    )
+
+
+def eval_view(model: MDHR, *, dtype: jnp.dtype) -> MDHR:
+    """The model as it runs in testing: running statistics, no drop-path."""
+    return nnx.view(
+        model,
+        raise_if_not_found=False,
+        dtype=dtype,
+        use_running_average=True,
+        deterministic=True,
+    )

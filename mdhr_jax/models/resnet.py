@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ResNet backbone: four stages of bottleneck blocks, stride on the 3x3 convolution.
+
+With depths (3, 4, 6, 3), width 64 and the convolutional stem this is torchvision's ResNet-50
+without pooling and classifier; narrower and shallower ones are the same class.
+"""
+
+import jax
+from einops import rearrange
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from mdhr_jax.models import layers
+
+FAN_OUT = jax.nn.initializers.variance_scaling(2, "fan_out", "normal")
+
+
+class ConvStem(nnx.Module):
+    """7x7 convolution of stride 2, batch normalisation, ReLU, 3x3 max-pooling of stride 2."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.conv = layers.Conv(7, 3, width, stride=2, rngs=rngs)
+        self.norm = layers.BatchNorm(width)
+
+    def __call__(self, frames: Float[Array, "m H W 3"]) -> Float[Array, "m h w c"]:
+        x = jax.nn.relu(self.norm(self.conv(frames)))
+        padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lax.reduce_window(x, -float("inf"), lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+
+
+class PatchStem(nnx.Module):
+    """4x4 patches, batch normalisation, ReLU: the cheap stem of small nets."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.patches = layers.PatchLinear(4, 3, width, kernel_init=FAN_OUT, rngs=rngs)
+        self.norm = layers.BatchNorm(width)
+
+    def __call__(self, frames: Float[Array, "m H W 3"]) -> Float[Array, "m h w c"]:
+        return jax.nn.relu(self.norm(self.patches(frames)))
+
+
+STEMS = {"conv": ConvStem, "patch": PatchStem}
+
+
+class Shortcut(nnx.Module):
+    """1x1 convolution (as a product) with stride, and batch normalisation."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
+        self.stride = stride
+        self.linear = layers.Linear(inputs, outputs, bias=False, kernel_init=FAN_OUT, rngs=rngs)
+        self.norm = layers.BatchNorm(outputs)
+
+    def __call__(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
+        return self.norm(self.linear(x[:, :: self.stride, :: self.stride]))
+
+
+class Identity(nnx.Module):
+    """The shortcut of a block that changes neither size nor width."""
+
+    def __call__(self, x: Float[Array, "m h w c"]) -> Float[Array, "m h w c"]:
+        return x
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 (with stride) and 1x1 convolution around a shortcut; the width grows by 4."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, *, stride: int, rngs: nnx.Rngs):
+        outputs = width * self.expansion
+        product = {"bias": False, "kernel_init": FAN_OUT, "rngs": rngs}
+        self.reduce = layers.Linear(inputs, width, **product)
+        self.reduce_norm = layers.BatchNorm(width)
+        self.conv = layers.Conv(3, width, width, stride=stride, rngs=rngs)
+        self.conv_norm = layers.BatchNorm(width)
+        self.expand = layers.Linear(width, outputs, **product)
+        self.expand_norm = layers.BatchNorm(outputs)
+        changes = stride != 1 or inputs != outputs
+        self.shortcut = (
+            Shortcut(inputs, outputs, stride=stride, rngs=rngs) if changes else Identity()
+        )
+
+    def __call__(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
+        y = jax.nn.relu(self.reduce_norm(self.reduce(x)))
+        y = jax.nn.relu(self.conv_norm(self.conv(y)))
+        y = self.expand_norm(self.expand(y))
+        return jax.nn.relu(y + self.shortcut(x))
+
+
+class ResNet(nnx.Module):
+    """Frames to the outputs of the four stages.
+
+    Attributes:
+      channels: widths of the four maps, at strides 4, 8, 16 and 32.
+      features: width of the last map, which is also the token map of the static branch.
+      image_multiple: image sizes must be multiples of this.
+    """
+
+    image_multiple = 32
+
+    def __init__(self, *, depths: tuple[int, ...], width: int, stem: str, rngs: nnx.Rngs):
+        self.stem = STEMS[stem](width, rngs=rngs)
+        self.stages = nnx.List()
+        inputs = width
+        for stage, depth in enumerate(depths):
+            blocks = nnx.List()
+            for block in range(depth):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(Bottleneck(inputs, width * 2**stage, stride=stride, rngs=rngs))
+                inputs = width * 2**stage * Bottleneck.expansion
+            self.stages.append(blocks)
+        self.channels = tuple(width * Bottleneck.expansion * 2**stage for stage in range(4))
+        self.features = self.channels[-1]
+
+    def __call__(
+        self, frames: Float[Array, "b t H W 3"], key: jax.Array | None = None
+    ) -> tuple[Float[Array, "b t h w c"], list[Float[Array, "b t ..."]]]:
+        """Returns the token map and the four maps of every frame."""
+        del key  # nothing is random here
+        clips = frames.shape[0]
+        x = self.stem(rearrange(frames, "b t h w c -> (b t) h w c"))
+        maps = []
+        for blocks in self.stages:
+            for block in blocks:
+                x = block(x)
+            maps.append(rearrange(x, "(b t) h w c -> b t h w c", b=clips))
+        return maps[-1], maps

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Swin Transformer backbone (Swin-B: embed 128, depths 2/2/18/2, heads 4/8/16/32, window 7)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float
+
+from mdhr_jax.models import layers
+
+WINDOW = 7
+SHIFT = 3
+MASKED = -100.0  # the authors' value; not minus infinity
+
+TRUNCATED = jax.nn.initializers.truncated_normal(0.02)
+ZEROS = jax.nn.initializers.zeros
+
+
+@functools.cache
+def relative_position_index() -> np.ndarray:
+    """`(49, 49)` row of the bias table for query i and key j: (yi-yj+6)*13 + (xi-xj+6)."""
+    y, x = np.divmod(np.arange(WINDOW**2), WINDOW)
+    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
+    return (dy + WINDOW - 1) * (2 * WINDOW - 1) + dx + WINDOW - 1
+
+
+@functools.cache
+def shift_mask(size: int) -> np.ndarray:
+    """`(windows, 49, 49)` -100 between tokens of a rolled window that are not neighbours.
+
+    Each axis of the rolled map is cut at `size - 7` and `size - 3`; tokens of different cells of
+    that division come from opposite borders of the picture.
+    """
+    cell = np.searchsorted([size - WINDOW, size - SHIFT], np.arange(size), side="right")
+    cells = 3 * cell[:, None] + cell[None, :]
+    window = rearrange(cells, "(h p) (w q) -> (h w) (p q)", p=WINDOW, q=WINDOW)
+    return np.where(window[:, :, None] != window[:, None, :], MASKED, 0.0).astype(np.float32)
+
+
+class WindowAttention(layers.Layer):
+    """Multi-head attention inside windows of 7x7 tokens with a learned relative position bias."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+        super().__init__()
+        init = {"kernel_init": TRUNCATED, "bias_init": ZEROS, "rngs": rngs}
+        self.heads = heads
+        self.qkv = layers.Linear(width, 3 * width, **init)
+        self.projection = layers.Linear(width, width, **init)
+        table = ((2 * WINDOW - 1) ** 2, heads)
+        self.position_bias = nnx.Param(TRUNCATED(rngs.params(), table))
+
+    def __call__(
+        self, x: Float[Array, "m win tok c"], mask: Float[np.ndarray, "win tok tok"] | None
+    ) -> Float[Array, "m win tok c"]:
+        q, k, v = rearrange(self.qkv(x), "m w i (s e f) -> s m w e i f", s=3, e=self.heads)
+        q = q * (q.shape[-1] ** -0.5)
+        precision = None if self.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
+        logits = jnp.einsum("mweif,mwejf->mweij", q, k, precision=precision)
+        bias = rearrange(self.position_bias[...][relative_position_index()], "i j e -> e i j")
+        logits = logits.astype(bias.dtype) + bias
+        if mask is not None:
+            logits = logits + rearrange(mask, "w i j -> w 1 i j")
+        weights = jax.nn.softmax(logits).astype(self.dtype)
+        mixed = jnp.einsum("mweij,mwejf->mweif", weights, v, precision=precision)
+        return self.projection(rearrange(mixed, "m w e i f -> m w i (e f)"))
+
+
+class Block(nnx.Module):
+    """Window attention and a two-layer perceptron, each after a LayerNorm, each a residual."""
+
+    def __init__(self, width: int, heads: int, *, shifted: bool, drop_rate: float, rngs: nnx.Rngs):
+        init = {"kernel_init": TRUNCATED, "bias_init": ZEROS, "rngs": rngs}
+        self.shifted = shifted
+        self.attention_norm = layers.LayerNorm(width)
+        self.attention = WindowAttention(width, heads, rngs=rngs)
+        self.mlp_norm = layers.LayerNorm(width)
+        self.mlp_in = layers.Linear(width, 4 * width, **init)
+        self.mlp_out = layers.Linear(4 * width, width, **init)
+        self.drop_path = layers.DropPath(drop_rate)
+
+    def __call__(
+        self, x: Float[Array, "m h w c"], keys: tuple[jax.Array | None, jax.Array | None]
+    ) -> Float[Array, "m h w c"]:
+        x = x + self.drop_path(self._attend(self.attention_norm(x)), keys[0])
+        hidden = jax.nn.gelu(self.mlp_in(self.mlp_norm(x)), approximate=False)
+        return x + self.drop_path(self.mlp_out(hidden), keys[1])
+
+    def _attend(self, x: Float[Array, "m h w c"]) -> Float[Array, "m h w c"]:
+        height = x.shape[1]
+        shift = SHIFT if self.shifted and height > WINDOW else 0
+        x = jnp.roll(x, (-shift, -shift), (1, 2))
+        windows = rearrange(x, "m (h p) (w q) c -> m (h w) (p q) c", p=WINDOW, q=WINDOW)
+        windows = self.attention(windows, shift_mask(height) if shift else None)
+        x = rearrange(windows, "m (h w) (p q) c -> m (h p) (w q) c", p=WINDOW, h=height // WINDOW)
+        return jnp.roll(x, (shift, shift), (1, 2))
+
+
+class PatchMerge(nnx.Module):
+    """Halves the map: four neighbours concatenated (columns outermost), LayerNorm, 4C -> 2C."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.norm = layers.LayerNorm(4 * width)
+        self.reduction = layers.Linear(
+            4 * width, 2 * width, bias=False, kernel_init=TRUNCATED, rngs=rngs
+        )
+
+    def __call__(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
+        neighbours = rearrange(x, "m (h p) (w q) c -> m h w (q p c)", p=2, q=2)
+        return self.reduction(self.norm(neighbours))
+
+
+class Swin(nnx.Module):
+    """Frames to token maps; the four maps are the *inputs* of the stages, as in the release.
+
+    Attributes as of `resnet.ResNet`; image sizes must be multiples of 224, so that every map
+    divides into windows of 7x7.
+    """
+
+    image_multiple = 224
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depths: tuple[int, ...],
+        heads: tuple[int, ...],
+        drop_path: float,
+        rngs: nnx.Rngs,
+    ):
+        self.patches = layers.PatchLinear(4, 3, width, rngs=rngs)
+        self.patch_norm = layers.LayerNorm(width)
+        self.channels = tuple(width * 2**stage for stage in range(4))
+        self.features = self.channels[-1]
+        rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
+        self.stages = nnx.List(
+            nnx.List(
+                Block(channels, n, shifted=block % 2 == 1, drop_rate=next(rates), rngs=rngs)
+                for block in range(depth)
+            )
+            for channels, depth, n in zip(self.channels, depths, heads, strict=True)
+        )
+        self.merges = nnx.List(PatchMerge(c, rngs=rngs) for c in self.channels[:-1])
+        self.norm = layers.LayerNorm(self.features)
+
+    def __call__(
+        self, frames: Float[Array, "b t H W 3"], key: jax.Array | None = None
+    ) -> tuple[Float[Array, "b t h w c"], list[Float[Array, "b t ..."]]]:
+        """Returns the token map and the four maps of every frame; `key` drives drop-path."""
+        clips = frames.shape[0]
+        x = self.patch_norm(self.patches(rearrange(frames, "b t h w c -> (b t) h w c")))
+        keys = self._drop_keys(key)
+        maps = []
+        for stage, blocks in enumerate(self.stages):
+            maps.append(rearrange(x, "(b t) h w c -> b t h w c", b=clips))
+            for block in blocks:
+                x = block(x, next(keys))
+            if stage < len(self.merges):
+                x = self.merges[stage](x)
+        return rearrange(self.norm(x), "(b t) h w c -> b t h w c", b=clips), maps
+
+    def _drop_keys(self, key: jax.Array | None):
+        for index in range(sum(len(blocks) for blocks in self.stages)):
+            yield (None, None) if key is None else jax.random.split(jax.random.fold_in(key, index))

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs on the devices: initial state, one training step, one evaluation step.
+
+State is one plain dict of arrays `{"step", "params", "batch_stats", "opt_state"}`. The model
+enters as graph definitions, made once; `jax.jit` and shardings are the caller's.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from mdhr_jax import facs, losses, metrics, preprocess
+
+State = dict
+Batch = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What training minimises: weighted asymmetric loss + `region_weight` * cross-entropy."""
+
+    layout: facs.AuLayout
+    class_weights: tuple[float, ...]
+    region_weight: float
+
+    def __call__(
+        self,
+        outputs: dict,
+        labels: Int[Array, "b t n"] | Float[Array, "b t n"],
+        mask: Bool[Array, "b t n"],
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Total loss and its parts `au_loss` and `region_loss`."""
+        weights = jnp.array(self.class_weights)
+        au_loss = losses.weighted_asymmetric(outputs["scores"], labels, mask, weights)
+        region_loss = losses.region_cross_entropy(
+            outputs["region_logits"], labels, mask, self.layout
+        )
+        total = au_loss + self.region_weight * region_loss
+        return total, {"au_loss": au_loss, "region_loss": region_loss}
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
+    """Graph definition, parameters and batch statistics, the latter two as plain dicts."""
+    graph, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+
+
+def run(
+    graph: nnx.GraphDef,
+    params: dict,
+    batch_stats: dict,
+    images: Float[Array, "b t h w 3"],
+    key: jax.Array | None = None,
+) -> tuple[dict, dict]:
+    """The model's outputs and the batch statistics after the call."""
+    model = nnx.merge(graph, params, batch_stats)
+    outputs = model(images, key)
+    return outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+def loss_and_gradients(
+    graph: nnx.GraphDef,
+    objective: Objective,
+    params: dict,
+    batch_stats: dict,
+    images: Float[Array, "b t h w 3"],
+    labels: Int[Array, "b t n"] | Float[Array, "b t n"],
+    mask: Bool[Array, "b t n"],
+    key: jax.Array | None = None,
+) -> tuple[dict[str, Array], dict, dict, dict]:
+    """One forward and backward pass in training mode.
+
+    Returns:
+      losses (`loss`, `au_loss`, `region_loss`), gradients, new batch statistics, outputs.
+    """
+
+    def loss_fn(params: dict):
+        outputs, stats = run(graph, params, batch_stats, images, key)
+        total, parts = objective(outputs, labels, mask)
+        return total, (parts, stats, outputs)
+
+    (total, (parts, stats, outputs)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    return {"loss": total, **parts}, gradients, stats, outputs
+
+
+def init_state(
+    create: Callable[[nnx.Rngs], nnx.Module], optimizer: optax.GradientTransformation, seed: int
+) -> State:
+    """The state before step 0."""
+    _, params, batch_stats = split(create(nnx.Rngs(params=seed)))
+    return {
+        "step": jnp.zeros((), jnp.int32),
+        "params": params,
+        "batch_stats": batch_stats,
+        "opt_state": optimizer.init(params),
+    }
+
+
+def make_train_step(
+    graph: nnx.GraphDef,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    image_size: int,
+    seed: int,
+) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+    """Builds `(state, batch) -> (state, scalars)`.
+
+    A batch holds uint8 `frames` (b, t, h, w, 3), `labels` and `mask` (b, t, n), and `augment`
+    (b, 6), the draw of each clip. Drop-path is a function of (seed, step).
+    """
+
+    def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
+        images = preprocess.train(batch["frames"], batch["augment"], image_size=image_size)
+        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+        scalars, gradients, stats, _ = loss_and_gradients(
+            graph,
+            objective,
+            state["params"],
+            state["batch_stats"],
+            images,
+            batch["labels"],
+            batch["mask"],
+            key,
+        )
+        updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
+        new_state = {
+            "step": state["step"] + 1,
+            "params": optax.apply_updates(state["params"], updates),
+            "batch_stats": stats,
+            "opt_state": opt_state,
+        }
+        return new_state, {**scalars, "gradient_norm": optax.global_norm(gradients)}
+
+    return train_step
+
+
+def make_eval_step(
+    graph: nnx.GraphDef, *, image_size: int, threshold: float
+) -> Callable[[dict, dict, Batch], tuple[Float[Array, "b t n"], metrics.Counts]]:
+    """Builds `(params, batch_stats, batch) -> (scores, counts)`."""
+
+    def eval_step(
+        params: dict, batch_stats: dict, batch: Batch
+    ) -> tuple[Float[Array, "b t n"], metrics.Counts]:
+        images = preprocess.evaluate(batch["frames"], image_size=image_size)
+        outputs, _ = run(graph, params, batch_stats, images)
+        scores = outputs["scores"]
+        return scores, metrics.count(scores, batch["labels"], batch["mask"], threshold)
+
+    return eval_step
