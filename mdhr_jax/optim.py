@@ -14,8 +14,9 @@ def cosine(learning_rate: float, *, total_steps: int, warmup_steps: int = 0) -> 
 
     def schedule(step: int | jax.Array) -> jax.Array:
         warm = learning_rate * step / max(warmup_steps, 1)
-        progress = (step - warmup_steps) / (total_steps - warmup_steps)
-        decayed = learning_rate * (1 + jnp.cos(jnp.pi * progress)) / 2
+        # (1 + cos x) / 2 as a square: exact near the end, where the sum would cancel.
+        remaining = (total_steps - step) / (total_steps - warmup_steps)
+        decayed = learning_rate * jnp.square(jnp.sin(jnp.pi / 2 * remaining))
         return jnp.where(step < warmup_steps, warm, decayed)
 
     return schedule
