@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scalars of a run: `metrics.jsonl`, TensorBoard and a progress bar.
+
+`metrics.jsonl` holds one JSON object per line, `{"step": 50, "kind": "train", "loss": 0.31, ...}`,
+kind "train" or "eval". A step is a finished update. The file holds only what the run computes, so
+that two equal runs write equal files; clock times go to TensorBoard and the progress bar.
+"""
+
+import io
+import json
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import SupportsFloat
+
+import tensorboardX
+import tqdm
+
+from mdhr_jax import errors
+
+LINE_INTERVAL = 30  # seconds between progress lines where no terminal shows a bar
+
+
+class RunWriter:
+    """Writes the scalars of one run; call `close` at the end.
+
+    Args:
+      workdir: directory of the run; gets `metrics.jsonl` and `tensorboard/`.
+      step: the checkpoint's step that the run goes on from, 0 for a new run; drops later rows.
+      total_steps: where the progress bar ends.
+
+    Raises:
+      InputError: `metrics.jsonl` is damaged.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, step: int, total_steps: int):
+        rows = workdir / "metrics.jsonl"
+        resume_at(rows, step)
+        self._rows = rows.open("a", buffering=1)  # a finished line survives the process
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=step + 1
+        )
+        terminal = sys.stderr.isatty()
+        self._progress = tqdm.tqdm(
+            initial=step,
+            total=total_steps,
+            unit="step",
+            file=sys.stderr if terminal else _Lines(),
+            mininterval=0.1 if terminal else LINE_INTERVAL,
+            dynamic_ncols=terminal,
+        )
+
+    def train(
+        self, step: int, values: Mapping[str, SupportsFloat], *, frames_per_second: float
+    ) -> None:
+        """Scalars of a training step, `loss` among them; the progress bar moves to `step`."""
+        self._write(step, "train", values)
+        self._tensorboard.add_scalar("speed/frames_per_second", frames_per_second, step)
+        shown = {"loss": f"{float(values['loss']):.4f}", "frames/s": f"{frames_per_second:.0f}"}
+        self._progress.set_postfix(shown, refresh=False)
+        self._progress.update(step - self._progress.n)
+
+    def evaluation(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Scalars of an evaluation, all but those of single AUs (`f1/AU01`) shown as a line too."""
+        self._write(step, "eval", values)
+        shown = [f"{name} {float(x):.4f}" for name, x in values.items() if "/" not in name]
+        self._progress.write(f"step {step}: {', '.join(shown)}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Closes the files and ends the progress bar."""
+        self._progress.close()
+        self._tensorboard.close()
+        self._rows.close()
+
+    def _write(self, step: int, kind: str, values: Mapping[str, SupportsFloat]) -> None:
+        numbers = {name: float(value) for name, value in values.items()}
+        finite = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
+        self._rows.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
+        for name, number in numbers.items():
+            self._tensorboard.add_scalar(f"{kind}/{name}", number, step)
+
+
+def read(path: pathlib.Path) -> list[dict]:
+    """The finished rows of a `metrics.jsonl`; none when there is no file.
+
+    Raises:
+      InputError: a line is not a JSON object with a step.
+    """
+    if not path.exists():
+        return []
+    *lines, _ = path.read_text().split("\n")  # a line cut short by a kill has no end
+    return [_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+
+
+def resume_at(path: pathlib.Path, step: int) -> None:
+    """Drops the rows after `step` from a `metrics.jsonl`, all or none of them.
+
+    Raises:
+      InputError: a line is not a JSON object with a step.
+    """
+    kept = [json.dumps(row) + "\n" for row in read(path) if row["step"] <= step]
+    replacement = path.with_name(path.name + ".new")
+    replacement.parent.mkdir(parents=True, exist_ok=True)
+    replacement.write_text("".join(kept))
+    os.replace(replacement, path)
+
+
+def _row(line: str, place: str) -> dict:
+    try:
+        row = json.loads(line)
+        row["step"]
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise errors.InputError(
+            f"{place}: expected a JSON object with a step: delete the line or the file"
+        ) from error
+    return row
+
+
+class _Lines(io.TextIOBase):
+    """Standard error for logs: each state of the progress bar on a line of its own."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            sys.stderr.write(text.strip() + "\n")
+        return len(text)
