@@ -105,6 +105,7 @@ def make_train_step(
     graph: nnx.GraphDef,
     objective: Objective,
     optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
     *,
     image_size: int,
     seed: int,
@@ -135,7 +136,11 @@ def make_train_step(
             "batch_stats": stats,
             "opt_state": opt_state,
         }
-        return new_state, {**scalars, "gradient_norm": optax.global_norm(gradients)}
+        scalars |= {
+            "gradient_norm": optax.global_norm(gradients),
+            "learning_rate": schedule(state["step"]),
+        }
+        return new_state, scalars
 
     return train_step
 

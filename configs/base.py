@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every key with unit and meaning; the values are the release's.
+
+Other files start from here and change what differs. On the command line a key is overridden by
+`--config.KEY=VALUE`, nested ones by `--config.model.k=5`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The release's training of ResNet-50 MDHR on BP4D, fold 1."""
+    config = ConfigDict()
+
+    # Data.
+    config.data = ""  # directory of a prepared data set
+    config.layout = "bp4d"  # AUs and regions: a key of facs.LAYOUTS
+    config.fold = 1  # cross-validation fold to test on; the others train
+    config.clip_length = 16  # T, frames per clip
+    config.image_size = 224  # network input, pixels; stored pictures are usually 256
+    config.batch_size = 8  # clips per training step, over all devices
+    config.clips_per_video = 1  # random clips that a video contributes to an epoch
+    config.eval_batch_size = 8  # clips per evaluation step, over all devices
+
+    # Model.
+    config.model = model = ConfigDict()
+    model.backbone = "resnet50"  # a key of mdhr.BACKBONES
+    model.dynamics = ConfigDict()
+    model.dynamics.kind = "multiscale"  # a key of mdhr.DYNAMICS
+    model.dynamics.scales = (1, 2, 3, 4)  # which scales, any subset
+    model.dynamics.k = 5  # half the temporal window, frames
+    model.features = 512  # width of positions and AU nodes
+    model.afe = True  # AU-specific features from the AU's region
+    model.auxiliary = True  # heads for the regions' AU combinations
+    model.edges = "cross_region_activated"  # a key of mdhr.EDGES
+    model.temporal = True  # a temporal filter per AU
+
+    # Arithmetic.
+    config.precision = "float32"  # float32 for parity, bfloat16 for speed
+    config.batch_norm_groups = 1  # parts of the batch with statistics of their own
+    config.fsdp = 1  # devices over which the state is split; 1 replicates it
+
+    # Training.
+    config.seed = 0  # of initialisation, order, augmentation and drop-path
+    config.epochs = 200.0  # of clips_per_video clips from every training video
+    config.learning_rate = 1e-4  # before the first step, decays as a cosine to 0
+    config.warmup_epochs = 0.0  # linear warm-up
+    config.betas = (0.9, 0.999)  # AdamW
+    config.epsilon = 1e-8  # AdamW
+    config.weight_decay = 5e-4  # AdamW, on every parameter
+    config.region_loss_weight = 0.01  # lambda of the region cross-entropy
+
+    # Evaluation and checkpoints.
+    config.threshold = 0.5  # score from which an AU counts as active
+    config.eval_every = 700  # steps; the release: 25 epochs of 28 steps
+    config.checkpoint_every = 350  # steps; a killed run loses at most this many
+    return config

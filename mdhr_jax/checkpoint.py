@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saving and restoring a run's state; the only module that knows Orbax.
+
+A run keeps two kinds of checkpoint: `last`, from which it resumes, and `best`, the highest mean
+F1 on the test fold so far (the release reports that one). A save is complete or absent: a killed
+process leaves the previous one.
+"""
+
+import pathlib
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from mdhr_jax.errors import InputError
+
+KINDS = ("last", "best")
+
+
+def _checkpointer(directory: pathlib.Path) -> ocp.training.Checkpointer:
+    return ocp.training.Checkpointer(
+        directory.absolute(),
+        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+        preservation_policy=ocp.training.preservation_policies.LatestN(1),
+        cleanup_tmp_directories=True,
+    )
+
+
+def _parts(state: dict) -> dict[str, dict]:
+    """What is stored separately, so that prediction does not read the optimizer's state."""
+    model = {name: state[name] for name in ("step", "params", "batch_stats")}
+    return {"model": model} | (
+        {"optimizer": {"opt_state": state["opt_state"]}} if "opt_state" in state else {}
+    )
+
+
+def save(directory: pathlib.Path, kind: str, step: int, state: dict) -> None:
+    """Saves `state` as the run's checkpoint of that kind, then drops the older one."""
+    with _checkpointer(directory / kind) as checkpointer:
+        checkpointer.save_checkpointables(step, _parts(state), overwrite=True)
+
+
+def latest_step(directory: pathlib.Path, kind: str) -> int | None:
+    """Step of the newest complete checkpoint, None when there is none."""
+    if not (directory / kind).is_dir():
+        return None
+    with _checkpointer(directory / kind) as checkpointer:
+        return None if checkpointer.latest is None else checkpointer.latest.step
+
+
+def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:
+    """The newest checkpoint of a kind, laid out as `abstract_state` says (shapes, shardings).
+
+    Without `opt_state` in `abstract_state` only the model is read.
+
+    Raises:
+      InputError: there is none, or it does not fit.
+    """
+    step = latest_step(directory, kind)
+    if step is None:
+        raise InputError(f"{directory}: holds no {kind!r} checkpoint; train first")
+    with _checkpointer(directory / kind) as checkpointer:
+        try:
+            parts = checkpointer.load_checkpointables(step, _parts(abstract_state))
+        except (ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{directory / kind / str(step)}: does not fit ({reason})") from error
+    return {name: value for part in parts.values() for name, value in part.items()}
+
+
+def abstract(state: dict, shardings: dict) -> dict:
+    """Shapes, types and shardings of a state, as `restore` takes them."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        shardings,
+    )

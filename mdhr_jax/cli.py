@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mdhr <command>`: flags in, one call out.
+
+Every command defines its flags on its own FlagValues and imports what it needs when it runs.
+Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 the loss is not finite.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from mdhr_jax.errors import InputError, NonFiniteLossError
+
+Flags = flags.FlagValues
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+      summary: one line for `mdhr --help`.
+      usage: its arguments.
+      define: puts its flags on a FlagValues; sees the arguments, which configs need.
+      run: does it and returns the exit code; gets the parsed flags and positional arguments.
+    """
+
+    summary: str
+    usage: str
+    define: Callable[[Flags, Sequence[str]], None]
+    run: Callable[[Flags, Sequence[str]], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if argv else 2
+    name, *arguments = argv
+    try:
+        return _run(name, arguments)
+    except InputError as error:
+        print(f"mdhr {name}: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteLossError as error:
+        print(f"mdhr {name}: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print(f"mdhr {name}: stopped", file=sys.stderr)
+        return 130
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    if name not in COMMANDS:
+        raise InputError(f"unknown command; choose from {', '.join(COMMANDS)}")
+    command = COMMANDS[name]
+    values = Flags()
+    flags.DEFINE_boolean("help", False, "Show this text.", short_name="h", flag_values=values)
+    command.define(values, arguments)
+    values.set_gnu_getopt(True)  # flags may follow positional arguments
+    if "--help" in arguments or "-h" in arguments:
+        print(_help(name, command, values))
+        return 0
+    return command.run(values, _parse(values, name, arguments))
+
+
+def _parse(values: Flags, name: str, arguments: list[str]) -> list[str]:
+    """Parses into `values`, returns the positional arguments; one-line errors."""
+    try:
+        return values([name, *arguments])[1:]
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise InputError(_one_line(error, values, arguments)) from error
+
+
+def _one_line(error: Exception, values: Flags, arguments: list[str]) -> str:
+    from mdhr_jax import config_keys
+
+    return config_keys.explain(arguments) or " ".join(str(error).split()) or type(error).__name__
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: mdhr COMMAND ...", "", *lines, "", "mdhr COMMAND --help says more."])
+
+
+def _help(name: str, command: Command, values: Flags) -> str:
+    lines = [f"usage: mdhr {name} {command.usage}".rstrip(), "", command.summary, ""]
+    for flag in sorted(set(values[key] for key in values), key=lambda flag: flag.name):
+        default = "" if flag.default in (None, False, []) else f" (default: {flag.default})"
+        lines.append(f"  --{flag.name:<24} {flag.help}{default}")
+    return "\n".join(lines)
+
+
+def _exactly(arguments: Sequence[str], *names: str) -> Sequence[str]:
+    if len(arguments) != len(names):
+        wanted = " ".join(names) if names else "no positional arguments"
+        raise InputError(f"expected {wanted}, got {' '.join(arguments) or 'nothing'}")
+    return arguments
+
+
+def _required(values: Flags, *names: str) -> None:
+    missing = [f"--{name}" for name in names if values[name].value is None]
+    if missing:
+        raise InputError(f"{', '.join(missing)} is missing; see --help")
+
+
+def _path(values: Flags, name: str, text: str, default: str | None = None) -> None:
+    flags.DEFINE_string(name, default, text, flag_values=values)
+
+
+# Commands, in the order of use.
+
+
+def _quickstart_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _path(values, "out", "Directory of the run.", "runs/quickstart")
+    flags.DEFINE_enum("layout", "bp4d", ["bp4d", "disfa"], "AU layout.", flag_values=values)
+
+
+def _quickstart(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import quickstart
+
+    _exactly(arguments)
+    quickstart.quickstart(pathlib.Path(values.out), values.layout)
+    return 0
+
+
+def _synthesize_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _path(values, "out", "Directory of the data set to make.")
+    _path(values, "show", "PNG: a contact sheet of people and AUs, instead of a data set.")
+    _path(values, "lists", "Directory of the official label lists, instead of the label process.")
+    flags.DEFINE_string("layout", "bp4d", "AU layout.", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of people, labels and scenes.", flag_values=values)
+    flags.DEFINE_list(
+        "subjects",
+        None,
+        "How many people, or their names; with --lists default all.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "videos_per_subject", 8, "Recordings per person (label process).", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "frames_per_video", 64, "Length of a recording (label process).", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "max_frames_per_video", None, "First frames of every video (--lists).", flag_values=values
+    )
+    flags.DEFINE_integer("size", 256, "Height and width of pictures, pixels.", flag_values=values)
+
+
+def _synthesize(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import facs
+
+    _exactly(arguments)
+    if values.layout not in facs.LAYOUTS:
+        raise InputError(f"--layout={values.layout} is unknown; choose from {list(facs.LAYOUTS)}")
+    layout = facs.LAYOUTS[values.layout]
+    if values.show is not None:
+        from mdhr_jax.synth import sheet
+
+        sheet.contact_sheet(pathlib.Path(values.show), layout, seed=values.seed)
+        print(values.show)
+        return 0
+    from mdhr_jax.data.builders import rendered
+
+    _required(values, "out")
+    source = rendered.build(
+        values.out,
+        layout,
+        seed=values.seed,
+        subjects=_subjects(values.subjects),
+        videos_per_subject=values.videos_per_subject,
+        frames_per_video=values.frames_per_video,
+        image_size=values.size,
+        lists=values.lists,
+        max_frames_per_video=values.max_frames_per_video,
+    )
+    print(f"{values.out}: {len(source.table)} frames of {len(set(source.table.subjects))} people")
+    return 0
+
+
+def _subjects(given: list[str] | None) -> int | list[str] | None:
+    if given and len(given) == 1 and given[0].isdigit():
+        return int(given[0])
+    return given
+
+
+def _train_flags(values: Flags, arguments: Sequence[str]) -> None:
+    from ml_collections import config_flags
+
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Configuration file; --config.KEY=VALUE overrides a key of it.",
+        flag_values=values,
+        lock_config=True,
+        sys_argv=["mdhr", *arguments],
+    )
+    _path(values, "workdir", "Directory of the run; an existing one is resumed.")
+
+
+def _train(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import train
+
+    _exactly(arguments)
+    _required(values, "config", "workdir")
+    train.train(values.config, values.workdir)
+    return 0
+
+
+def _crossval(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import crossval
+
+    _exactly(arguments)
+    _required(values, "config", "workdir")
+    print(crossval.crossval(values.config, pathlib.Path(values.workdir)).text(), end="")
+    return 0
+
+
+def _evaluate_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _path(values, "checkpoint", "Directory of a run.")
+    _path(values, "data", "Directory of a data set; default: the run's.")
+    _path(values, "out", "Directory for f1.csv, f1.json, f1.md; default: RUN/evaluation.")
+    flags.DEFINE_enum(
+        "select", "last", ["last", "best"], "Which checkpoint of the run.", flag_values=values
+    )
+    flags.DEFINE_integer("fold", None, "Fold to test on; default: the run's.", flag_values=values)
+
+
+def _evaluate(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import evaluate
+
+    _exactly(arguments)
+    _required(values, "checkpoint")
+    result, _ = evaluate.evaluate(
+        values.checkpoint, data=values.data, fold=values.fold, kind=values.select
+    )
+    default = pathlib.Path(values.checkpoint) / "evaluation"
+    evaluate.write(result, pathlib.Path(values.out) if values.out else default)
+    print(result.text(), end="")
+    return 0
+
+
+def _predict_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _path(values, "checkpoint", "Directory of a run.")
+    _path(values, "out", "CSV to write.")
+    flags.DEFINE_string(
+        "crop", "center", "Where the face is: none, center or X,Y,W,H.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "select", "last", ["last", "best"], "Which checkpoint of the run.", flag_values=values
+    )
+
+
+def _predict(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import runs
+    from mdhr_jax.faces import crop
+    from mdhr_jax.infer import predict
+
+    (source,) = _exactly(arguments, "SOURCE")
+    _required(values, "checkpoint", "out")
+    rows = predict.predict(
+        source,
+        runs.Predictor(values.checkpoint, values.select),
+        crop=crop.parse(values.crop),
+        out=values.out,
+    )
+    print(f"{values.out}: {rows} frames")
+    return 0
+
+
+def _verify_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _path(values, "golden", "Directory of golden vectors.")
+    _path(values, "lists", "Directory of the official label lists.")
+
+
+def _verify(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax.verify import run
+
+    _exactly(arguments)
+    _required(values, "golden")
+    return 0 if run.verify(values.golden, values.lists) else 1
+
+
+COMMANDS = {
+    "quickstart": Command(
+        "Render faces, train the small model, score it on unseen people; minutes on a CPU.",
+        "[--out DIR]",
+        _quickstart_flags,
+        _quickstart,
+    ),
+    "synthesize": Command(
+        "Render a data set of faces from the label process or from label lists.",
+        "--out DIR --subjects N|NAMES [--lists DIR] | --show PNG",
+        _synthesize_flags,
+        _synthesize,
+    ),
+    "train": Command(
+        "Train; the same command resumes.",
+        "--config FILE --workdir DIR [--config.KEY=VALUE ...]",
+        _train_flags,
+        _train,
+    ),
+    "evaluate": Command(
+        "Per-AU F1 of a checkpoint on a test fold, beside always-positive and the paper.",
+        "--checkpoint RUN [--data DIR]",
+        _evaluate_flags,
+        _evaluate,
+    ),
+    "crossval": Command(
+        "Train and evaluate every fold, and their mean.",
+        "--config FILE --workdir DIR [--config.KEY=VALUE ...]",
+        _train_flags,
+        _crossval,
+    ),
+    "predict": Command(
+        "AU scores of every frame of a video or a folder of pictures.",
+        "SOURCE --checkpoint RUN --out CSV [--crop none|center|X,Y,W,H]",
+        _predict_flags,
+        _predict,
+    ),
+    "verify": Command(
+        "Compare with golden vectors of the official release, stage by stage.",
+        "--golden DIR [--lists DIR]",
+        _verify_flags,
+        _verify,
+    ),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

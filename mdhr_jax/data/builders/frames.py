@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The form of a prepared data set on disk, and the TFDS builder that every source shares.
+
+A directory holds one TFDS split per subject in ArrayRecord files, and one record per frame: encoded
+picture, subject, video, frame number, AU vector. Beside them stand `metadata.json` (`Metadata`) and
+`index.npz`, the `FrameTable` of all records in their order: labels are read without touching a
+picture. TensorFlow is never imported, since pictures are encoded here and not by TFDS.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import simplejpeg
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from mdhr_jax import facs
+from mdhr_jax.data import clips, folds
+from mdhr_jax.errors import InputError
+
+Picture = UInt8[np.ndarray, "h w c"]
+
+_INDEX = "index.npz"
+_INCOMPLETE = ".incomplete"
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+    """A picture format: `(h, w, 3)` uint8 RGB to bytes and back; `decode` raises ValueError."""
+
+    encode: Callable[[Picture], bytes]
+    decode: Callable[[bytes], Picture]
+
+
+def _encode_png(picture: Picture) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, format="png")
+    return data.getvalue()
+
+
+def _decode_png(data: bytes) -> Picture:
+    try:
+        return np.asarray(Image.open(io.BytesIO(data), formats=["png"]).convert("RGB"))
+    except (OSError, SyntaxError) as error:  # PIL raises SyntaxError on a damaged chunk
+        raise ValueError(str(error)) from error
+
+
+CODECS = {
+    "jpeg": Codec(
+        encode=lambda picture: simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=95),
+        decode=simplejpeg.decode_jpeg,
+    ),
+    "png": Codec(encode=_encode_png, decode=_decode_png),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What a prepared data set says about itself.
+
+    Attributes:
+      builder: name and version of the builder.
+      source: where labels and pictures come from, one line.
+      seed: of everything random in it.
+      layout: name in `facs.LAYOUTS`.
+      aus: the layout's AU numbers.
+      folds: test subjects of each fold.
+      fps: frames per second.
+      image_size: height and width of the square pictures, pixels.
+      image_format: key of `CODECS`.
+      index_sha256: of `index.npz`.
+    """
+
+    builder: str
+    source: str
+    seed: int
+    layout: str
+    aus: Sequence[int]
+    folds: Sequence[Sequence[str]]
+    fps: float
+    image_size: int
+    image_format: str
+    index_sha256: str
+
+
+class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes the frames of a `FrameTable`; a source of frames defines `pictures`.
+
+    TFDS holds one split in memory, at most 1000 MiB of encoded pictures: no subject may have more.
+
+    Attributes:
+      table: the frames, subject by subject.
+      metadata: see `Metadata`.
+      progress: moved on with every frame.
+    """
+
+    def __init__(
+        self, *, table: clips.FrameTable, metadata: Metadata, data_dir: str, progress: tqdm
+    ):
+        self.table = table
+        self.metadata = metadata
+        self.progress = progress
+        super().__init__(data_dir=data_dir)
+
+    def pictures(self, recording: clips.Video) -> Iterator[Picture]:
+        """The pictures of a video of the table, frame by frame."""
+        raise NotImplementedError
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = self.metadata.image_size
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.metadata.source,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(
+                        shape=(size, size, 3), encoding_format=self.metadata.image_format
+                    ),
+                    "subject": tfds.features.Text(),
+                    "video": tfds.features.Text(),
+                    "frame": tfds.features.Scalar(np.int32),
+                    "labels": tfds.features.Tensor(
+                        shape=self.table.labels.shape[1:], dtype=np.int8
+                    ),
+                }
+            ),
+            metadata=tfds.core.MetadataDict(dataclasses.asdict(self.metadata)),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        del dl_manager
+        by_subject = itertools.groupby(self.table.to_videos(), key=lambda video: video.subject)
+        return {subject: self._generate_examples(list(videos)) for subject, videos in by_subject}
+
+    def _generate_examples(self, videos: Sequence[clips.Video]) -> Iterator[tuple[int, dict]]:
+        encode = CODECS[self.metadata.image_format].encode
+        keys = itertools.count()  # integer keys keep the order
+        for video in videos:
+            pictures = self.pictures(video)
+            for picture, number, labels in zip(pictures, video.number, video.labels, strict=True):
+                self.progress.update()
+                yield (
+                    next(keys),
+                    {
+                        "image": encode(picture),
+                        "subject": video.subject,
+                        "video": video.name,
+                        "frame": number,
+                        "labels": labels,
+                    },
+                )
+
+
+def prepare(
+    builder_class: type[FrameBuilder],
+    out: str | pathlib.Path,
+    *,
+    table: clips.FrameTable,
+    layout: facs.AuLayout,
+    subject_folds: folds.Folds,
+    image_size: int,
+    image_format: str,
+    seed: int,
+    source: str,
+    progress: bool,
+) -> None:
+    """Build a data set into the directory `out`, or keep the same one if it is there already.
+
+    Everything is written to `<out>.incomplete` and renamed at the end: `out` is complete or absent.
+
+    Raises:
+      InputError: `out` holds something else, the layout is not in `facs.LAYOUTS`, the picture
+        format is unknown, a subject's name cannot name a file, or a subject is in two folds.
+    """
+    out = pathlib.Path(out).absolute()
+    _check_settings(layout, image_format, table.subjects)
+    folds.check_disjoint(subject_folds)
+    index = _index_bytes(table)
+    metadata = Metadata(
+        builder=f"{builder_class.name} {builder_class.VERSION}",
+        source=source,
+        seed=seed,
+        layout=layout.name,
+        aus=list(layout.aus),
+        folds=[list(fold) for fold in subject_folds],
+        fps=layout.fps,
+        image_size=image_size,
+        image_format=image_format,
+        index_sha256=hashlib.sha256(index).hexdigest(),
+    )
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        _check_same(out, metadata)
+        print(f"{out}: already prepared with the same settings, used as it is")
+        return
+    partial = out.with_name(out.name + _INCOMPLETE)
+    shutil.rmtree(partial, ignore_errors=True)
+    tfds.disable_progress_bar()
+    with tqdm(total=len(table), unit="frame", desc=str(out), disable=not progress) as bar:
+        builder = builder_class(table=table, metadata=metadata, data_dir=str(partial), progress=bar)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
+            builder.download_and_prepare(file_format="array_record")
+    written = pathlib.Path(builder.data_dir)
+    (written / _INDEX).write_bytes(index)
+    written.rename(out)
+    shutil.rmtree(partial)
+
+
+def read(
+    path: str | pathlib.Path,
+) -> tuple[Metadata, clips.FrameTable, Sequence]:
+    """Open a prepared data set: what it says of itself, its frames, and its records.
+
+    Returns:
+      Metadata; the table of all frames; and, row by row of the table, records that hold the
+      encoded picture under `image`. Reading a damaged record raises RuntimeError.
+
+    Raises:
+      InputError: there is no such directory, no data set in it, or it is damaged.
+    """
+    path = pathlib.Path(path)
+    metadata = _read_metadata(path)
+    index = _read_index(path, metadata)
+    try:
+        builder = tfds.builder_from_directory(path)
+        records = builder.as_data_source("all", decoders={"image": tfds.decode.SkipDecoding()})
+        found = [(name, split.num_examples) for name, split in builder.info.splits.items()]
+    except Exception as error:  # TFDS documents no set of exceptions
+        raise InputError(
+            f"{path}: the data set is damaged, prepare it again ({_first_line(error)})"
+        ) from error
+    if found != list(collections.Counter(index.subjects[v] for v in index.video).items()):
+        raise InputError(f"{path}: records and {_INDEX} do not belong together, prepare it again")
+    return metadata, index, records
+
+
+def _check_settings(layout: facs.AuLayout, image_format: str, subjects: Sequence[str]) -> None:
+    if facs.LAYOUTS.get(layout.name) != layout:
+        raise InputError(
+            f"layout {layout.name!r} is not registered: add it to mdhr_jax.facs.LAYOUTS, "
+            "readers of the data set look it up there"
+        )
+    if image_format not in CODECS:
+        raise InputError(f"image format {image_format!r}: choose one of {', '.join(CODECS)}")
+    for subject in subjects:
+        if not re.fullmatch("[A-Za-z0-9_]+", subject):
+            raise InputError(f"subject {subject!r}: use letters, digits and _ only, as in S001")
+
+
+def _check_same(out: pathlib.Path, metadata: Metadata) -> None:
+    existing = dataclasses.asdict(_read_metadata(out))
+    wanted = dataclasses.asdict(metadata)
+    differing = ", ".join(key for key in wanted if existing[key] != wanted[key])
+    if differing:
+        raise InputError(
+            f"{out}: a data set with other settings is here already (differing: "
+            f"{differing.replace('index_sha256', 'frames and labels')}); choose another directory "
+            "or delete this one"
+        )
+
+
+def _index_bytes(table: clips.FrameTable) -> bytes:
+    data = io.BytesIO()
+    np.savez(
+        data,
+        videos=np.array(table.videos),
+        subjects=np.array(table.subjects),
+        video=table.video,
+        number=table.number,
+        labels=table.labels,
+    )
+    return data.getvalue()
+
+
+def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
+    file = path / _INDEX
+    data = file.read_bytes() if file.exists() else b""
+    if hashlib.sha256(data).hexdigest() != metadata.index_sha256:
+        raise InputError(f"{file}: missing or damaged, prepare the data set again")
+    with np.load(io.BytesIO(data)) as arrays:
+        return clips.FrameTable(
+            videos=tuple(arrays["videos"].tolist()),
+            subjects=tuple(arrays["subjects"].tolist()),
+            video=arrays["video"],
+            number=arrays["number"],
+            labels=arrays["labels"],
+        )
+
+
+def _read_metadata(path: pathlib.Path) -> Metadata:
+    if not path.is_dir():
+        unfinished = path.with_name(path.name + _INCOMPLETE).exists()
+        reason = "its preparation was interrupted" if unfinished else "no such directory"
+        raise InputError(f"{path}: {reason}; prepare the data set, e.g. with `mdhr synthesize`")
+    file = path / "metadata.json"
+    try:
+        return Metadata(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: no data set prepared by mdhr in this directory ({file.name} is missing or "
+            "not ours); name another directory"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rendered faces as a data set: labels from the label process or from lists, pictures painted."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mdhr_jax import facs
+from mdhr_jax.data import clips, folds, records
+from mdhr_jax.data import lists as official_lists
+from mdhr_jax.data.builders import frames
+from mdhr_jax.errors import InputError
+from mdhr_jax.synth import labels, video
+
+# Frames rendered at once: bounds the memory of long videos.
+_CHUNK = 256
+
+
+class Rendered(frames.FrameBuilder):
+    """Faces painted by `mdhr_jax.synth` to the labels of the table."""
+
+    # Raise it when the renderer's pictures change: a data set of another version is not reused.
+    VERSION = tfds.core.Version("1.0.0")
+
+    def pictures(self, recording: clips.Video) -> Iterator[frames.Picture]:
+        """Render one video, chunk by chunk."""
+        length = len(recording.number)
+        for first in range(0, length, _CHUNK):
+            yield from video.render_video(
+                facs.LAYOUTS[self.metadata.layout],
+                recording.labels,
+                seed=self.metadata.seed,
+                subject=recording.subject,
+                video=recording.name,
+                size=self.metadata.image_size,
+                frames=range(first, min(first + _CHUNK, length)),
+            )
+
+
+def build(
+    out: str | pathlib.Path,
+    layout: facs.AuLayout,
+    *,
+    seed: int,
+    subjects: int | Sequence[str] | None = None,
+    videos_per_subject: int = 8,
+    frames_per_video: int = 64,
+    image_size: int = 256,
+    image_format: str = "jpeg",
+    lists: str | pathlib.Path | None = None,
+    max_frames_per_video: int | None = None,
+    progress: bool = True,
+) -> records.FrameSource:
+    """Render a data set into the directory `out` and open it.
+
+    A complete data set with the same settings is used as it is; an interrupted one is begun anew.
+
+    Args:
+      out: directory to make.
+      layout: AUs to label, one of `facs.LAYOUTS`.
+      seed: of labels, people and scenes.
+      subjects: without lists how many people (S001, S002, ...) or their names; with lists the
+        names to pick, None for everybody.
+      videos_per_subject: without lists, recordings of each person (T1, T2, ...).
+      frames_per_video: without lists, length of each recording.
+      image_size: height and width, pixels.
+      image_format: "jpeg" (quality 95) or "png".
+      lists: directory of the official lists whose labels, frame numbers and folds are taken.
+      max_frames_per_video: with lists, only the first frames of every video.
+      progress: show a bar with the time left.
+
+    Raises:
+      InputError: a setting or a list is wrong, or `out` holds something else.
+    """
+    _check_positive(
+        subjects=subjects if isinstance(subjects, int) else 1,
+        videos_per_subject=videos_per_subject,
+        frames_per_video=frames_per_video,
+        image_size=image_size,
+        max_frames_per_video=1 if max_frames_per_video is None else max_frames_per_video,
+    )
+    if lists is None:
+        names = _subject_names(subjects)
+        subject_folds = folds.assign(layout, names)
+        videos = _sample_videos(layout, seed, names, videos_per_subject, frames_per_video)
+        source = "rendered faces, labels from the label process"
+    else:
+        videos, subject_folds = _listed_videos(layout, lists, subjects, max_frames_per_video)
+        source = f"rendered faces, labels from the official {layout.name} lists"
+    frames.prepare(
+        Rendered,
+        out,
+        table=clips.FrameTable.from_videos(videos),
+        layout=layout,
+        subject_folds=subject_folds,
+        image_size=image_size,
+        image_format=image_format,
+        seed=seed,
+        source=source,
+        progress=progress,
+    )
+    return records.open_dataset(out)
+
+
+def _check_positive(**settings: int) -> None:
+    for name, value in settings.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}: give at least 1")
+
+
+def _subject_names(subjects: int | Sequence[str] | None) -> list[str]:
+    if not subjects:
+        raise InputError("without lists, say how many subjects to render, or name them")
+    if isinstance(subjects, int):
+        return [f"S{number:03d}" for number in range(1, subjects + 1)]
+    return list(subjects)
+
+
+def _sample_videos(
+    layout: facs.AuLayout, seed: int, names: Sequence[str], per_subject: int, num_frames: int
+) -> list[clips.Video]:
+    return [
+        clips.Video(
+            name=name,
+            subject=subject,
+            number=np.arange(num_frames),
+            labels=labels.sample_labels(
+                layout, seed=seed, subject=subject, video=name, num_frames=num_frames
+            ),
+        )
+        for subject in names
+        for name in (f"{subject}/T{task}" for task in range(1, per_subject + 1))
+    ]
+
+
+def _listed_videos(
+    layout: facs.AuLayout,
+    root: str | pathlib.Path,
+    subjects: int | Sequence[str] | None,
+    max_frames: int | None,
+) -> tuple[list[clips.Video], folds.Folds]:
+    """Videos of the lists grouped by subject, and the folds that the lists make of them."""
+    if isinstance(subjects, int):
+        raise InputError("with lists, name the subjects to render, or leave them out for all")
+    tests, test_subjects = official_lists.read_test_sets(root, layout)
+    known = sorted(subject for fold in test_subjects for subject in fold)
+    missing = sorted(set(subjects or known) - set(known))
+    if missing:
+        raise InputError(
+            f"{root}: subjects {', '.join(missing)} are not in the {layout.name} lists; "
+            f"choose from {' '.join(known)}"
+        )
+    chosen = set(subjects or known)
+    videos = [
+        clips.Video(name, subject, number[:max_frames], values[:max_frames])
+        for test in tests
+        for name, subject, number, values in test.frames.to_videos()
+        if subject in chosen
+    ]
+    videos.sort(key=lambda recording: recording.subject)
+    return videos, tuple(tuple(s for s in fold if s in chosen) for fold in test_subjects)

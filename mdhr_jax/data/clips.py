@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled frames in order, and the clips of T frames that are cut from them. numpy only.
+
+Evaluation visits every frame once: consecutive clips without overlap, closed where a video ends or
+a frame number is missing. Training draws clips: each video `clips_per_video` times per epoch, from
+a random start (the release: once). Frames missing at a clip's end are replaced by the last frame
+and marked as not valid.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int8
+
+JITTER = (0.6, 1.4)
+"""Range of the brightness, contrast and saturation factors (release)."""
+
+AUGMENTATION = ("offset_x", "offset_y", "flip", "brightness", "contrast", "saturation")
+"""Columns of the augmentation of a clip."""
+
+
+class Video(NamedTuple):
+    """The labelled frames of one recording; fields as in `FrameTable`."""
+
+    name: str
+    subject: str
+    number: Int[np.ndarray, " t"]
+    labels: Int8[np.ndarray, "t n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameTable:
+    """What is known of `m` frames without looking at a picture; a video is a run of frames.
+
+    Attributes:
+      videos: name of each video, unique, in the order of the frames.
+      subjects: the person in each video.
+      video: position in `videos` of each frame's video, never decreasing.
+      number: number of each frame in its recording.
+      labels: 1 AU active, 0 not, -1 unknown.
+    """
+
+    videos: tuple[str, ...]
+    subjects: tuple[str, ...]
+    video: Int[np.ndarray, " m"]
+    number: Int[np.ndarray, " m"]
+    labels: Int8[np.ndarray, "m n"]
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    @classmethod
+    def from_videos(cls, videos: Sequence[Video]) -> "FrameTable":
+        """The table of these videos, one after the other."""
+        return cls(
+            videos=tuple(video.name for video in videos),
+            subjects=tuple(video.subject for video in videos),
+            video=np.repeat(np.arange(len(videos)), [len(video.number) for video in videos]),
+            number=np.concatenate([video.number for video in videos]),
+            labels=np.concatenate([video.labels for video in videos]),
+        )
+
+    def to_videos(self) -> list[Video]:
+        """The videos of the table in order, the inverse of `from_videos`."""
+        return [
+            Video(name, subject, self.number[start:stop], self.labels[start:stop])
+            for name, subject, start, stop in zip(
+                self.videos, self.subjects, *self.bounds, strict=True
+            )
+        ]
+
+    @property
+    def bounds(self) -> tuple[Int[np.ndarray, " v"], Int[np.ndarray, " v"]]:
+        """First row and row after the last one of every video."""
+        videos = np.arange(len(self.videos))
+        return (
+            np.searchsorted(self.video, videos, side="left"),
+            np.searchsorted(self.video, videos, side="right"),
+        )
+
+    def rows_of(self, subjects: Sequence[str]) -> Int[np.ndarray, " k"]:
+        """Rows of the frames that show one of `subjects`, in order."""
+        shown = np.isin(np.array(self.subjects, str), np.array(list(subjects), str))
+        return np.flatnonzero(shown[self.video])
+
+    def take(self, rows: Int[np.ndarray, " k"]) -> "FrameTable":
+        """The table of some rows (increasing); videos without a row are left out."""
+        kept, video = np.unique(self.video[rows], return_inverse=True)
+        return FrameTable(
+            videos=tuple(self.videos[v] for v in kept),
+            subjects=tuple(self.subjects[v] for v in kept),
+            video=video,
+            number=self.number[rows],
+            labels=self.labels[rows],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """Clips of `t` frames as rows of a `FrameTable`.
+
+    Attributes:
+      rows: row of each frame; past the end of the video the last one, repeated.
+      valid: False for those repeated frames.
+    """
+
+    rows: Int[np.ndarray, "b t"]
+    valid: Bool[np.ndarray, "b t"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def evaluation_clips(table: FrameTable, clip_length: int) -> Clips:
+    """Every frame of `table` once, in consecutive clips inside runs of successive frame numbers."""
+    gap = (np.diff(table.video) != 0) | (np.diff(table.number) != 1)
+    edges = np.concatenate([[0], np.flatnonzero(gap) + 1, [len(table)]])
+    starts, stops = edges[:-1], edges[1:]
+    clips_per_run = -(-(stops - starts) // clip_length)
+    run = np.repeat(np.arange(len(starts)), clips_per_run)
+    earlier = np.cumsum(clips_per_run) - clips_per_run
+    first = starts[run] + (np.arange(len(run)) - earlier[run]) * clip_length
+    return _clips(first, stops[run], clip_length)
+
+
+def training_clips(
+    table: FrameTable,
+    *,
+    clip_length: int,
+    clips_per_video: int,
+    max_offset: int,
+    seed: int,
+    epoch: int,
+) -> tuple[Clips, Float[np.ndarray, "b 6"]]:
+    """The clips of one epoch in random order, and how each of them is augmented.
+
+    A pure function of its arguments. The draws are raw 64-bit words of a counter-based generator
+    keyed by `(seed, epoch)`: numpy keeps those the same for ever, `Generator` methods it does not.
+    Like the release, a clip may start anywhere in its video, U{0..frames-T}: a missing frame number
+    inside does not close it.
+
+    Args:
+      table: frames of the training subjects.
+      clip_length: T, frames.
+      clips_per_video: clips of every video in an epoch.
+      max_offset: largest crop offset, stored size minus network size, pixels.
+      seed: of the run, >= 0.
+      epoch: counted from 0.
+
+    Returns:
+      The clips, and per clip the columns `AUGMENTATION`: offsets in U{0..max_offset} pixels, flip
+      0 or 1, colour factors in U`JITTER`.
+    """
+    starts, stops = table.bounds
+    videos = np.repeat(np.arange(len(starts)), clips_per_video)
+    key = np.array([seed, epoch], np.uint64)
+    draws = np.random.Philox(key=key).random_raw((len(videos), 2 + len(AUGMENTATION)))
+    order, start, *crop, flip = (draws[:, i] for i in range(5))
+
+    video = videos[np.argsort(order, kind="stable")]
+    choices = np.maximum(stops - starts - clip_length, 0) + 1
+    first = starts[video] + _below(start, choices[video])
+
+    low, high = JITTER
+    jitter = low + (high - low) * (draws[:, 5:] >> 11) * 2.0**-53
+    offsets = [_below(draw, max_offset + 1) for draw in crop]
+    augment = np.column_stack([*offsets, _below(flip, 2), jitter]).astype(np.float32)
+    return _clips(first, stops[video], clip_length), augment
+
+
+def _below(words: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
+    # The bias of the remainder is below bound / 2^64.
+    return (words % np.asarray(bound, np.uint64)).astype(np.int64)
+
+
+def _clips(first: np.ndarray, stop: np.ndarray, clip_length: int) -> Clips:
+    rows = first[:, None] + np.arange(clip_length)
+    return Clips(rows=np.minimum(rows, stop[:, None] - 1), valid=rows < stop[:, None])

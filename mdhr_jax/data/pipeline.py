@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of clips for training and evaluation (Grain).
+
+Batch i is a function of the arguments and i alone, whatever the number of threads: a run resumes by
+starting at its step. Pictures stay as they are stored, uint8; the device crops and normalises them.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import SupportsIndex
+
+import grain
+import numpy as np
+
+from mdhr_jax.data import clips, records
+
+# The buffer counts batches: two of 64 clips of 16 frames of 256 x 256 pixels are 400 MB.
+READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+
+Batch = dict[str, np.ndarray]
+
+
+def steps_per_epoch(
+    source: records.FrameSource, *, fold: int, clips_per_video: int, batch_size: int
+) -> int:
+    """Batches that hold one epoch, rounded up: every training video `clips_per_video` times.
+
+    Raises:
+      InputError: no such fold, or nobody in its training part.
+    """
+    videos = source.table.take(source.rows(fold, "train")).videos
+    return -(-len(videos) * clips_per_video // batch_size)
+
+
+def train_batches(
+    source: records.FrameSource,
+    *,
+    fold: int,
+    clip_length: int,
+    batch_size: int,
+    clips_per_video: int,
+    seed: int,
+    max_offset: int,
+    start_step: int = 0,
+) -> Iterator[Batch]:
+    """Random clips of the training videos, without end, cut into full batches.
+
+    Epochs (`clips.training_clips`) follow each other without a break: a batch may begin in one
+    epoch and end in the next.
+
+    Args:
+      source: the data set.
+      fold: cross-validation fold, from 1.
+      clip_length: T, frames.
+      batch_size: clips per batch.
+      clips_per_video: clips of every video in an epoch.
+      seed: of order, starts and augmentation.
+      max_offset: largest crop offset, stored size minus network size, pixels.
+      start_step: batches to leave out at the beginning.
+
+    Returns:
+      Batches of `frames` uint8 `(b, t, h, w, 3)`, `labels` int32 `(b, t, n)` in {0, 1}, `mask` bool
+      `(b, t, n)` (label known, frame not padding), `augment` float32 `(b, 6)`
+      (`clips.AUGMENTATION`).
+
+    Raises:
+      InputError: no such fold, or nobody in its training part; while iterating, a picture that
+        cannot be read.
+    """
+    epochs = _TrainingClips(
+        source,
+        source.rows(fold, "train"),
+        clip_length=clip_length,
+        clips_per_video=clips_per_video,
+        max_offset=max_offset,
+        seed=seed,
+    )
+    batches = grain.MapDataset.source(epochs).batch(batch_size)
+    return iter(batches[start_step:].to_iter_dataset(READ_OPTIONS))
+
+
+def eval_batches(
+    source: records.FrameSource,
+    *,
+    fold: int,
+    split: str = "test",
+    clip_length: int,
+    batch_size: int,
+) -> Iterator[Batch]:
+    """Every frame of a split once, in consecutive clips (`clips.evaluation_clips`).
+
+    The last batch is filled with clips that are not valid, so that all have one shape.
+
+    Returns:
+      Batches of `frames`, `labels`, `mask` as in `train_batches`, `valid` bool `(b, t)` (a frame of
+      the split, not padding) and `row` int32 `(b, t)`, the frame's position in the split:
+      `scores[batch["row"][valid]] = predicted[valid]` puts predictions in the order of
+      `source.table.take(source.rows(fold, split))`.
+
+    Raises:
+      InputError: no such fold, or nobody in that part of it; while iterating, a picture that cannot
+        be read.
+    """
+    data = _EvaluationClips(source, source.rows(fold, split), clip_length, batch_size)
+    return iter(grain.MapDataset.source(data).batch(batch_size).to_iter_dataset(READ_OPTIONS))
+
+
+class _TrainingClips:
+    """Random access to the endless stream of training clips."""
+
+    def __init__(
+        self,
+        source: records.FrameSource,
+        rows: np.ndarray,
+        *,
+        clips_per_video: int,
+        **drawing: int,
+    ):
+        self._source = source
+        self._rows = rows
+        self._table = source.table.take(rows)
+        self._clips_per_epoch = len(self._table.videos) * clips_per_video
+        draw = functools.partial(
+            clips.training_clips, self._table, clips_per_video=clips_per_video, **drawing
+        )
+        self._epoch = functools.lru_cache(maxsize=4)(lambda epoch: draw(epoch=epoch))
+
+    def __len__(self) -> int:
+        return 2**48  # as good as endless
+
+    def __getitem__(self, position: SupportsIndex) -> Batch:
+        epoch, index = divmod(int(position), self._clips_per_epoch)
+        drawn, augment = self._epoch(epoch)
+        clip = _clip(self._source, self._rows, drawn.rows[index], drawn.valid[index])
+        return {**clip, "augment": augment[index]}
+
+
+class _EvaluationClips:
+    """Random access to the evaluation clips, filled up to whole batches."""
+
+    def __init__(
+        self, source: records.FrameSource, rows: np.ndarray, clip_length: int, batch_size: int
+    ):
+        self._source = source
+        self._rows = rows
+        index = clips.evaluation_clips(source.table.take(rows), clip_length)
+        filler = ((0, -len(index) % batch_size), (0, 0))
+        self._index = clips.Clips(
+            rows=np.pad(index.rows, filler), valid=np.pad(index.valid, filler)
+        )
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, position: SupportsIndex) -> Batch:
+        row, valid = self._index.rows[position], self._index.valid[position]
+        clip = _clip(self._source, self._rows, row, valid)
+        return {**clip, "valid": valid, "row": row.astype(np.int32)}
+
+
+def _clip(
+    source: records.FrameSource, split_rows: np.ndarray, rows: np.ndarray, valid: np.ndarray
+) -> Batch:
+    """Pictures and labels of a clip whose `rows` count within `split_rows`."""
+    stored = split_rows[rows]
+    labels = source.table.labels[stored]
+    return {
+        "frames": source.pictures(stored),
+        "labels": (labels == 1).astype(np.int32),
+        "mask": (labels >= 0) & valid[:, None],
+    }

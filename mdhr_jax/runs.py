@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run's directory: its configuration, and the model behind its checkpoints.
+
+`config.json` says what was trained, `metrics.jsonl` how it went, `checkpoints/` holds the states.
+"""
+
+import difflib
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
+
+from mdhr_jax import checkpoint, facs, preprocess, sharding, steps
+from mdhr_jax.data import records
+from mdhr_jax.errors import InputError
+from mdhr_jax.models import mdhr
+
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def config_file(workdir: pathlib.Path) -> pathlib.Path:
+    """Where a run keeps its configuration."""
+    return workdir / "config.json"
+
+
+def checkpoints(workdir: pathlib.Path) -> pathlib.Path:
+    """Where a run keeps its states."""
+    return workdir / "checkpoints"
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, object]:
+    """Nested keys as dotted ones, tuples as lists, as JSON has them."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Saves the configuration in a new run, or checks that it is the one of an old run.
+
+    Raises:
+      InputError: the run was started with other values; the keys are named.
+    """
+    file = config_file(workdir)
+    if not file.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        return
+    old, new = flatten(load_config(workdir).to_dict()), flatten(config.to_dict())
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if changed:
+        listed = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in changed)
+        raise InputError(
+            f"{workdir}: this run has another configuration: {listed}; "
+            "use these values again or another --workdir"
+        )
+
+
+def load_config(workdir: pathlib.Path) -> ConfigDict:
+    """The configuration that a run was started with.
+
+    Raises:
+      InputError: the directory holds no run.
+    """
+    try:
+        return ConfigDict(json.loads(config_file(workdir).read_text()))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{workdir}: holds no run (no readable config.json in it)") from error
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """`; did you mean ...?` for a mistyped key, empty when nothing is near."""
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def layout_of(config: ConfigDict) -> facs.AuLayout:
+    """The configured AU layout; InputError with the choices when there is none of that name."""
+    if config.layout not in facs.LAYOUTS:
+        known = ", ".join(facs.LAYOUTS)
+        raise InputError(f"config.layout={config.layout!r} is unknown; choose from {known}")
+    return facs.LAYOUTS[config.layout]
+
+
+def open_data(config: ConfigDict, path: str | pathlib.Path | None = None) -> records.FrameSource:
+    """The data set that a configuration (or `path`) names, if it has the layout's AUs.
+
+    Raises:
+      InputError: no directory given, nothing in it, or other AUs.
+    """
+    path = path or config.data
+    if not path:
+        raise InputError("no data set given; add --config.data=DIRECTORY")
+    source, layout = records.open_dataset(path), layout_of(config)
+    if source.layout != layout:
+        raise InputError(
+            f"{path}: has layout {source.layout.name!r} with AUs {list(source.layout.aus)}, the "
+            f"model has layout {layout.name!r} with AUs {list(layout.aus)}; use matching ones"
+        )
+    return source
+
+
+def model_factory(config: ConfigDict) -> Callable[[nnx.Rngs], mdhr.MDHR]:
+    """`rngs -> model` as configured.
+
+    Raises:
+      InputError: a slot has no such kind, or the kinds do not go together.
+    """
+    model = config.model
+    create = functools.partial(
+        _create,
+        layout_of(config),
+        backbone=model.backbone,
+        dynamics=model.dynamics.kind,
+        scales=tuple(model.dynamics.scales),
+        k=model.dynamics.k,
+        features=model.features,
+        afe=model.afe,
+        auxiliary=model.auxiliary,
+        edges=model.edges,
+        temporal=model.temporal,
+    )
+    return create
+
+
+def _create(layout: facs.AuLayout, rngs: nnx.Rngs, **slots) -> mdhr.MDHR:
+    try:
+        return mdhr.MDHR(layout, rngs=rngs, **slots)
+    except ValueError as error:
+        raise InputError(f"config.model: {error}") from error
+
+
+def precision(config: ConfigDict) -> jnp.dtype:
+    """The arithmetic type that a configuration names."""
+    if config.precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise InputError(f"config.precision={config.precision!r} is unknown; choose from {known}")
+    return PRECISIONS[config.precision]
+
+
+def check_image_size(config: ConfigDict, model: mdhr.MDHR) -> None:
+    """Refuses image sizes that the backbone does not take."""
+    multiple = model.backbone.image_multiple
+    if config.image_size < multiple or config.image_size % multiple:
+        raise InputError(
+            f"config.image_size={config.image_size}: backbone {config.model.backbone!r} takes "
+            f"multiples of {multiple}"
+        )
+
+
+def eval_graph(config: ConfigDict) -> nnx.GraphDef:
+    """The model's definition as it runs in testing."""
+    model = nnx.eval_shape(lambda: model_factory(config)(nnx.Rngs(0)))
+    check_image_size(config, model)
+    return steps.split(mdhr.eval_view(model, dtype=precision(config)))[0]
+
+
+def restore_model(workdir: pathlib.Path, config: ConfigDict, kind: str) -> dict:
+    """`step`, `params` and `batch_stats` of a run's checkpoint (`last` or `best`).
+
+    Raises:
+      InputError: the run has no such checkpoint.
+    """
+    shapes = jax.eval_shape(functools.partial(_model_state, model_factory(config)))
+    shardings = sharding.state_shardings(sharding.make_mesh(), shapes)
+    wanted = checkpoint.abstract(shapes, shardings)
+    return checkpoint.restore(checkpoints(workdir), kind, wanted)
+
+
+def _model_state(create: Callable[[nnx.Rngs], mdhr.MDHR]) -> dict:
+    _, params, batch_stats = steps.split(create(nnx.Rngs(0)))
+    return {"step": jnp.zeros((), jnp.int32), "params": params, "batch_stats": batch_stats}
+
+
+class Predictor:
+    """A trained model ready for pictures.
+
+    Attributes:
+      layout: AUs in the order of the scores.
+      clip_length: T, the frames of a clip.
+      record_size: height and width of the pictures that `scores` takes.
+      threshold: score from which an AU counts as active.
+    """
+
+    record_size = 256
+
+    def __init__(self, workdir: str | pathlib.Path, kind: str = "last"):
+        workdir = pathlib.Path(workdir)
+        config = load_config(workdir)
+        self.layout = layout_of(config)
+        self.clip_length = config.clip_length
+        self.threshold = config.threshold
+        graph, image_size = eval_graph(config), config.image_size
+        state = restore_model(workdir, config, kind)
+
+        @jax.jit
+        def run(frames: UInt8[jax.Array, "b t h w 3"]) -> Float[jax.Array, "b t n"]:
+            images = preprocess.evaluate(frames, image_size=image_size)
+            return steps.run(graph, state["params"], state["batch_stats"], images)[0]["scores"]
+
+        self._run = run
+
+    def scores(self, frames: UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b t n"]:
+        """AU scores in [0, 1] of clips of `clip_length` pictures of `record_size` pixels."""
+        return np.asarray(self._run(frames))

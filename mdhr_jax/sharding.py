@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mesh and where arrays lie on it. Results never depend on the number of devices."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mdhr_jax.errors import InputError
+
+SMALLEST_SHARDED = 2**16  # entries; smaller arrays cost more to gather than to keep
+
+
+def make_mesh(fsdp: int = 1) -> Mesh:
+    """All devices as ("data", "fsdp"): batches split over both axes, state over the second.
+
+    Raises:
+      InputError: the devices do not divide by `fsdp`.
+    """
+    devices = jax.device_count()
+    if devices % fsdp:
+        raise InputError(f"fsdp={fsdp} does not divide the {devices} devices; choose a divisor")
+    # JAX's default axis type is Explicit, which folding frames into the batch does not support.
+    return jax.make_mesh(
+        (devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto)
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def state_shardings(mesh: Mesh, abstract_state: dict) -> dict:
+    """One rule: the largest axis that divides by "fsdp" is split, small arrays are replicated."""
+    parts = mesh.shape["fsdp"]
+
+    def rule(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0]
+        if parts == 1 or not axes or leaf.size < SMALLEST_SHARDED:
+            return replicated(mesh)
+        largest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
+
+    return jax.tree.map(rule, abstract_state)
+
+
+def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """This process's part of a batch, on its devices."""
+    sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run, top to bottom: `mdhr train` starts it, and the same command resumes it exactly."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mdhr_jax import (
+    checkpoint,
+    evaluate,
+    facs,
+    metrics,
+    optim,
+    preprocess,
+    runs,
+    sharding,
+    steps,
+    writers,
+)
+from mdhr_jax.data import pipeline, records
+from mdhr_jax.errors import InputError, NonFiniteLossError
+from mdhr_jax.models import mdhr
+
+
+def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
+    """Trains as configured; goes on where an earlier call with the same `workdir` stopped.
+
+    Leaves `config.json`, `metrics.jsonl`, `tensorboard/` and `checkpoints/{last,best}`.
+
+    Raises:
+      InputError: wrong input, or a run of another configuration in `workdir`.
+      NonFiniteLossError: the loss is no longer a number; the last checkpoint is kept.
+    """
+    workdir = pathlib.Path(workdir)
+    source = runs.open_data(config)
+    mesh = sharding.make_mesh(config.fsdp)
+    total_steps = count_steps(config, source)
+    programs = compile_programs(config, source, mesh, total_steps)
+    runs.claim(workdir, config)
+
+    saved = runs.checkpoints(workdir)
+    start = checkpoint.latest_step(saved, "last") or 0
+    state = checkpoint.restore(saved, "last", programs.abstract) if start else programs.init()
+    devices = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
+    print(f"{workdir}: step {start} of {total_steps} on {mesh.size} x {devices}", flush=True)
+
+    writer = writers.RunWriter(workdir, step=start, total_steps=total_steps)
+    best = max((row["mean_f1"] for row in evaluations(workdir)), default=-1.0)
+    batches = _training_batches(config, source, start)
+    log = _LateLog(writer, config.batch_size * config.clip_length)
+    try:
+        for step in range(start + 1, total_steps + 1):
+            state, scalars = programs.train(state, sharding.put_batch(mesh, next(batches)))
+            log.add(step, scalars)
+            if is_due(step, total_steps, config.eval_every):
+                log.flush()
+                result = evaluation_scalars(programs.score(state).counts, source.layout)
+                writer.evaluation(step, result)
+                if result["mean_f1"] > best:
+                    best = result["mean_f1"]
+                    checkpoint.save(saved, "best", step, state)
+            if is_due(step, total_steps, config.checkpoint_every):
+                log.flush()  # a state whose loss is not finite is never kept
+                checkpoint.save(saved, "last", step, state)
+    finally:
+        writer.close()
+
+
+def is_due(step: int, total_steps: int, interval: int) -> bool:
+    """Every `interval` steps, and at the end."""
+    return step % interval == 0 or step == total_steps
+
+
+def evaluations(workdir: pathlib.Path) -> list[dict]:
+    """The evaluation rows of a run so far."""
+    return [row for row in writers.read(workdir / "metrics.jsonl") if row["kind"] == "eval"]
+
+
+def steps_per_epoch(config: ConfigDict, source: records.FrameSource) -> int:
+    """Training steps that an epoch has, the last one counted whole."""
+    return pipeline.steps_per_epoch(
+        source,
+        fold=config.fold,
+        clips_per_video=config.clips_per_video,
+        batch_size=config.batch_size,
+    )
+
+
+def count_steps(config: ConfigDict, source: records.FrameSource) -> int:
+    """Steps of the whole run; at least one."""
+    return max(1, round(config.epochs * steps_per_epoch(config, source)))
+
+
+def evaluation_scalars(counts: metrics.Counts, layout: facs.AuLayout) -> dict[str, float]:
+    """Mean F1, its always-positive baseline, and the F1 of every AU."""
+    f1 = metrics.f1(counts)
+    baseline = metrics.f1(metrics.always_positive(counts))
+    return {
+        "mean_f1": float(f1.mean()),
+        "always_positive_mean_f1": float(baseline.mean()),
+        **{f"f1/{name}": float(x) for name, x in zip(layout.au_names, f1, strict=True)},
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What a run executes: `init() -> state`, `train(state, batch)`, `score(state)`."""
+
+    init: Callable[[], steps.State]
+    train: Callable[[steps.State, steps.Batch], tuple[steps.State, dict]]
+    score: Callable[[steps.State], evaluate.Scores]
+    abstract: steps.State
+
+
+def compile_programs(
+    config: ConfigDict, source: records.FrameSource, mesh: Mesh, total_steps: int
+) -> Programs:
+    """The jitted programs of a run, its state laid out on the mesh."""
+    if config.batch_size % mesh.size:
+        raise InputError(
+            f"config.batch_size={config.batch_size} clips do not divide over {mesh.size} devices; "
+            f"use a multiple of {mesh.size}"
+        )
+    create = runs.model_factory(config)
+    schedule = _schedule(config, source, total_steps)
+    optimizer = optim.adamw(
+        schedule,
+        betas=tuple(config.betas),
+        epsilon=config.epsilon,
+        weight_decay=config.weight_decay,
+    )
+    init = functools.partial(steps.init_state, create, optimizer, config.seed)
+    shapes = jax.eval_shape(init)
+    shardings = sharding.state_shardings(mesh, shapes)
+    train_step = steps.make_train_step(
+        _train_graph(config, create),
+        _objective(config, source),
+        optimizer,
+        schedule,
+        image_size=config.image_size,
+        seed=config.seed,
+    )
+    eval_step = steps.make_eval_step(
+        runs.eval_graph(config), image_size=config.image_size, threshold=config.threshold
+    )
+    return Programs(
+        init=jax.jit(init, out_shardings=shardings),
+        train=jax.jit(
+            train_step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh))
+        ),
+        score=functools.partial(
+            _score,
+            config,
+            source,
+            mesh,
+            jax.jit(eval_step, out_shardings=sharding.replicated(mesh)),
+        ),
+        abstract=checkpoint.abstract(shapes, shardings),
+    )
+
+
+def _score(
+    config: ConfigDict,
+    source: records.FrameSource,
+    mesh: Mesh,
+    eval_step: Callable,
+    state: steps.State,
+) -> evaluate.Scores:
+    return evaluate.score(
+        eval_step,
+        state,
+        source,
+        mesh,
+        fold=config.fold,
+        clip_length=config.clip_length,
+        batch_size=evaluate.batch_size(config.eval_batch_size, mesh),
+    )
+
+
+def _schedule(config: ConfigDict, source: records.FrameSource, total_steps: int):
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch(config, source))
+    return optim.cosine(config.learning_rate, total_steps=total_steps, warmup_steps=warmup_steps)
+
+
+def _train_graph(config: ConfigDict, create: Callable[[nnx.Rngs], mdhr.MDHR]) -> nnx.GraphDef:
+    model = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
+    dtype, groups = runs.precision(config), config.batch_norm_groups
+    if config.batch_size % groups:
+        raise InputError(
+            f"config.batch_norm_groups={groups} does not divide config.batch_size="
+            f"{config.batch_size}"
+        )
+    return steps.split(mdhr.train_view(model, dtype=dtype, groups=groups))[0]
+
+
+def _objective(config: ConfigDict, source: records.FrameSource) -> steps.Objective:
+    labels = source.table.labels[source.rows(config.fold, "train")]
+    known = np.maximum((labels >= 0).sum(0), 1)
+    rates = (labels == 1).sum(0) / known
+    missing = [name for name, rate in zip(source.layout.au_names, rates, strict=True) if not rate]
+    if missing:
+        raise InputError(
+            f"{source.path}: {', '.join(missing)} never active in the training part of fold "
+            f"{config.fold}, so the loss has no weight for it; use more data or another layout"
+        )
+    weights = tuple(facs.class_weights(rates).tolist())
+    return steps.Objective(source.layout, weights, config.region_loss_weight)
+
+
+def _training_batches(config: ConfigDict, source: records.FrameSource, start: int):
+    return pipeline.train_batches(
+        source,
+        fold=config.fold,
+        clip_length=config.clip_length,
+        batch_size=config.batch_size,
+        clips_per_video=config.clips_per_video,
+        seed=config.seed,
+        max_offset=preprocess.resized(config.image_size) - config.image_size,
+        start_step=start,
+    )
+
+
+class _LateLog:
+    """Logs a step's scalars when the next step is under way, so that the device never waits."""
+
+    def __init__(self, writer: writers.RunWriter, frames_per_step: int):
+        self._writer, self._frames = writer, frames_per_step
+        self._waiting, self._since = None, time.perf_counter()
+
+    def add(self, step: int, scalars: dict[str, jax.Array]) -> None:
+        """Takes a step's scalars and logs those of the step before."""
+        self.flush()
+        self._waiting = step, scalars
+
+    def flush(self) -> None:
+        """Logs what waits; NonFiniteLossError when its loss is not a number."""
+        if self._waiting is None:
+            return
+        (step, scalars), self._waiting = self._waiting, None
+        values = {name: float(value) for name, value in scalars.items()}
+        if not np.isfinite(values["loss"]):
+            raise NonFiniteLossError(
+                f"step {step}: the loss is {values['loss']}; the last checkpoint is kept: resume "
+                "from it with a lower config.learning_rate in another --workdir"
+            )
+        now = time.perf_counter()
+        self._writer.train(step, values, frames_per_second=self._frames / (now - self._since))
+        self._since = now

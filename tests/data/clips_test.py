@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+
+from mdhr_jax.data import clips
+
+
+def table_of(**numbers):
+    """One video per keyword, of a subject of the same name, with these frame numbers."""
+    return clips.FrameTable.from_videos(
+        [
+            clips.Video(name, name, np.array(values), np.zeros((len(values), 2), np.int8))
+            for name, values in numbers.items()
+        ]
+    )
+
+
+def draw(table, **changes):
+    settings = {"clip_length": 4, "clips_per_video": 1, "max_offset": 32, "seed": 1, "epoch": 0}
+    return clips.training_clips(table, **(settings | changes))
+
+
+def test_evaluation_clips_close_at_gaps_and_at_the_end_of_a_video():
+    index = clips.evaluation_clips(table_of(a=[5, 6, 7, 9, 10], b=[11, 12, 13, 14, 15]), 4)
+    np.testing.assert_array_equal(
+        index.rows, [[0, 1, 2, 2], [3, 4, 4, 4], [5, 6, 7, 8], [9, 9, 9, 9]]
+    )
+    np.testing.assert_array_equal(index.valid.sum(1), [3, 2, 4, 1])
+
+
+def test_evaluation_clips_visit_every_frame_once():
+    rng = np.random.default_rng(0)
+    numbers = {f"v{i}": np.cumsum(rng.integers(1, 3, rng.integers(1, 40))) for i in range(20)}
+    table = table_of(**numbers)
+    index = clips.evaluation_clips(table, 5)
+    np.testing.assert_array_equal(index.rows[index.valid], np.arange(len(table)))
+    steps = np.diff(table.number[index.rows], axis=1)
+    assert (steps[index.valid[:, 1:]] == 1).all()
+    assert (steps[~index.valid[:, 1:]] == 0).all()
+
+
+def test_an_epoch_draws_every_video_clips_per_video_times():
+    table = table_of(a=range(9), b=range(4), c=range(2))
+    index, _ = draw(table, clips_per_video=3)
+    videos = table.video[index.rows]
+    assert (videos == videos[:, :1]).all()
+    np.testing.assert_array_equal(np.bincount(videos[:, 0]), [3, 3, 3])
+
+
+def test_training_starts_cover_the_video_evenly_and_no_more():
+    index, _ = draw(table_of(a=range(9)), clips_per_video=6000)
+    starts = np.bincount(index.rows[:, 0], minlength=6)
+    assert len(starts) == 6
+    np.testing.assert_allclose(starts, 1000, atol=150)
+    assert index.valid.all()
+
+
+def test_short_training_video_is_padded_with_its_last_frame():
+    index, _ = draw(table_of(a=range(2)))
+    np.testing.assert_array_equal(index.rows, [[0, 1, 1, 1]])
+    np.testing.assert_array_equal(index.valid, [[True, True, False, False]])
+
+
+def test_augmentation_has_the_ranges_of_the_release():
+    _, augment = draw(table_of(a=range(9)), clips_per_video=20000)
+    offsets, flips, jitter = augment[:, :2], augment[:, 2], augment[:, 3:]
+    for column in offsets.T:
+        np.testing.assert_array_equal(np.unique(column), np.arange(33))
+    np.testing.assert_array_equal(np.unique(flips), [0, 1])
+    assert abs(flips.mean() - 0.5) < 0.02
+    assert jitter.min() >= 0.6 and jitter.max() < 1.4
+    np.testing.assert_allclose(jitter.mean(0), 1, atol=0.01)
+    correlation = np.corrcoef(augment.T) - np.eye(6)
+    assert np.abs(correlation).max() < 0.04
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"epoch": 1}])
+def test_another_seed_or_epoch_draws_otherwise(change):
+    table = table_of(**{f"v{i}": range(50) for i in range(8)})
+    (first, augment), (other, other_augment) = draw(table), draw(table, **change)
+    assert (table.video[first.rows[:, 0]] != table.video[other.rows[:, 0]]).any()
+    assert (augment != other_augment).all(axis=0).any()
+
+
+def test_draws_are_pinned():
+    # A resumed run must see the clips that it would have seen, under any numpy.
+    index, augment = draw(table_of(a=range(40), b=range(60)), clips_per_video=2, seed=7, epoch=3)
+    np.testing.assert_array_equal(index.rows[:, 0], [89, 16, 33, 82])
+    expected = [5, 32, 1, 0.75625432, 1.0100596, 0.85112733]
+    np.testing.assert_allclose(augment[0], expected, rtol=1e-6)
+
+
+def test_taking_rows_renumbers_videos():
+    table = table_of(a=[1, 2], b=[3], c=[4, 5])
+    part = table.take(table.rows_of(["a", "c"]))
+    assert part.videos == ("a", "c")
+    np.testing.assert_array_equal(part.video, [0, 0, 1, 1])
+    np.testing.assert_array_equal(part.number, [1, 2, 4, 5])
+
+
+def test_table_and_videos_convert_into_each_other():
+    table = table_of(a=[1, 2], b=[3])
+    again = clips.FrameTable.from_videos(table.to_videos())
+    assert again.videos == table.videos and again.subjects == table.subjects
+    np.testing.assert_array_equal(again.video, table.video)
+    np.testing.assert_array_equal(again.number, table.number)

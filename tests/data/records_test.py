@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mdhr_jax import errors, facs
+from mdhr_jax.data import records
+
+
+@pytest.fixture
+def copy(source, tmp_path):
+    return shutil.copytree(source.path, tmp_path / "copy")
+
+
+def change_metadata(path, **changes):
+    file = path / "metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def refused(path, *words):
+    with pytest.raises(errors.InputError) as caught:
+        records.open_dataset(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_opening_finds_what_was_built(source, copy):
+    again = records.open_dataset(copy)
+    assert again.layout is facs.DISFA
+    assert again.folds == source.folds
+    np.testing.assert_array_equal(again.table.labels, source.table.labels)
+    rows = np.array([20, 3, 3])
+    np.testing.assert_array_equal(again.pictures(rows), source.pictures(rows))
+    assert again.encoded(3) == source.encoded(3)
+
+
+def test_rows_of_a_split_are_its_subjects_frames_in_order(source):
+    np.testing.assert_array_equal(source.rows(3, "test"), np.arange(16))
+    np.testing.assert_array_equal(source.rows(3, "train"), np.arange(16, 30))
+
+
+def test_missing_directory_is_refused(tmp_path):
+    refused(tmp_path / "nothing", "no such directory")
+
+
+def test_directory_without_a_data_set_is_refused(tmp_path):
+    refused(tmp_path, "no data set prepared by mdhr")
+
+
+def test_foreign_metadata_is_refused(copy):
+    (copy / "metadata.json").write_text('{"name": "mnist"}')
+    refused(copy, "not ours")
+
+
+def test_damaged_index_is_refused(copy):
+    with (copy / "index.npz").open("r+b") as file:
+        file.seek(500)
+        file.write(b"damage")
+    refused(copy, "index.npz", "damaged")
+
+
+def test_damaged_description_is_refused(copy):
+    (copy / "dataset_info.json").write_text('{"name":')
+    refused(copy, "damaged")
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])
+def test_cut_off_records_are_refused_when_opened(copy, damage):
+    file = next(copy.glob("*SN003*"))
+    file.write_bytes(damage(file.read_bytes()))
+    refused(copy, "video SN003, frame 4", "cannot be read")
+
+
+def test_missing_records_are_refused_when_opened(copy):
+    next(copy.glob("*SN003*")).unlink()
+    refused(copy, "video SN003", "cannot be read")
+
+
+def test_subject_in_two_folds_is_refused_by_name(copy):
+    change_metadata(copy, folds=[["SN001"], ["SN001"], []])
+    with pytest.raises(errors.InputError, match="subject SN001 appears more than once"):
+        records.open_dataset(copy)
+
+
+def test_other_aus_under_a_known_name_are_refused(copy):
+    change_metadata(copy, aus=[1, 2, 4, 6, 9, 12, 25, 27])
+    refused(copy, "'disfa'", "27]", "26]")
+
+
+def test_unknown_layout_is_refused(copy):
+    change_metadata(copy, layout="mine")
+    refused(copy, "'mine'", "is not known here")
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "png"])
+def test_picture_that_does_not_decode_is_refused_with_its_place(source, image_format):
+    metadata = dataclasses.replace(source.metadata, image_format=image_format)
+    for data in (b"not a picture", source.encoded(8)[:-40]):
+        broken = dataclasses.replace(source, records=[{"image": data}] * 30, metadata=metadata)
+        with pytest.raises(
+            errors.InputError,
+            match=f"record 8 .video SN001, frame 10.*does not decode as {image_format}",
+        ):
+            broken.pictures(np.array([8]))
+
+
+def test_picture_of_another_size_is_refused(source):
+    metadata = dataclasses.replace(source.metadata, image_size=32)
+    with pytest.raises(
+        errors.InputError, match="picture is .16, 16, 3., the data set says 32 x 32"
+    ):
+        dataclasses.replace(source, metadata=metadata).pictures(np.array([0]))
