@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AU labels that behave like a data set's, and the AU intensities behind them.
+
+Every AU has a latent Gaussian process over time and is active while the process exceeds a
+threshold. The threshold sets the base rate, the correlation between the latent processes the
+AU-AU correlation, their smoothness the length of activations, and a part that is constant for a
+subject the differences between people. The target values stand in `label_statistics.json`
+(aggregates over the official BP4D and DISFA lists, see `docs/rendered-faces.md`).
+"""
+
+import dataclasses
+import functools
+import importlib.resources
+import json
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Int8
+
+from mdhr_jax import errors, facs
+from mdhr_jax.synth import seeds
+
+# An AU counts as active at or above this intensity.
+THRESHOLD = 0.3
+# Intensities while active, once the onset is over, and while inactive (flicker).
+APEX = (0.45, 1.0)
+FLICKER = 0.1
+# Intensity that AUs outside the layout reach at most: visible, below the threshold.
+NUISANCE = 0.25
+# Frames from rest to apex and back; half of a ramp lies on either side of the label's edge.
+RAMP_FRAMES = (3, 15)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelStatistics:
+    """What the label process reproduces; lengths in frames.
+
+    Attributes:
+      aus: AU numbers, the order of everything below.
+      rates: share of frames with the AU.
+      subject_spread: standard deviation of the subjects' own rates.
+      activation_lengths: active frames per onset, which does not depend on the video's length.
+      pause_lengths: inactive frames per onset.
+      correlation: Pearson (phi) correlation between the AUs' labels over all frames.
+    """
+
+    aus: tuple[int, ...]
+    rates: tuple[float, ...]
+    subject_spread: tuple[float, ...]
+    activation_lengths: tuple[float, ...]
+    pause_lengths: tuple[float, ...]
+    correlation: tuple[tuple[float, ...], ...]
+
+
+def measure_statistics(
+    aus: Sequence[int], videos: Sequence[tuple[str, Int[np.ndarray, "_ n"]]]
+) -> LabelStatistics:
+    """Statistics of label sequences; unknown labels (-1) are left out.
+
+    Args:
+      aus: AU numbers of the columns.
+      videos: `(subject, labels)` of each video, labels `(t, n)` of 0, 1 or -1.
+
+    Raises:
+      InputError: an AU is never active or never inactive, so it has no activation length.
+    """
+    labels = np.ma.masked_less(np.concatenate([labels for _, labels in videos]), 0)
+    subjects = np.concatenate([[subject] * len(labels) for subject, labels in videos])
+    rates = labels.mean(axis=0).filled(0)
+    onsets = sum(_count_onsets(labels) for _, labels in videos)
+    steps = sum(_count_known_steps(labels) for _, labels in videos)
+    for au, count in zip(aus, onsets, strict=True):
+        if not count:
+            raise errors.InputError(
+                f"AU{au} never begins in these videos: leave it out or add some"
+            )
+    correlation = np.ma.corrcoef(labels, rowvar=False)
+    by_subject = [labels[subjects == subject].mean(axis=0) for subject in np.unique(subjects)]
+    return LabelStatistics(
+        aus=tuple(aus),
+        rates=_rounded(rates),
+        subject_spread=_rounded(np.ma.stack(by_subject).std(axis=0)),
+        activation_lengths=_rounded(rates * steps / onsets),
+        pause_lengths=_rounded((1 - rates) * steps / onsets),
+        correlation=tuple(map(_rounded, np.ma.atleast_2d(correlation).filled(0))),
+    )
+
+
+def _count_onsets(labels: Int[np.ndarray, "t n"]) -> Int[np.ndarray, " n"]:
+    return ((labels[:-1] == 0) & (labels[1:] == 1)).sum(axis=0)
+
+
+def _count_known_steps(labels: Int[np.ndarray, "t n"]) -> Int[np.ndarray, " n"]:
+    return ((labels[:-1] >= 0) & (labels[1:] >= 0)).sum(axis=0)
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)
+
+
+@functools.cache
+def tables() -> dict[str, LabelStatistics]:
+    """The statistics that come with the package, by layout name."""
+    text = importlib.resources.files("mdhr_jax.synth").joinpath("label_statistics.json").read_text()
+    return {
+        name: LabelStatistics(**{k: _tuples(v) for k, v in table.items()})
+        for name, table in json.loads(text).items()
+    }
+
+
+def _tuples(values: list) -> tuple:
+    return tuple(_tuples(v) if isinstance(v, list) else v for v in values)
+
+
+@functools.cache
+def statistics(layout: facs.AuLayout) -> LabelStatistics:
+    """Statistics for a layout: its table, or generic ones for AUs that no table has in this set.
+
+    Generic values are the mean over the tables that hold the AU (or the pair of AUs; a pair that
+    no table holds is uncorrelated).
+
+    Raises:
+      InputError: the layout has an AU that faces are not rendered with.
+    """
+    unknown = sorted(set(layout.aus) - set(facs.AU_NAMES))
+    if unknown:
+        raise errors.InputError(
+            f"layout {layout.name!r}: AUs {unknown} cannot be rendered, choose from "
+            f"{sorted(facs.AU_NAMES)}"
+        )
+    table = tables().get(layout.name)
+    if table and table.aus == layout.aus:
+        return table
+    return _mean_statistics(layout.aus)
+
+
+def _mean_statistics(aus: tuple[int, ...]) -> LabelStatistics:
+    def vector(field: str) -> tuple[float, ...]:
+        return tuple(
+            np.mean([getattr(t, field)[t.aus.index(au)] for t in tables().values() if au in t.aus])
+            for au in aus
+        )
+
+    def correlation(a: int, b: int) -> float:
+        holders = [t for t in tables().values() if a in t.aus and b in t.aus]
+        return np.mean([t.correlation[t.aus.index(a)][t.aus.index(b)] for t in holders] or [0.0])
+
+    return LabelStatistics(
+        aus=aus,
+        rates=vector("rates"),
+        subject_spread=vector("subject_spread"),
+        activation_lengths=vector("activation_lengths"),
+        pause_lengths=vector("pause_lengths"),
+        correlation=tuple(tuple(correlation(a, b) for b in aus) for a in aus),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _LatentProcess:
+    """The Gaussian process whose thresholding has given statistics; see `_fit`."""
+
+    thresholds: Float[np.ndarray, " n"]
+    subject_shares: Float[np.ndarray, " n"]
+    mixing: Float[np.ndarray, "n n"]
+    kernels: Float[np.ndarray, "n k"]
+
+
+def sample_labels(
+    layout: facs.AuLayout, *, seed: int, subject: str, video: str, num_frames: int
+) -> Int8[np.ndarray, "t n"]:
+    """Labels of one video: rates, correlations and lengths are the table's, over many subjects.
+
+    A longer video of the same name begins with the shorter one.
+
+    Returns:
+      `(t, n)` of 0 and 1, AUs in the layout's order.
+
+    Raises:
+      InputError: the layout has an AU that faces are not rendered with.
+    """
+    process = _fit(layout)
+    num_aus, width = process.kernels.shape
+    constant = process.mixing @ seeds.generator(seed, subject, "rates").standard_normal(num_aus)
+    noise = seeds.generator(seed, subject, video, "labels").standard_normal(
+        (num_frames + width - 1, num_aus)
+    )
+    noise = np.einsum("tm,nm->tn", noise, process.mixing)
+    smooth = np.stack(
+        [np.convolve(noise[:, n], process.kernels[n], mode="valid") for n in range(num_aus)], axis=1
+    )
+    share = process.subject_shares
+    latent = np.sqrt(share) * constant + np.sqrt(1 - share) * smooth
+    return (latent > process.thresholds).astype(np.int8)
+
+
+@functools.cache
+def _fit(layout: facs.AuLayout) -> _LatentProcess:
+    table = statistics(layout)
+    rates, lengths = np.array(table.rates), np.array(table.activation_lengths)
+    thresholds = np.array([NormalDist().inv_cdf(1 - rate) for rate in rates])
+    # Two frames of one subject share its constant part, so a subject's rate varies by their
+    # covariance.
+    shares = _latent_correlation(thresholds, thresholds, np.square(table.subject_spread))
+    shares = np.clip(shares, 0, 0.8)
+    # Rice's formula: a Gaussian process of unit variance whose velocity has variance v crosses u
+    # upwards sqrt(v) exp(-u^2/2) / (2 pi) times per frame. White noise under a Gaussian kernel of
+    # standard deviation s has v = 1 / (2 s^2).
+    widths = lengths / rates * np.exp(-np.square(thresholds) / 2) / (2 * np.pi)
+    widths = widths * np.sqrt((1 - shares) / 2)
+    deviations = np.sqrt(rates * (1 - rates))
+    covariance = np.array(table.correlation) * np.outer(deviations, deviations)
+    latent = _latent_correlation(thresholds[:, None], thresholds[None, :], covariance)
+    # Kernels of different widths decorrelate, which the noise makes up for.
+    overlap = np.sqrt(2 * np.outer(widths, widths) / np.add.outer(widths**2, widths**2))
+    kept = np.sqrt(np.outer(shares, shares)) + np.sqrt(np.outer(1 - shares, 1 - shares)) * overlap
+    return _LatentProcess(thresholds, shares, _square_root(latent / kept), _kernels(widths))
+
+
+def _latent_correlation(u: np.ndarray, v: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Correlation of two Gaussians such that their excesses of u and v have this covariance.
+
+    The derivative of P(x > u, y > v) by the correlation is the joint density at (u, v).
+    """
+    grid = np.linspace(-0.995, 0.995, 399)
+    u, v, covariance = np.broadcast_arrays(u, v, covariance)
+    left = 1 - grid**2
+    exponent = (u**2 + v**2)[..., None] - 2 * (u * v)[..., None] * grid
+    density = np.exp(-exponent / (2 * left)) / (2 * np.pi * np.sqrt(left))
+    steps = (density[..., 1:] + density[..., :-1]) / 2 * np.diff(grid)
+    joint = np.cumsum(np.insert(steps, 0, 0, axis=-1), axis=-1)
+    joint = joint - joint[..., [grid.size // 2]]
+    solved = [
+        np.interp(c, j, grid)
+        for c, j in zip(covariance.ravel(), joint.reshape(-1, grid.size), strict=True)
+    ]
+    return np.reshape(solved, covariance.shape)
+
+
+def _square_root(correlation: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """Matrix that turns independent noise into noise of (nearly) this correlation."""
+    symmetric = (correlation + correlation.T) / 2
+    np.fill_diagonal(symmetric, 1.0)
+    values, vectors = np.linalg.eigh(symmetric)
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    return root / np.linalg.norm(root, axis=1, keepdims=True)
+
+
+def _kernels(widths: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n k"]:
+    """Gaussian kernels of these standard deviations (frames) and unit sum of squares."""
+    reach = int(np.ceil(4 * widths.max()))
+    offsets = np.arange(-reach, reach + 1)
+    kernels = np.exp(-np.square(offsets / widths[:, None]) / 2)
+    return kernels / np.linalg.norm(kernels, axis=1, keepdims=True)
+
+
+def intensities(
+    layout: facs.AuLayout, labels: Int[np.ndarray, "t n"], *, seed: int, subject: str, video: str
+) -> Float32[np.ndarray, "t a"]:
+    """Intensities of all AUs of `facs.AU_NAMES`, in its order, that show these labels.
+
+    A label is 1 exactly where the intensity is at or above `THRESHOLD`. An activation rises from
+    flicker to its own apex within 3-15 frames: the first half of the ramp lies before the label's
+    edge, below the threshold, the second half after it; likewise at its end. AUs that the layout
+    does not hold drift below the threshold. Unknown labels (-1) count as inactive.
+
+    Returns:
+      `(t, 15)` in 0..1.
+
+    Raises:
+      InputError: labels are not `(t, n)` of -1, 0 and 1 with one column per AU of the layout.
+    """
+    labels = np.asarray(labels)
+    if (
+        labels.ndim != 2
+        or labels.shape[1] != len(layout.aus)
+        or not np.isin(labels, (-1, 0, 1)).all()
+    ):
+        raise errors.InputError(
+            f"labels of subject {subject!r}, video {video!r}: expected (frames, {len(layout.aus)}) "
+            f"of -1, 0 and 1, got shape {labels.shape}; layout {layout.name!r} has AUs {layout.aus}"
+        )
+    columns = []
+    for au in facs.AU_NAMES:
+        rng = seeds.generator(seed, subject, video, f"AU{au}")
+        if au in layout.aus:
+            columns.append(_activations(labels[:, layout.aus.index(au)] == 1, rng))
+        else:
+            columns.append(NUISANCE * np.clip(_drift(len(labels), rng), 0, 1))
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _activations(active: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, " t"]:
+    """Intensity of one AU that is active in these frames."""
+    frames = len(active)
+    edges = np.flatnonzero(np.diff(active.astype(np.int8))) + 1
+    ramps = rng.integers(RAMP_FRAMES[0], RAMP_FRAMES[1] + 1, size=len(edges)) / 2
+    run = np.searchsorted(edges, np.arange(frames), side="right")
+    # 0 at the label's edge, 1 where the ramp ends; the edge lies half a frame before its frame.
+    nearest = np.full(frames, 1.0)
+    for edge, ramp in zip(edges, ramps, strict=True):
+        nearest = np.minimum(nearest, np.abs(np.arange(frames) + 0.5 - edge) / ramp)
+    settled = nearest**2 * (3 - 2 * nearest)
+    low, high = APEX
+    level = rng.uniform(low, high, size=len(edges) + 1)[run]
+    apex = np.clip(level + 0.1 * _drift(frames, rng), low, high)
+    rest = FLICKER * np.clip(_drift(frames, rng), 0, 1)
+    return THRESHOLD + (np.where(active, apex, rest) - THRESHOLD) * settled
+
+
+def _drift(frames: int, rng: np.random.Generator) -> Float[np.ndarray, " t"]:
+    """Slow random motion about 0, mostly within -1..1."""
+    periods = rng.uniform(20, 120, size=(3, 1))
+    phases = rng.uniform(0, 2 * np.pi, size=(3, 1))
+    return 0.6 * np.sin(2 * np.pi * np.arange(frames) / periods + phases).sum(axis=0)

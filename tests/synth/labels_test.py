@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import pathlib
+
+import numpy as np
+import pytest
+
+from mdhr_jax import errors, facs
+from mdhr_jax.data import lists
+from mdhr_jax.synth import labels
+
+OFFICIAL_LISTS = pathlib.Path(__file__).parents[3] / "shared" / "official_lists"
+LAYOUTS = pytest.mark.parametrize("layout", facs.LAYOUTS.values(), ids=facs.LAYOUTS)
+NAME = {"seed": 0, "subject": "F001", "video": "T1"}
+OWN = facs.AuLayout(
+    name="own",
+    aus=(12, 9, 1),
+    regions=(facs.Region("all", (0, 7), (12, 9, 1)),),
+    region_blocks=False,
+    fps=30.0,
+)
+
+
+def sampled_videos(layout, subjects):
+    return [
+        (
+            subject,
+            labels.sample_labels(layout, seed=1, subject=subject, video=video, num_frames=500),
+        )
+        for subject in map(str, range(subjects))
+        for video in ("T1", "T2", "T3")
+    ]
+
+
+@LAYOUTS
+def test_sampled_labels_have_the_rates_correlations_and_lengths_of_the_table(layout):
+    # Rates of 400 subjects differ with a standard deviation of 0.2 at most: 0.01 for their mean.
+    wanted = labels.statistics(layout)
+    found = labels.measure_statistics(layout.aus, sampled_videos(layout, 400))
+    np.testing.assert_allclose(found.rates, wanted.rates, atol=0.03)
+    np.testing.assert_allclose(found.correlation, wanted.correlation, atol=0.1)
+    np.testing.assert_allclose(found.activation_lengths, wanted.activation_lengths, rtol=0.15)
+    np.testing.assert_allclose(found.pause_lengths, wanted.pause_lengths, rtol=0.3)
+    np.testing.assert_allclose(found.subject_spread, wanted.subject_spread, atol=0.06)
+
+
+def test_labels_depend_on_every_part_of_the_name():
+    first = labels.sample_labels(facs.BP4D, **NAME, num_frames=200)
+    assert (first == labels.sample_labels(facs.BP4D, **NAME, num_frames=200)).all()
+    for part in ({"seed": 1}, {"subject": "F002"}, {"video": "T2"}):
+        other = labels.sample_labels(facs.BP4D, **(NAME | part), num_frames=200)
+        assert (first != other).any(), part
+
+
+def test_a_longer_video_begins_with_the_shorter_one():
+    short = labels.sample_labels(facs.DISFA, **NAME, num_frames=40)
+    long = labels.sample_labels(facs.DISFA, **NAME, num_frames=90)
+    np.testing.assert_array_equal(long[:40], short)
+
+
+def test_statistics_of_a_layout_without_a_table_are_means_over_the_tables():
+    own, bp4d, disfa = labels.statistics(OWN), *labels.tables().values()
+    au12 = (bp4d.rates[bp4d.aus.index(12)] + disfa.rates[disfa.aus.index(12)]) / 2
+    np.testing.assert_allclose(own.rates[0], au12)
+    np.testing.assert_allclose(own.rates[1], disfa.rates[disfa.aus.index(9)])
+    np.testing.assert_allclose(np.diag(own.correlation), 1)
+    assert labels.sample_labels(OWN, **NAME, num_frames=5).shape == (5, 3)
+
+
+def test_a_pair_of_aus_that_no_table_holds_is_uncorrelated():
+    layout = dataclasses.replace(OWN, aus=(9, 10), regions=(facs.Region("all", (0, 7), (9, 10)),))
+    np.testing.assert_array_equal(labels.statistics(layout).correlation, np.eye(2))
+
+
+def test_an_au_that_cannot_be_rendered_is_refused():
+    layout = dataclasses.replace(OWN, aus=(5,), regions=(facs.Region("all", (0, 7), (5,)),))
+    with pytest.raises(errors.InputError, match=r"'own': AUs \[5\] cannot be rendered"):
+        labels.sample_labels(layout, **NAME, num_frames=5)
+
+
+def test_measured_statistics_match_hand_counted_ones():
+    first = np.array([[0, 1, 1, 0, 0, 1, 1, 1, 0]]).T
+    second = np.array([[0, 1, -1]]).T
+    found = labels.measure_statistics((12,), [("a", first), ("b", second)])
+    rate = 6 / 11  # active frames of known ones
+    assert found.rates == (round(rate, 4),)
+    # Three onsets in nine pairs of neighbours whose labels are known.
+    assert found.activation_lengths == (round(rate * 9 / 3, 4),)
+    assert found.pause_lengths == (round((1 - rate) * 9 / 3, 4),)
+    assert found.subject_spread == (round(abs(5 / 9 - 1 / 2) / 2, 4),)
+
+
+def test_an_au_that_never_begins_is_refused():
+    with pytest.raises(errors.InputError, match="AU6 never begins"):
+        labels.measure_statistics((6,), [("a", np.ones((4, 1), int))])
+
+
+@LAYOUTS
+def test_labels_are_intensities_at_or_above_the_threshold(layout):
+    shown = labels.sample_labels(layout, **NAME, num_frames=1500)
+    values = labels.intensities(layout, shown, **NAME)
+    columns = [list(facs.AU_NAMES).index(au) for au in layout.aus]
+    np.testing.assert_array_equal(values[:, columns] >= labels.THRESHOLD, shown == 1)
+    assert values.dtype == np.float32
+    assert values.min() >= 0 and values.max() <= 1
+
+
+def test_intensities_ramp_across_both_edges_of_an_activation():
+    shown = np.zeros((100, 12), np.int8)
+    shown[40:70, facs.BP4D.aus.index(12)] = 1
+    au12 = labels.intensities(facs.BP4D, shown, **NAME)[:, list(facs.AU_NAMES).index(12)]
+    assert np.abs(np.diff(au12)).max() < 0.4
+    assert (au12[50:60] >= labels.APEX[0]).all()
+    assert (au12[:30] <= labels.FLICKER).all()
+    assert au12[39] > labels.FLICKER and au12[40] < labels.APEX[0]
+
+
+def test_aus_outside_the_layout_stay_below_the_threshold():
+    shown = labels.sample_labels(facs.DISFA, **NAME, num_frames=1000)
+    values = labels.intensities(facs.DISFA, shown, **NAME)
+    others = [i for i, au in enumerate(facs.AU_NAMES) if au not in facs.DISFA.aus]
+    assert 0 < values[:, others].max() <= labels.NUISANCE < labels.THRESHOLD
+
+
+def test_unknown_labels_count_as_inactive():
+    shown = labels.sample_labels(facs.BP4D, **NAME, num_frames=60)
+    np.testing.assert_array_equal(
+        labels.intensities(facs.BP4D, np.where(shown == 0, -1, 1), **NAME),
+        labels.intensities(facs.BP4D, shown, **NAME),
+    )
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((5, 3), int), np.full((5, 12), 9)])
+def test_labels_that_do_not_fit_the_layout_are_refused(wrong):
+    with pytest.raises(errors.InputError, match="'F001', video 'T1': expected .frames, 12."):
+        labels.intensities(facs.BP4D, wrong, **NAME)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not OFFICIAL_LISTS.exists(), reason=f"no official lists at {OFFICIAL_LISTS}")
+@LAYOUTS
+def test_the_table_is_what_the_official_lists_give(layout):
+    tests, _ = lists.read_test_sets(OFFICIAL_LISTS, layout)
+    videos = [(v.subject, v.labels) for test in tests for v in test.frames.to_videos()]
+    assert labels.measure_statistics(layout.aus, videos) == labels.tables()[layout.name]
