@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+import csv
+import dataclasses
+import pathlib
+import resource
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from mdhr_jax import errors, facs
+from mdhr_jax.faces import crop, video
+from mdhr_jax.infer import predict
+
+FACE = pathlib.Path(__file__).parents[3] / "shared/media/pyfeat_single_face.mp4"
+LAYOUT = facs.DISFA
+N = len(LAYOUT.aus)
+
+
+@dataclasses.dataclass
+class Brightness:
+    """A stand-in whose score of AU i is the frame's red level / 255 plus i / 100; keeps its input.
+
+    `broken` (a clip's number, from 0) spoils that clip's scores.
+    """
+
+    layout: facs.AuLayout = LAYOUT
+    clip_length: int = 4
+    record_size: int = 16
+    threshold: float = 0.5
+    broken: int | None = None
+
+    def __post_init__(self):
+        self.clips = []
+
+    def scores(self, frames):
+        assert frames.dtype == np.uint8
+        self.clips.append(frames)
+        if len(self.clips) - 1 == self.broken:
+            return np.full((*frames.shape[:2], N), np.nan, np.float32)
+        levels = frames[..., 0].mean((2, 3)) / 255
+        return (levels[..., None] + np.arange(N) / 100).astype(np.float32)
+
+
+def write_folder(folder, levels, size=(16, 16)):
+    """One picture per level, named by its number."""
+    folder.mkdir()
+    for i, level in enumerate(levels, start=1):
+        Image.new("RGB", size, (level, 0, 0)).save(folder / f"{i}.png")
+    return folder
+
+
+def read(out):
+    with out.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run(source, out, model=None, text="none"):
+    return predict.predict(
+        source, model or Brightness(), crop=crop.parse(text), out=out, progress=False
+    )
+
+
+@pytest.mark.parametrize("frames", [1, 3, 4, 5, 8, 11])
+def test_there_is_one_row_per_frame_in_order(tmp_path, frames):
+    levels = np.arange(frames) * 20
+    source, out = write_folder(tmp_path / "in", levels.tolist()), tmp_path / "out.csv"
+    assert run(source, out) == frames
+    rows = read(out)
+    assert [int(row["frame"]) for row in rows] == list(range(1, frames + 1))
+    np.testing.assert_allclose([float(row["AU01_p"]) for row in rows], levels / 255, atol=1e-6)
+
+
+def test_columns_are_scores_and_decisions_of_the_layout(tmp_path):
+    run(write_folder(tmp_path / "in", [120]), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes().decode() == (
+        "frame,timestamp,AU01_p,AU02_p,AU04_p,AU06_p,AU09_p,AU12_p,AU25_p,AU26_p,"
+        "AU01_c,AU02_c,AU04_c,AU06_c,AU09_c,AU12_c,AU25_c,AU26_c\n"
+        "1,0.000000,0.470588,0.480588,0.490588,0.500588,0.510588,0.520588,0.530588,0.540588,"
+        "0,0,0,1,1,1,1,1\n"
+    )
+
+
+def test_an_au_is_active_from_the_threshold_on(tmp_path):
+    source = write_folder(tmp_path / "in", [50, 51, 52])
+    run(source, tmp_path / "out.csv", Brightness(threshold=np.float32(51 / 255)))
+    assert [row["AU01_c"] for row in read(tmp_path / "out.csv")] == ["0", "1", "1"]
+
+
+def test_the_last_clip_is_filled_up_with_its_last_frame(tmp_path):
+    model = Brightness()
+    run(write_folder(tmp_path / "in", [0, 10, 20, 30, 40, 50]), tmp_path / "out.csv", model)
+    assert {clip.shape for clip in model.clips} == {(1, 4, 16, 16, 3)}
+    seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
+    assert seen == [[0, 10, 20, 30], [40, 50, 50, 50]]
+
+
+def test_the_model_sees_the_crop_at_its_record_size(tmp_path):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (48, 64, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture).save(tmp_path / "in" / "1.png")
+    model = Brightness(record_size=20, clip_length=1)
+    run(tmp_path / "in", tmp_path / "out.csv", model, "30,10,20,20")
+    np.testing.assert_array_equal(model.clips[0][0, 0], picture[10:30, 30:50])
+    run(tmp_path / "in", tmp_path / "out.csv", model, "center")
+    assert model.clips[1].shape == (1, 1, 20, 20, 3)
+
+
+def test_pictures_without_times_are_dated_by_the_layout(tmp_path):
+    run(write_folder(tmp_path / "in", [0] * 5), tmp_path / "out.csv")
+    times = [row["timestamp"] for row in read(tmp_path / "out.csv")]
+    assert times == ["0.000000", "0.050000", "0.100000", "0.150000", "0.200000"]  # DISFA: 20 fps
+
+
+def test_a_video_keeps_its_own_times(tmp_path):
+    times = [0, 40, 500, 540, 2000]
+    with av.open(tmp_path / "a.mkv", "w") as container:  # Matroska counts milliseconds
+        stream = container.add_stream("mpeg4", rate=1000, width=64, height=64, pix_fmt="yuv420p")
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))
+            frame.pts = time
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert run(tmp_path / "a.mkv", tmp_path / "out.csv") == 5
+    shown = [row["timestamp"] for row in read(tmp_path / "out.csv")]
+    assert shown == ["0.000000", "0.040000", "0.500000", "0.540000", "2.000000"]
+
+
+def test_no_more_than_a_clip_is_read_ahead(tmp_path, monkeypatch):
+    decoded, model = [], Brightness()
+    frames = video.frames
+
+    def counted(source):
+        for frame in frames(source):
+            decoded.append(frame.number)
+            assert len(decoded) <= 4 * (len(model.clips) + 1)
+            yield frame
+
+    monkeypatch.setattr(video, "frames", counted)
+    assert run(write_folder(tmp_path / "in", [0] * 13), tmp_path / "out.csv", model) == 13
+
+
+def test_the_bar_counts_frames(tmp_path, capsys):
+    source = write_folder(tmp_path / "in", [0] * 6)
+    predict.predict(source, Brightness(), crop=crop.whole, out=tmp_path / "out.csv", progress=True)
+    assert "6/6" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not FACE.exists(), reason="the real video (../shared/media) is not here")
+def test_a_real_video_gives_one_row_per_decoded_frame(tmp_path):
+    with av.open(FACE) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert run(FACE, tmp_path / "out.csv", Brightness(clip_length=16), "center") == len(times)
+    rows = read(tmp_path / "out.csv")
+    np.testing.assert_allclose([float(row["timestamp"]) for row in rows], times, atol=1e-6)
+
+
+# What goes wrong leaves no trace.
+
+
+def assert_refused(source, folder, message, model=None, text="none"):
+    """One line with `message`; no new and no changed file in `folder`, earlier result or not."""
+    for earlier in (None, "an earlier result\n"):
+        if earlier:
+            (folder / "out.csv").write_text(earlier)
+        before = {file: file.read_text() for file in folder.iterdir()}
+        with pytest.raises(errors.InputError, match=message) as refused:
+            run(source, folder / "out.csv", model and model(), text)
+        assert "\n" not in str(refused.value)
+        assert {file: file.read_text() for file in folder.iterdir()} == before
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "results").mkdir()
+    return tmp_path / "results"
+
+
+def test_a_picture_that_breaks_midway_leaves_the_earlier_result(tmp_path, results):
+    source = write_folder(tmp_path / "in", [0] * 6)
+    data = (source / "6.png").read_bytes()
+    (source / "6.png").write_bytes(data[: len(data) // 2])
+    assert_refused(source, results, "6.png: does not decode")
+
+
+def test_a_video_that_breaks_midway_leaves_the_earlier_result(tmp_path, results):
+    path = tmp_path / "a.mp4"
+    with av.open(path, "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("mpeg4", rate=25, width=64, height=64, pix_fmt="yuv420p")
+        for _ in range(20):
+            container.mux(stream.encode(av.VideoFrame(64, 64, "rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes()[:-5])
+    assert_refused(path, results, "the video is damaged")
+
+
+def test_a_missing_source_is_refused(tmp_path, results):
+    assert_refused(tmp_path / "none.mp4", results, "no such file or folder")
+
+
+def test_a_crop_that_does_not_fit_is_refused_with_the_frame(tmp_path, results):
+    source = write_folder(tmp_path / "in", [0] * 5)
+    Image.new("RGB", (16, 12)).save(source / "6.png")
+    assert_refused(source, results, "in, frame 6: the picture is 16x12 pixels, not square")
+    assert_refused(source, results, "in, frame 6: the crop ends at", text="0,0,16,16")
+
+
+def test_scores_that_are_not_finite_are_refused(tmp_path, results):
+    source = write_folder(tmp_path / "in", [0] * 6)
+    assert_refused(source, results, "frames 5 to 6: .* not finite", lambda: Brightness(broken=1))
+
+
+def test_an_interrupt_leaves_the_earlier_result(tmp_path, results):
+    class Interrupted(Brightness):
+        def scores(self, frames):
+            raise KeyboardInterrupt
+
+    (results / "out.csv").write_text("an earlier result\n")
+    with pytest.raises(KeyboardInterrupt):
+        run(write_folder(tmp_path / "in", [0]), results / "out.csv", Interrupted())
+    assert [file.name for file in results.iterdir()] == ["out.csv"]
+    assert (results / "out.csv").read_text() == "an earlier result\n"
+
+
+def test_a_full_disk_leaves_the_earlier_result(tmp_path, results):
+    # A limit on the size of files stands in for the full disk.
+    source = write_folder(tmp_path / "in", [0] * 40)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        assert_refused(source, results, "out.csv: cannot be written")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("place", ["missing/out.csv", "file/out.csv", "folder", "x" * 300])
+def test_a_result_that_cannot_be_written_is_refused_before_decoding(tmp_path, monkeypatch, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    source = write_folder(tmp_path / "in", [0])
+    monkeypatch.setattr(video, "frames", lambda source: pytest.fail("decoded"))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(errors.InputError, match="cannot be written|no regular file"):
+        run(source, tmp_path / place)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_source_is_never_overwritten(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"a video")
+    with pytest.raises(errors.InputError, match="is the source itself"):
+        run(tmp_path / "a.mp4", tmp_path / "." / "a.mp4")
+    assert (tmp_path / "a.mp4").read_bytes() == b"a video"
