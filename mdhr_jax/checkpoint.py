@@ -58,13 +58,26 @@ def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:
     step = latest_step(directory, kind)
     if step is None:
         raise InputError(f"{directory}: holds no {kind!r} checkpoint; train first")
+    wanted = _parts(abstract_state)
     with _checkpointer(directory / kind) as checkpointer:
-        try:
-            parts = checkpointer.load_checkpointables(step, _parts(abstract_state))
-        except (ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{directory / kind / str(step)}: does not fit ({reason})") from error
+        stored = checkpointer.checkpointables_metadata(step).metadata
+        differing = _shapes(wanted["model"]) ^ _shapes(stored["model"])
+        if differing:
+            name, shape = min(differing)
+            raise InputError(
+                f"{directory / kind / str(step)}: another model's checkpoint, {len(differing)} "
+                f"arrays differ, such as {name} {shape}; use the configuration it was made with"
+            )
+        parts = checkpointer.load_checkpointables(step, wanted)
     return {name: value for part in parts.values() for name, value in part.items()}
+
+
+def _shapes(model: dict) -> set[tuple[str, tuple[int, ...]]]:
+    leaves = jax.tree_util.tree_leaves_with_path(model)
+    return {
+        (jax.tree_util.keystr(path, simple=True, separator="."), tuple(leaf.shape))
+        for path, leaf in leaves
+    }
 
 
 def abstract(state: dict, shardings: dict) -> dict:

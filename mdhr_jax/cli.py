@@ -7,8 +7,10 @@ Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 the loss is not finite.
 
 import dataclasses
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -69,17 +71,20 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _parse(values: Flags, name: str, arguments: list[str]) -> list[str]:
-    """Parses into `values`, returns the positional arguments; one-line errors."""
+    """Parses into `values`, returns the positional arguments.
+
+    Raises:
+      InputError: an unknown flag or config key, or a value of the wrong type.
+    """
     try:
         return values([name, *arguments])[1:]
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise InputError(_one_line(error, values, arguments)) from error
-
-
-def _one_line(error: Exception, values: Flags, arguments: list[str]) -> str:
-    from mdhr_jax import config_keys
-
-    return config_keys.explain(arguments) or " ".join(str(error).split()) or type(error).__name__
+    except (AttributeError, KeyError) as error:  # ml_collections, with the nearest key
+        message = " ".join(re.sub(r"\\n|[\\'\n]", " ", str(error.args[0])).split())
+        raise InputError(
+            f"unknown config key {message}; configs/base.py names every key"
+        ) from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise InputError(" ".join(str(error).split())) from error
 
 
 def _overview() -> str:
@@ -204,12 +209,20 @@ def _train_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "workdir", "Directory of the run; an existing one is resumed.")
 
 
+def _config(values: Flags) -> Any:
+    _required(values, "config", "workdir")
+    try:
+        return values.config.copy_and_resolve_references()
+    except OSError as error:
+        reason = " ".join(str(error).split()[-12:])
+        raise InputError(f"--config={values['config'].config_filename}: {reason}") from error
+
+
 def _train(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax import train
 
     _exactly(arguments)
-    _required(values, "config", "workdir")
-    train.train(values.config, values.workdir)
+    train.train(_config(values), values.workdir)
     return 0
 
 
@@ -217,8 +230,7 @@ def _crossval(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax import crossval
 
     _exactly(arguments)
-    _required(values, "config", "workdir")
-    print(crossval.crossval(values.config, pathlib.Path(values.workdir)).text(), end="")
+    print(crossval.crossval(_config(values), pathlib.Path(values.workdir)).text(), end="")
     return 0
 
 

@@ -7,7 +7,7 @@ and padded frames never reach the mean.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Num
 
 from mdhr_jax import facs
 
@@ -26,7 +26,7 @@ def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array
 
 def weighted_asymmetric(
     scores: Float[Array, "... n"],
-    labels: Float[Array, "... n"],
+    labels: Num[Array, "... n"],
     mask: Bool[Array, "... n"],
     class_weights: Float[Array, " n"],
 ) -> Float[Array, ""]:
@@ -46,8 +46,8 @@ def weighted_asymmetric(
 
 
 def region_cross_entropy(
-    region_logits: tuple[Float[Array, "... classes"], ...],
-    labels: Int[Array, "... n"],
+    region_logits: tuple[Float[Array, "... _"], ...],
+    labels: Num[Array, "... n"],
     mask: Bool[Array, "... n"],
     layout: facs.AuLayout,
 ) -> Float[Array, ""]:

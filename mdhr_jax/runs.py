@@ -22,7 +22,7 @@ from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
 from mdhr_jax.models import mdhr
 
-PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+PRECISIONS = {name: jnp.dtype(name) for name in ("float32", "bfloat16")}
 
 
 def config_file(workdir: pathlib.Path) -> pathlib.Path:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mesh and where arrays lie on it. Results never depend on the number of devices."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -10,18 +12,23 @@ from mdhr_jax.errors import InputError
 SMALLEST_SHARDED = 2**16  # entries; smaller arrays cost more to gather than to keep
 
 
-def make_mesh(fsdp: int = 1) -> Mesh:
-    """All devices as ("data", "fsdp"): batches split over both axes, state over the second.
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices (all by default) as ("data", "fsdp").
+
+    Batches are split over both axes, the state over the second.
 
     Raises:
       InputError: the devices do not divide by `fsdp`.
     """
-    devices = jax.device_count()
-    if devices % fsdp:
-        raise InputError(f"fsdp={fsdp} does not divide the {devices} devices; choose a divisor")
+    devices = jax.devices() if devices is None else devices
+    if len(devices) % fsdp:
+        raise InputError(f"fsdp={fsdp} does not divide the {len(devices)} devices; use a divisor")
     # JAX's default axis type is Explicit, which folding frames into the batch does not support.
     return jax.make_mesh(
-        (devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto)
+        (len(devices) // fsdp, fsdp),
+        ("data", "fsdp"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=devices,
     )
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Num
 
 from mdhr_jax import facs, losses, metrics, preprocess
 
@@ -31,7 +31,7 @@ class Objective:
     def __call__(
         self,
         outputs: dict,
-        labels: Int[Array, "b t n"] | Float[Array, "b t n"],
+        labels: Num[Array, "b t n"],
         mask: Bool[Array, "b t n"],
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Total loss and its parts `au_loss` and `region_loss`."""
@@ -69,7 +69,7 @@ def loss_and_gradients(
     params: dict,
     batch_stats: dict,
     images: Float[Array, "b t h w 3"],
-    labels: Int[Array, "b t n"] | Float[Array, "b t n"],
+    labels: Num[Array, "b t n"],
     mask: Bool[Array, "b t n"],
     key: jax.Array | None = None,
 ) -> tuple[dict[str, Array], dict, dict, dict]:

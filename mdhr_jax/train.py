@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -54,7 +54,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
 
     writer = writers.RunWriter(workdir, step=start, total_steps=total_steps)
     best = max((row["mean_f1"] for row in evaluations(workdir)), default=-1.0)
-    batches = _training_batches(config, source, start)
+    batches = training_batches(config, source, start)
     log = _LateLog(writer, config.batch_size * config.clip_length)
     try:
         for step in range(start + 1, total_steps + 1):
@@ -215,7 +215,10 @@ def _objective(config: ConfigDict, source: records.FrameSource) -> steps.Objecti
     return steps.Objective(source.layout, weights, config.region_loss_weight)
 
 
-def _training_batches(config: ConfigDict, source: records.FrameSource, start: int):
+def training_batches(
+    config: ConfigDict, source: records.FrameSource, start: int
+) -> Iterator[steps.Batch]:
+    """The run's batches from step `start` on."""
     return pipeline.train_batches(
         source,
         fold=config.fold,

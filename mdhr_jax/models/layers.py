@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -29,7 +30,7 @@ class Layer(nnx.Module):
     def __init__(self):
         self.dtype = jnp.float32
 
-    def set_view(self, dtype: jnp.dtype | None = None) -> None:
+    def set_view(self, dtype: DTypeLike | None = None) -> None:
         """Sets the arithmetic type, called by `nnx.view`."""
         if dtype is not None:
             self.dtype = dtype
@@ -132,7 +133,7 @@ class BatchNorm(Layer):
 
     def set_view(
         self,
-        dtype: jnp.dtype | None = None,
+        dtype: DTypeLike | None = None,
         groups: int | None = None,
         use_running_average: bool | None = None,
     ) -> None:

@@ -10,8 +10,8 @@ import functools
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from mdhr_jax import facs
@@ -145,7 +145,7 @@ class MDHR(nnx.Module):
             )
 
 
-def train_view(model: MDHR, *, dtype: jnp.dtype, groups: int = 1, drop_path: bool = True) -> MDHR:
+def train_view(model: MDHR, *, dtype: DTypeLike, groups: int = 1, drop_path: bool = True) -> MDHR:
     """The model as it runs in training: batch statistics in `groups` parts, drop-path."""
     return nnx.view(
         model,
@@ -157,7 +157,7 @@ def train_view(model: MDHR, *, dtype: jnp.dtype, groups: int = 1, drop_path: boo
     )
 
 
-def eval_view(model: MDHR, *, dtype: jnp.dtype) -> MDHR:
+def eval_view(model: MDHR, *, dtype: DTypeLike) -> MDHR:
     """The model as it runs in testing: running statistics, no drop-path."""
     return nnx.view(
         model,

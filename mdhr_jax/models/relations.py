@@ -93,7 +93,7 @@ class CombinationHeads(nnx.Module):
             layers.Linear(features, region.combinations, rngs=rngs) for region in layout.regions
         )
 
-    def __call__(self, region_maps: RegionMaps) -> tuple[Float[Array, "b t classes"], ...]:
+    def __call__(self, region_maps: RegionMaps) -> tuple[Float[Array, "b t _"], ...]:
         pooled = [reduce(x, "b t h w d -> b t d", "mean") for x in region_maps]
         return tuple(head(x) for head, x in zip(self.heads, pooled, strict=True))
 
@@ -109,7 +109,7 @@ class NoHeads(nnx.Module):
 
 
 def active_aus(
-    layout: facs.AuLayout, region_logits: tuple[Float[Array, "b t classes"], ...]
+    layout: facs.AuLayout, region_logits: tuple[Float[Array, "b t _"], ...]
 ) -> Int[Array, "b t n"]:
     """1 for the AUs in each region's most likely combination; carries no gradient."""
     combinations = jnp.stack(
@@ -130,7 +130,7 @@ class CrossRegionActivated(nnx.Module):
     def __call__(
         self,
         nodes: Float[Array, "b t n d"],
-        region_logits: tuple[Float[Array, "b t classes"], ...],
+        region_logits: tuple[Float[Array, "b t _"], ...],
     ) -> tuple[Float[Array, "b t n d"], dict[str, Array]]:
         """Returns new nodes, and `senders` (active AUs), `adjacency` and `attention`."""
         layout = self.layout
@@ -152,6 +152,6 @@ class NoEdges(nnx.Module):
     def __call__(
         self,
         nodes: Float[Array, "b t n d"],
-        region_logits: tuple[Float[Array, "b t classes"], ...],
+        region_logits: tuple[Float[Array, "b t _"], ...],
     ) -> tuple[Float[Array, "b t n d"], dict[str, Array]]:
         return nodes, {}

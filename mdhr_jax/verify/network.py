@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import zipfile
 from collections.abc import Iterator
 
 import jax
@@ -52,8 +53,8 @@ STAGES = {
     "scale_w": (2e-4, 2e-3),
     "mfd": (1e-3, 5e-3),
     "logit": (2e-3, 5e-3),
-    "mask": (0, 0),
-    "adj": (0, 0),
+    "mask": (0.0, 0.0),
+    "adj": (0.0, 0.0),
     "att": (5e-5, 2e-4),
     "nodes": (2e-4, 5e-4),
     "gat": (2e-4, 5e-4),
@@ -106,9 +107,9 @@ def read(directory: pathlib.Path) -> list[Golden]:
     for file in sorted(directory.glob("*_b*t*k*.json")):
         try:
             facts = json.loads(file.read_text())
-            with np.load(file.with_suffix(".npz")) as arrays:
+            with file.with_suffix(".npz").open("rb") as stream, np.load(stream) as arrays:
                 found.append(Golden(file.stem, facts, dict(arrays)))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{file}: not a golden configuration ({error})") from error
     return sorted(found, key=lambda g: (g.layout.name, g.backbone, g.facts["base_seed"]))
 

@@ -24,7 +24,9 @@ def verify(directory: str | pathlib.Path, lists: str | pathlib.Path | None = Non
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
-        raise InputError(f"{directory}: no such directory; --golden takes the golden vectors'")
+        raise InputError(
+            f"{directory}: no such directory; give the directory of the golden vectors"
+        )
     out: list[str] = []
     files = 0
     for name, checks in _files(directory, lists):
@@ -58,7 +60,7 @@ def _files(
 
 def _load(file: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(file) as arrays:
+        with file.open("rb") as stream, np.load(stream) as arrays:
             return dict(arrays)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}: not a readable npz file ({error})") from error

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from einops import rearrange
 from flax import nnx
+from jax.typing import ArrayLike
 
 from mdhr_jax import facs, golden, losses, metrics, optim, preprocess, steps
 from mdhr_jax.data import clip_facts, lists
@@ -49,7 +50,8 @@ def metric(arrays: Arrays) -> Iterator[Check]:
         labels = arrays[f"{case}.label"]
         known = (labels == 0) | (labels == 1)
         threshold = float(arrays[f"{case}.thresh"])
-        counts = metrics.count(jnp.asarray(arrays[f"{case}.pred"]), labels, known, threshold)
+        scores = arrays[f"{case}.pred"]
+        counts = metrics.count(*map(jnp.asarray, (scores, labels, known)), threshold)
         for kind, count in zip(counts._fields, counts, strict=True):
             yield verdict.exact(f"{case} {kind}", count, arrays[f"{case}.{kind.upper()}"])
         for kind, values in [("f1", metrics.f1(counts)), ("acc", metrics.accuracy(counts))]:
@@ -89,14 +91,14 @@ def preprocessing(arrays: Arrays) -> Iterator[Check]:
             ours = preprocess.host_eval(picture, 224)
             yield from _picture_checks(f"{case}.test", ours, arrays)
             if on_device:
-                device = preprocess.evaluate(picture[None, None], image_size=224)
+                device = preprocess.evaluate(jnp.asarray(picture)[None, None], image_size=224)
                 yield _levels(f"{case} test on the device", device, ours)
         for row, augment in enumerate(arrays[f"{case}.train.params"]):
             ours = preprocess.host_train(picture, augment, 224)
             yield from _picture_checks(f"{case}.train{row}", ours, arrays)
             if on_device:
-                draw = augment[None].astype(np.float32)
-                device = preprocess.train(picture[None, None], draw, image_size=224)
+                draw = jnp.asarray(augment[None], jnp.float32)
+                device = preprocess.train(jnp.asarray(picture)[None, None], draw, image_size=224)
                 yield _levels(f"{case} train {row} on the device", device, ours)
 
 
@@ -118,10 +120,10 @@ def _picture_checks(key: str, ours: np.ndarray, arrays: Arrays) -> Iterator[Chec
 def _levels(stage: str, device: jax.Array, host: np.ndarray) -> Check:
     difference = np.abs(_grey_levels(device[0, 0]) - _grey_levels(host))
     note = f"grey levels; {100 * (difference > 0).mean():.3f} % of values differ"
-    return Check(stage, float(difference.max()), 1, note)
+    return Check(stage, float(difference.max()), 1.0, note)
 
 
-def _call(module: nnx.Module, params: dict, stats: dict, *inputs: jax.Array, train: bool = False):
+def _call(module: nnx.Module, params: dict, stats: dict, *inputs: ArrayLike, train: bool = False):
     """Runs one module with given parameters; returns its output and the new statistics."""
     module = nnx.view(module, raise_if_not_found=False, use_running_average=not train)
     graph, *_ = steps.split(module)
@@ -267,7 +269,7 @@ def clip_index(directory: pathlib.Path, lists_root: pathlib.Path) -> Iterator[Ch
         for key in ("val_pad_per_clip", "val_positive_counts"):
             yield verdict.exact(f"{name} {key}", ours.pop(key), arrays[f"{name}_{key}"])
         wrong = sorted(key for key in facts if ours.get(key) != facts[key])
-        yield Check(f"{name} clip index", len(wrong), 0, ", ".join(wrong))
+        yield Check(f"{name} clip index", float(len(wrong)), 0.0, ", ".join(wrong))
 
 
 def class_weights(directory: pathlib.Path, lists_root: pathlib.Path) -> Iterator[Check]:

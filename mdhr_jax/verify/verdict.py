@@ -5,6 +5,7 @@ import dataclasses
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Check:
 HEADER = f"  {'stage':<42} {'difference':>10}  {'at most':>8}"
 
 
-def absolute(stage: str, ours: np.ndarray, golden: np.ndarray, tolerance: float) -> Check:
+def absolute(stage: str, ours: npt.ArrayLike, golden: npt.ArrayLike, tolerance: float) -> Check:
     """Largest absolute difference; differing shapes are infinitely apart."""
     ours, golden = np.asarray(ours, np.float64), np.asarray(golden, np.float64)
     if ours.shape != golden.shape:
@@ -47,7 +48,7 @@ def absolute(stage: str, ours: np.ndarray, golden: np.ndarray, tolerance: float)
     return Check(stage, float(np.abs(ours - golden).max(initial=0)), tolerance)
 
 
-def relative(stage: str, ours: np.ndarray, golden: np.ndarray, tolerance: float) -> Check:
+def relative(stage: str, ours: npt.ArrayLike, golden: npt.ArrayLike, tolerance: float) -> Check:
     """Largest difference relative to the golden entry itself; zeros must be met exactly."""
     ours, golden = np.asarray(ours, np.float64), np.asarray(golden, np.float64)
     difference = np.abs(ours - golden)
@@ -56,16 +57,16 @@ def relative(stage: str, ours: np.ndarray, golden: np.ndarray, tolerance: float)
         return Check(stage, float((difference / scale).max(initial=0)), tolerance)
 
 
-def to_largest(stage: str, ours: np.ndarray, golden: np.ndarray, tolerance: float) -> Check:
+def to_largest(stage: str, ours: npt.ArrayLike, golden: npt.ArrayLike, tolerance: float) -> Check:
     """Largest difference relative to the largest golden entry."""
     check = absolute(stage, ours, golden, tolerance)
     scale = float(np.abs(golden).max(initial=0)) or 1.0
     return dataclasses.replace(check, difference=check.difference / scale)
 
 
-def exact(stage: str, ours: np.ndarray, golden: np.ndarray) -> Check:
+def exact(stage: str, ours: npt.ArrayLike, golden: npt.ArrayLike) -> Check:
     """Number of differing entries, none allowed."""
     ours, golden = np.asarray(ours), np.asarray(golden)
     if ours.shape != golden.shape:
-        return Check(stage, math.inf, 0, f"shape {ours.shape}, expected {golden.shape}")
-    return Check(stage, float((ours != golden).sum()), 0)
+        return Check(stage, math.inf, 0.0, f"shape {ours.shape}, expected {golden.shape}")
+    return Check(stage, float((ours != golden).sum()), 0.0)

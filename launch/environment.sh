@@ -1,0 +1,32 @@
+# Makes .venv in the repository and installs the package into it. Source it, then call
+#   make_environment ""       for use
+#   make_environment "[dev]"  for tests
+# Safe to repeat: nothing happens while pyproject.toml and constraints.txt stay as they are.
+
+find_python() {
+  local candidate
+  for candidate in python3.12 python3.13 python3.14 python3 python; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  echo "Python 3.12 or newer is needed: install it (apt install python3.12 python3.12-venv," \
+    "brew install python@3.12, or pyenv install 3.12) and run this again." >&2
+  return 2
+}
+
+make_environment() {
+  local extras="$1" python stamp state
+  stamp=".venv/installed$extras"
+  state="$(cat pyproject.toml constraints.txt | cksum)"
+  if [ -x .venv/bin/mdhr ] && [ "$(cat "$stamp" 2>/dev/null)" = "$state" ]; then
+    return
+  fi
+  python="$(find_python)" || return
+  echo "Installing into .venv (once, about two minutes) ..."
+  [ -x .venv/bin/python ] || "$python" -m venv .venv || return
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --constraint constraints.txt --editable ".$extras" || return
+  echo "$state" >"$stamp"
+}

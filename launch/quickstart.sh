@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# From nothing to a result: environment, rendered faces, training, F1 on unseen people.
+# Arguments are passed on to `mdhr quickstart`. The result lies in runs/quickstart/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh
+make_environment ""
+.venv/bin/mdhr quickstart "$@"

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# All tests, slow ones included; arguments are passed on to pytest. CI runs this.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh
+make_environment "[dev]"
+.venv/bin/ruff format --check .
+.venv/bin/ruff check .
+.venv/bin/pytest --numprocesses=2 -m "slow or not slow" "$@"
