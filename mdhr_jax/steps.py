@@ -137,7 +137,7 @@ def make_train_step(
             "opt_state": opt_state,
         }
         scalars |= {
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": schedule(state["step"]),
         }
         return new_state, scalars

@@ -192,7 +192,7 @@ def entries(tree: dict, layout: facs.AuLayout, backbone: str) -> list[Entry]:
     return found
 
 
-def lookup(tree: dict, path: tuple[str | int, ...]) -> Array:
+def lookup(tree: dict, path: tuple[str | int, ...]) -> Array | np.ndarray:
     """The leaf at a path."""
     for key in path:
         tree = tree[key]

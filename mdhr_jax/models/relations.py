@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from mdhr_jax import facs
 from mdhr_jax.models import graph_attention, layers
 
-RegionMaps = list[Float[Array, "b t h w d"]]
+RegionMaps = list[Float[Array, "b t _ w d"]]  # regions may differ in rows
 
 
 class RegionSlices(nnx.Module):

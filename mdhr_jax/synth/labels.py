@@ -24,7 +24,7 @@ from mdhr_jax.synth import seeds
 # An AU counts as active at or above this intensity.
 THRESHOLD = 0.3
 # Intensities while active, once the onset is over, and while inactive (flicker).
-APEX = (0.45, 1.0)
+APEX = (0.7, 1.0)
 FLICKER = 0.1
 # Intensity that AUs outside the layout reach at most: visible, below the threshold.
 NUISANCE = 0.25

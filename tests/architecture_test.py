@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arrows between the rooms, and the libraries that one module alone may import."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "mdhr_jax"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Library -> where it may be imported.
+HOMES = {
+    "orbax": {"checkpoint"},
+    "grain": {"data.pipeline"},
+    "tensorflow_datasets": {"data.builders"},
+    "ml_collections": {"runs", "train", "crossval", "cli"},
+    "av": {"faces.video"},
+    "torch": set(),
+    "tensorflow": set(),
+    "pickle": set(),
+}
+# Room -> the rooms of the package that it may see.
+ARROWS = {
+    "facs": set(),
+    "errors": set(),
+    "models": {"models", "facs"},
+    "losses": {"facs"},
+    "metrics": set(),
+    "optim": set(),
+    "preprocess": {"errors"},
+    "steps": {"facs", "losses", "metrics", "preprocess"},
+    "synth": {"synth", "facs", "errors"},
+    "data": {"data", "synth", "facs", "errors"},
+    "faces": {"faces", "preprocess", "errors"},
+    "infer": {"infer", "faces", "preprocess", "facs", "errors"},
+    "interop": {"interop", "facs"},
+    "report": {"report", "metrics", "facs", "errors"},
+    "writers": {"errors"},
+    "sharding": {"errors"},
+    "checkpoint": {"errors"},
+}
+
+
+def _name(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_libraries_stay_at_home(path):
+    for imported in _imports(path):
+        homes = HOMES.get(imported.split(".")[0])
+        if homes is not None:
+            assert any(_name(path).startswith(home) for home in homes), f"{imported} in {path}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_rooms_see_only_what_the_arrows_allow(path):
+    room = _name(path).split(".")[0]
+    seen = {name.split(".")[1] for name in _imports(path) if name.startswith("mdhr_jax.")}
+    if room in ARROWS:
+        assert seen <= ARROWS[room], f"{path} imports {seen - ARROWS[room]}"
+
+
+def test_the_command_line_starts_without_jax():
+    code = "import sys, mdhr_jax.cli; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

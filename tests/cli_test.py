@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+
+from mdhr_jax import cli, runs
+from mdhr_jax.data import records
+
+CONFIG = "configs/quickstart.py"
+
+
+def _refused(capsys, *arguments):
+    """The one line that wrong input leaves on stderr."""
+    assert cli.main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_help_lists_every_command_and_each_has_its_own(capsys):
+    assert cli.main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for name in cli.COMMANDS:
+        assert name in overview
+        assert cli.main([name, "--help"]) == 0
+        assert f"usage: mdhr {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fly"], "unknown command; choose from quickstart, synthesize"),
+        (["train", "--config", CONFIG, "--workdir", "w"], "add --config.data=DIRECTORY"),
+        (["train", "--config", CONFIG, "--workdir", "w", "--config.data=gone"], "gone"),
+        (["train", "--config", "configs/gone.py", "--workdir", "w"], "configs/gone.py"),
+        (["train", "--config", CONFIG], "--workdir is missing"),
+        (["train", "--config", CONFIG, "--config.batchsize=3"], "batch_size"),
+        (["train", "--config", CONFIG, "--config.model.dynamic.k=3"], "dynamics"),
+        (["train", "--config", CONFIG, "--config.fold=one"], "config.fold=one"),
+        (["train", "--config", CONFIG, "--workdirs=w"], "Did you mean: workdir"),
+        (["train", "more"], "expected no positional arguments, got more"),
+        (["evaluate", "--checkpoint", "gone"], "gone: holds no run"),
+        (["evaluate"], "--checkpoint is missing"),
+        (["evaluate", "--checkpoint", "x", "--select", "first"], "last|best"),
+        (["predict", "--checkpoint", "x"], "expected SOURCE, got nothing"),
+        (["verify", "--golden", "gone"], "gone: no such directory"),
+        (["synthesize", "--layout", "cat"], "--layout=cat is unknown"),
+        (["synthesize", "--subjects", "3"], "--out is missing"),
+    ],
+)
+def test_wrong_input_gives_one_line_and_exit_code_2(arguments, expected, capsys):
+    assert expected in _refused(capsys, *arguments)
+
+
+def test_an_empty_golden_directory_is_refused(tmp_path, capsys):
+    assert "holds no golden vectors" in _refused(capsys, "verify", "--golden", str(tmp_path))
+
+
+def _train(config_file, workdir, *overrides):
+    return ["train", "--config", str(config_file), "--workdir", str(workdir), *overrides]
+
+
+@pytest.fixture
+def config_file(tiny_config, tmp_path):
+    """A configuration file as a user would write it."""
+    values = json.dumps(runs.flatten(tiny_config.to_dict()))
+    file = tmp_path / "tiny.py"
+    file.write_text(
+        "import json\nfrom configs import base\n\n\n"
+        "def get_config():\n"
+        "    config = base.get_config()\n"
+        f"    config.update_from_flattened_dict(json.loads('{values}'))\n"
+        "    return config\n"
+    )
+    return file
+
+
+def test_a_run_of_another_layout_is_refused_before_anything_is_compiled(
+    config_file, tmp_path, capsys
+):
+    line = _refused(capsys, *_train(config_file, tmp_path / "run", "--config.layout=disfa"))
+    assert "has layout 'bp4d'" in line
+    assert "layout 'disfa'" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_layout_is_refused(tiny_config, tmp_path, capsys):
+    tiny_config.layout = "disfa"
+    runs.claim(tmp_path / "run", tiny_config)
+    arguments = ["evaluate", "--checkpoint", str(tmp_path / "run"), "--data", tiny_config.data]
+    line = _refused(capsys, *arguments)
+    assert "[1, 2, 4, 6, 9, 12, 25, 26]" in line
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("--config.batch_size=6", "config.batch_size=6 clips do not divide over 8 devices"),
+        ("--config.batch_norm_groups=3", "config.batch_norm_groups=3 does not divide"),
+        ("--config.image_size=40", "config.image_size=40: backbone 'resnet_narrow' takes"),
+        ("--config.precision=half", "config.precision='half' is unknown"),
+        ("--config.model.backbone=vgg", "backbone='vgg' is unknown; choose from resnet50"),
+        ("--config.model.auxiliary=False", "needs the auxiliary heads"),
+        ("--config.fold=4", "fold 4"),
+        ("--config.fsdp=3", "fsdp=3 does not divide the 8 devices"),
+    ],
+)
+def test_configurations_that_cannot_run_are_refused(
+    override, expected, config_file, tmp_path, capsys
+):
+    assert expected in _refused(capsys, *_train(config_file, tmp_path / "run", override))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_with_a_changed_configuration_names_the_keys(
+    tiny_config, config_file, tmp_path, capsys
+):
+    runs.claim(tmp_path / "run", tiny_config)
+    line = _refused(
+        capsys,
+        *_train(config_file, tmp_path / "run", "--config.seed=5", "--config.model.features=16"),
+    )
+    assert "model.features (8 -> 16), seed (0 -> 5)" in line
+
+
+def test_a_picture_that_does_not_decode_names_its_record(
+    config_file, tmp_path, capsys, monkeypatch, one_device
+):
+    encoded = records.FrameSource.encoded
+    monkeypatch.setattr(
+        records.FrameSource,
+        "encoded",
+        lambda source, row: encoded(source, row)[:-200] if row % 5 == 0 else encoded(source, row),
+    )
+    assert cli.main(_train(config_file, tmp_path / "run")) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("mdhr train: ")
+    assert "the picture does not decode as jpeg" in last

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Eight simulated CPU devices for every test, and a tiny rendered data set with a run to match."""
+
+import functools
+import pathlib
+
+import jax
+import pytest
+from absl import flags
+
+from configs import base
+from mdhr_jax import facs, sharding
+from mdhr_jax.data.builders import rendered
+
+jax.config.update("jax_num_cpu_devices", 8)
+flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def rendered_set(tmp_path_factory):
+    """Six people, two short videos each, 64 pixels, layout bp4d."""
+    out = tmp_path_factory.mktemp("rendered") / "bp4d"
+    return rendered.build(
+        out,
+        facs.BP4D,
+        seed=3,
+        subjects=6,
+        videos_per_subject=2,
+        frames_per_video=36,
+        image_size=64,
+        progress=False,
+    )
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Runs use one device: eight simulated ones wait for each other on two cores."""
+    one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+    monkeypatch.setattr(sharding, "make_mesh", one)
+
+
+@pytest.fixture
+def tiny_config(rendered_set):
+    """Every slot of the model, as small as it gets: eight steps of eight clips."""
+    config = base.get_config()
+    config.data = str(rendered_set.path)
+    config.clip_length = 4
+    config.image_size = 32
+    config.model.backbone = "resnet_narrow"
+    config.model.features = 8
+    config.model.dynamics.k = 1
+    config.learning_rate = 1e-3
+    config.epochs = 8.0
+    config.eval_every = 4
+    config.checkpoint_every = 3
+    return config

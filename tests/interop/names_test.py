@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+import functools
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from mdhr_jax import facs, steps
+from mdhr_jax.interop import names
+from mdhr_jax.models import mdhr, resnet, swin
+
+NAMES = pathlib.Path(__file__).parents[3] / "shared/reference/NAMES.json"
+COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")
+DEFAULT = {
+    "dynamics": "multiscale",
+    "scales": (1, 2, 3, 4),
+    "k": 2,
+    "afe": True,
+    "auxiliary": True,
+    "edges": "cross_region_activated",
+    "temporal": True,
+}
+# The structure of the full models with as little in it as possible.
+TINY = {
+    "resnet50": functools.partial(resnet.ResNet, depths=(1, 2, 1, 1), width=2, stem="conv"),
+    "swin_b": functools.partial(
+        swin.Swin, width=2, depths=(1, 2, 1, 1), heads=(1, 1, 2, 2), drop_path=0.0
+    ),
+}
+MODELS = pytest.mark.parametrize(
+    ("layout", "backbone"),
+    [(layout, backbone) for layout in (facs.BP4D, facs.DISFA) for backbone in TINY],
+    ids=lambda x: getattr(x, "name", x),
+)
+
+
+def _shapes(layout, backbone, features):
+    """Parameters and statistics, as shapes."""
+    model = nnx.eval_shape(
+        lambda: mdhr.MDHR(layout, backbone=backbone, features=features, rngs=nnx.Rngs(0), **DEFAULT)
+    )
+    _, params, batch_stats = steps.split(model)
+    return params, batch_stats
+
+
+def _random(tree):
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), tree)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Random parameters and statistics of a tiny model, each with its entries."""
+
+    def build(layout, backbone):
+        monkeypatch.setitem(mdhr.BACKBONES, backbone, TINY[backbone])
+        trees = [_random(tree) for tree in _shapes(layout, backbone, features=3)]
+        return [(tree, names.entries(tree, layout, backbone)) for tree in trees]
+
+    return build
+
+
+@MODELS
+def test_every_leaf_is_named_and_every_name_is_given_once(tiny, layout, backbone):
+    found = []
+    for tree, entries in tiny(layout, backbone):
+        official = names.to_official(tree, entries)
+        assert sum(a.size for a in official.values()) == sum(a.size for a in jax.tree.leaves(tree))
+        assert {entry.name: entry.shape for entry in entries} == {
+            name: array.shape for name, array in official.items()
+        }
+        found += [entry.name for entry in entries]
+    assert len(found) == len(set(found))
+
+
+@MODELS
+def test_names_and_back_is_the_identity_bit_for_bit(tiny, layout, backbone):
+    for tree, entries in tiny(layout, backbone):
+        back = names.from_official(tree, entries, names.to_official(tree, entries))
+        jax.tree.map(np.testing.assert_array_equal, back, tree)
+
+
+def test_arrays_take_the_official_layout(tiny):
+    (params, entries), (stats, stat_entries) = tiny(facs.BP4D, "resnet50")
+    official = names.to_official(params, entries) | names.to_official(stats, stat_entries)
+    block = params["backbone"]["stages"][1][0]
+    expected = {
+        "Backbone.conv1.weight": params["backbone"]["stem"]["conv"]["kernel"].transpose(3, 2, 0, 1),
+        "Backbone.layer2.0.conv1.weight": block["reduce"]["kernel"].T[:, :, None, None],
+        "Backbone.layer2.0.downsample.0.weight": (
+            block["shortcut"]["linear"]["kernel"].T[:, :, None, None]
+        ),
+        "global_linear.fc.weight": params["static"]["linear"]["kernel"].T,
+        # Scale 2: our rows run over patch row, patch column, channel.
+        "MFD.conv2.weight": params["dynamics"]["projections"][1]["convolution"]["kernel"]
+        .reshape(4, 4, 16, 64)
+        .transpose(3, 2, 0, 1),
+        # AU15 is number 8 of the layout and number 2 of region 2.
+        "LRM.class_linears.8.fc.weight": params["au_features"]["blocks"][2]["kernel"][:, 2].T,
+        "LRM.class_linears.8.bn.running_var": (stats["au_features"]["blocks"][2]["norm"]["var"][2]),
+        "TCN.temporal_cnn.8.weight": params["temporal"]["kernel"][:, 8].T[:, None],
+        "CRM.gat.scoring_fn_target": params["edges"]["attention"]["target"][None, None],
+    }
+    for name, array in expected.items():
+        np.testing.assert_array_equal(official[name], array, err_msg=name)
+
+
+def test_a_leaf_without_a_row_is_refused_by_name():
+    tree = {"static": {"linear": {"kernel": np.zeros((2, 2)), "gain": np.zeros(2)}}}
+    with pytest.raises(ValueError, match="static.linear.gain matches 0 rows"):
+        names.entries(tree, facs.BP4D, "resnet50")
+
+
+def test_missing_left_over_and_misshaped_entries_are_reported_together(tiny):
+    params, entries = tiny(facs.DISFA, "resnet50")[0]
+    official = names.to_official(params, entries)
+    del official["TCN.bn.weight"]
+    official["TCN.extra"] = np.zeros(3)
+    official["node_classifier.sc"] = np.zeros((8, 4))
+    with pytest.raises(ValueError) as error:
+        names.from_official(params, entries, official)
+    for problem in (
+        "missing TCN.bn.weight",
+        "left over TCN.extra",
+        "node_classifier.sc has shape (8, 4), expected (8, 3)",
+    ):
+        assert problem in str(error.value)
+
+
+@pytest.mark.skipif(not NAMES.exists(), reason="the official names (../shared) are not here")
+@MODELS
+def test_names_and_shapes_of_the_full_models_are_the_official_ones(layout, backbone):
+    official = {"resnet50": "resnet", "swin_b": "swin_transformer"}[backbone]
+    listed = json.loads(NAMES.read_text())[f"{layout.name.upper()}_{official}"]
+    expected = {n: tuple(shape) for n, shape, _ in listed if n.rpartition(".")[2] not in COMPUTED}
+    found = {
+        entry.name: entry.shape
+        for tree in _shapes(layout, backbone, features=512)
+        for entry in names.entries(tree, layout, backbone)
+    }
+    assert found == expected

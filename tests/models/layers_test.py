@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mdhr_jax.models import layers
+
+
+def _normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def _training_norm(channels, **view):
+    """A norm with trained-looking scale, bias and statistics, in training mode."""
+    norm = layers.BatchNorm(channels)
+    rng = np.random.default_rng(1)
+    for leaf in (norm.scale, norm.bias, norm.mean, norm.var):
+        leaf[...] = jnp.asarray(rng.uniform(0.5, 1.5, channels), jnp.float32)
+    return nnx.view(norm, **view)
+
+
+def _two_pass(x, scale, bias, mean=None, var=None):
+    """Batch normalisation over all axes but the last, in float64."""
+    x = np.asarray(x, np.float64)
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes) if mean is None else np.asarray(mean, np.float64)
+    var = ((x - mean) ** 2).mean(axes) if var is None else np.asarray(var, np.float64)
+    return (x - mean) / np.sqrt(var + 1e-5) * np.asarray(scale) + np.asarray(bias)
+
+
+def test_linear_multiplies_the_last_axis_of_any_shape(make):
+    linear = make(layers.Linear, 3, 5)
+    x = _normal(2, 4, 1, 3)
+    expected = np.einsum("btwc,cd->btwd", x, linear.kernel[...]) + np.asarray(linear.bias[...])
+    np.testing.assert_allclose(linear(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_linear_without_bias_has_none(make):
+    linear = make(layers.Linear, 3, 5, bias=False)
+    np.testing.assert_array_equal(linear(jnp.zeros((2, 3))), 0)
+    assert len(jax.tree.leaves(nnx.state(linear, nnx.Param))) == 1
+
+
+def test_linear_starts_uniform_within_pytorchs_bound():
+    linear = layers.Linear(16, 64, rngs=nnx.Rngs(0))
+    for leaf in (linear.kernel[...], linear.bias[...]):
+        assert 0.9 / 4 < np.abs(leaf).max() <= 1 / 4
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_patch_linear_equals_the_convolution_whose_stride_is_its_kernel(make, size):
+    layer = make(layers.PatchLinear, size, 3, 5)
+    x = _normal(2, 8, 8, 3)
+    expected = jax.lax.conv_general_dilated(
+        x,
+        layer.kernel[...].reshape(size, size, 3, 5),
+        window_strides=(size, size),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    np.testing.assert_allclose(layer(x), expected + layer.bias[...], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (7, 2)])
+def test_convolution_equals_a_naive_loop(make, size, stride):
+    conv = make(layers.Conv, size, 2, 3, stride=stride)
+    x, kernel = _normal(1, 8, 8, 2), np.asarray(conv.kernel[...])
+    padded = np.pad(x[0], [(size // 2,) * 2] * 2 + [(0, 0)])
+    expected = np.zeros((8 // stride, 8 // stride, 3))
+    for i, j in np.ndindex(*expected.shape[:2]):
+        patch = padded[i * stride : i * stride + size, j * stride : j * stride + size]
+        expected[i, j] = np.einsum("pqc,pqcd->d", patch, kernel)
+    np.testing.assert_allclose(conv(x)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_in_training_equals_the_two_pass_formula():
+    norm, x = _training_norm(3), 2 + _normal(4, 2, 5, 3)
+    expected = _two_pass(x, norm.scale[...], norm.bias[...])
+    np.testing.assert_allclose(norm(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_in_testing_uses_and_keeps_the_running_statistics():
+    norm, x = _training_norm(3, use_running_average=True), _normal(4, 2, 5, 3)
+    mean, var = np.array(norm.mean[...]), np.array(norm.var[...])
+    expected = _two_pass(x, norm.scale[...], norm.bias[...], mean, var)
+    np.testing.assert_allclose(norm(x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...], mean)
+    np.testing.assert_array_equal(norm.var[...], var)
+
+
+def test_running_statistics_take_a_tenth_of_the_batch_with_unbiased_variance():
+    norm, x = _training_norm(3), 2 + _normal(2, 5, 3)
+    mean, var = np.array(norm.mean[...]), np.array(norm.var[...])
+    norm(x)
+    flat = np.asarray(x).reshape(-1, 3)
+    np.testing.assert_allclose(norm.mean[...], 0.9 * mean + 0.1 * flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(norm.var[...], 0.9 * var + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+
+
+def test_groups_are_normalised_apart_and_the_first_one_is_remembered():
+    x = jnp.concatenate([_normal(2, 5, 3), 7 + 3 * _normal(2, 5, 3, seed=1)])
+    norm, alone = _training_norm(3, groups=2), _training_norm(3)
+    y = norm(x)
+    for part in (slice(2), slice(2, 4)):
+        expected = _two_pass(x[part], norm.scale[...], norm.bias[...])
+        np.testing.assert_allclose(y[part], expected, rtol=1e-4, atol=1e-5)
+    alone(x[:2])
+    np.testing.assert_allclose(norm.mean[...], alone.mean[...], rtol=1e-6)
+    np.testing.assert_allclose(norm.var[...], alone.var[...], rtol=1e-6)
+
+
+def test_a_batch_that_does_not_divide_into_groups_is_refused():
+    with pytest.raises(ValueError, match="batch of 3 does not divide into 2 groups"):
+        _training_norm(3, groups=2)(_normal(3, 5, 3))
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 3), (1, 3)], ids=["constant", "one value per channel"])
+def test_batch_norm_of_an_input_without_variance_is_finite(shape):
+    norm, x = _training_norm(3), jnp.full(shape, 123.456)
+    gradient = jax.jit(jax.grad(lambda x: _training_norm(3)(x).sum()))(x)
+    assert np.isfinite(norm(x)).all() and np.isfinite(gradient).all()
+    assert np.isfinite(norm.var[...]).all() and (norm.var[...] >= 0).all()
+
+
+def test_batch_norm_with_two_trailing_axes_has_statistics_for_each_pair():
+    norm, x = layers.BatchNorm(2, 3), _normal(7, 2, 3)
+    expected = _two_pass(np.asarray(x).reshape(7, 6), np.ones(6), np.zeros(6)).reshape(7, 2, 3)
+    np.testing.assert_allclose(norm(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_batch_norm_keeps_its_statistics_in_float32():
+    norm, x = _training_norm(3, dtype=jnp.bfloat16), _normal(8, 3).astype(jnp.bfloat16)
+    y = norm(x)
+    assert y.dtype == jnp.bfloat16
+    assert norm.mean[...].dtype == norm.var[...].dtype == jnp.float32
+    wide = _training_norm(3)
+    expected = wide(x.astype(jnp.float32))
+    np.testing.assert_array_equal(y, expected.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(norm.var[...], wide.var[...])
+
+
+def test_layer_norm_equals_the_formula_with_epsilon_1e_5():
+    norm = layers.LayerNorm(4)
+    norm.scale[...], norm.bias[...] = _normal(4), _normal(4, seed=1)
+    x = 3e-3 * _normal(5, 4, seed=2)  # a variance near epsilon, which then matters
+    wide = np.asarray(x, np.float64)
+    centred = wide - wide.mean(-1, keepdims=True)
+    root = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    expected = centred / root * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+    np.testing.assert_allclose(norm(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_stacked_linear_block_equals_separate_linear_blocks(make, training):
+    stack = make(layers.StackedLinearBlock, 3, 4, 5)
+    view = {"use_running_average": not training, "raise_if_not_found": False}
+    x, found = _normal(2, 7, 4), []
+    for n in range(3):
+        block = make(layers.LinearBlock, 4, 5)
+        block.linear.kernel[...] = np.asarray(stack.kernel[...])[:, n]
+        block.linear.bias[...] = np.asarray(stack.bias[...])[n]
+        for leaf in ("scale", "bias", "mean", "var"):
+            getattr(block.norm, leaf)[...] = np.asarray(getattr(stack.norm, leaf)[...])[n]
+        found.append(nnx.view(block, **view)(x))
+    expected = nnx.view(stack, **view)(x)
+    np.testing.assert_allclose(np.stack(found, 2), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_linear_block_is_not_negative(make):
+    assert (make(layers.LinearBlock, 4, 5)(_normal(6, 4)) >= 0).all()
+
+
+def test_dropped_paths_keep_the_mean():
+    drop = layers.DropPath(0.25)
+    y = drop(jnp.ones((4000, 2)), jax.random.key(0))
+    np.testing.assert_allclose(np.unique(y), [0, 1 / 0.75], rtol=1e-6)
+    np.testing.assert_allclose(y.mean(), 1, atol=0.03)
+
+
+def test_paths_are_dropped_per_frame():
+    y = layers.DropPath(0.5)(jnp.ones((32, 3, 2)), jax.random.key(0)).reshape(32, 6)
+    np.testing.assert_array_equal(y.min(1), y.max(1))
+    assert len(np.unique(y)) == 2
+
+
+def test_deterministic_drop_path_and_rate_0_are_the_identity():
+    x = _normal(8, 3)
+    off = nnx.view(layers.DropPath(0.5), deterministic=True)
+    np.testing.assert_array_equal(off(x, None), x)
+    np.testing.assert_array_equal(layers.DropPath(0.0)(x, None), x)
+
+
+def test_unit_vectors_have_length_1_and_zero_stays_zero():
+    x = _normal(4, 3).at[1].set(0)
+    np.testing.assert_allclose(np.linalg.norm(layers.unit(x), axis=-1), [1, 0, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(layers.unit(1e-15 * x)[0], 1e-3 * x[0], rtol=1e-5)  # divisor 1e-12
+
+
+def test_gradient_of_the_norm_at_zero_is_0():
+    def cosine_with_itself(x):
+        return (layers.unit(x) * layers.unit(x)).sum()
+
+    np.testing.assert_array_equal(jax.jit(jax.grad(cosine_with_itself))(jnp.zeros(3)), 0)
+    jacobian = jax.jit(jax.jacobian(layers.unit))(jnp.zeros(3))
+    np.testing.assert_allclose(jacobian, 1e12 * np.eye(3), rtol=1e-6)  # of x / 1e-12 alone
+
+
+def test_cosine_scores_lie_in_0_to_1(make):
+    classifier = make(layers.CosineClassifier, 3, 4)
+    x = np.abs(_normal(2, 5, 3, 4))
+    scores = np.asarray(classifier(jnp.asarray(x)))
+    vectors = np.maximum(classifier.class_vectors[...], 0)
+    expected = np.einsum("btnd,nd->btn", x, vectors)
+    expected = expected / (np.linalg.norm(x, axis=-1) * np.linalg.norm(vectors, axis=-1))
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    assert scores.min() >= 0 and scores.max() <= 1 + 1e-6
+
+
+def test_a_zero_feature_and_a_negative_class_vector_score_0(make):
+    classifier = make(layers.CosineClassifier, 2, 4)
+    classifier.class_vectors[...] = jnp.array([[1.0, 2, 3, 4], [-1, -2, -3, -4]])
+    x = jnp.ones((1, 2, 2, 4)).at[0, 0].set(0)
+    np.testing.assert_allclose(classifier(x)[0], [[0, 0], [10 / np.sqrt(120), 0]], rtol=1e-6)
+
+
+def test_bfloat16_features_are_scored_in_float32(make):
+    classifier = make(layers.CosineClassifier, 3, 4)
+    assert classifier(jnp.ones((1, 1, 3, 4), jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_relu_has_gradient_0_at_0():
+    assert jax.grad(jax.nn.relu)(0.0) == 0
+
+
+def test_views_set_the_modes_and_share_the_parameters(make):
+    block = make(layers.LinearBlock, 4, 5)
+    view = nnx.view(
+        block, dtype=jnp.bfloat16, groups=2, use_running_average=True, raise_if_not_found=False
+    )
+    norm = view.norm
+    assert (norm.dtype, norm.groups, norm.use_running_average) == (jnp.bfloat16, 2, True)
+    assert view.linear.dtype == jnp.bfloat16
+    assert (block.norm.groups, block.norm.use_running_average) == (1, False)
+    assert view.linear.kernel is block.linear.kernel

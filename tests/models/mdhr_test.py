@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mdhr_jax import facs, steps
+from mdhr_jax.models import layers, mdhr
+
+LAYOUT = facs.AuLayout(
+    "tiny",
+    aus=(1, 2, 12, 25),
+    regions=(facs.Region("up", (0, 4), (1, 2)), facs.Region("low", (3, 7), (12, 25))),
+    region_blocks=True,
+    fps=25.0,
+)
+DEFAULT = {
+    "backbone": "strided",
+    "dynamics": "multiscale",
+    "scales": (3, 4),
+    "k": 2,
+    "features": 4,
+    "afe": True,
+    "auxiliary": True,
+    "edges": "cross_region_activated",
+    "temporal": True,
+}
+WITHOUT = {"dynamics": "none", "temporal": False}
+
+
+def _combinations():
+    """All combinations that are allowed; the first is the default, the last has nothing."""
+    slots = ("dynamics", "afe", "auxiliary", "edges", "temporal")
+    tables = (mdhr.DYNAMICS, mdhr.AFE, mdhr.AUXILIARY, mdhr.EDGES, mdhr.TEMPORAL)
+    found = [dict(zip(slots, kinds, strict=True)) for kinds in itertools.product(*tables)]
+    found = [c for c in found if c["auxiliary"] or not mdhr.EDGES[c["edges"]].needs_heads]
+    for i, combination in enumerate(found):
+        marks = pytest.mark.slow if 0 < i < len(found) - 1 else ()
+        yield pytest.param(combination, id="-".join(map(str, combination.values())), marks=marks)
+
+
+class Strided(nnx.Module):
+    """Every eighth pixel, dropped now and then: what a backbone must offer and no more."""
+
+    channels, features, image_multiple = (4, 4, 4, 4), 4, 8
+
+    def __init__(self, *, rngs):
+        self.linear = layers.Linear(3, 4, rngs=rngs)
+        self.drop_path = layers.DropPath(0.5)
+
+    def __call__(self, frames, key=None):
+        flat = frames.reshape(-1, *frames.shape[2:])
+        x = self.drop_path(self.linear(flat), key).reshape(*frames.shape[:-1], 4)
+        maps = [x[:, :, ::stride, ::stride] for stride in (1, 2, 4, 8)]
+        return maps[-1], maps
+
+
+@pytest.fixture(autouse=True)
+def strided(monkeypatch):
+    monkeypatch.setitem(mdhr.BACKBONES, "strided", Strided)
+
+
+def _build(layout=LAYOUT, **changes):
+    return nnx.eval_shape(lambda: mdhr.MDHR(layout, **DEFAULT | changes, rngs=nnx.Rngs(0)))
+
+
+def _clips(size=8):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, size, size, 3)), jnp.float32)
+
+
+@pytest.fixture
+def split(make):
+    """Graph definition, parameters and statistics of a model as it runs in a view."""
+
+    def build(view, layout=LAYOUT, **changes):
+        model = make(mdhr.MDHR, layout, **DEFAULT | changes)
+        return steps.split(view(model))
+
+    return build
+
+
+@pytest.fixture
+def gradients_of(split):
+    """Losses, gradients and outputs of one training pass on random labels."""
+
+    def run(region_weight=0.5, au_weight=1.0, **slots):
+        view = functools.partial(mdhr.train_view, dtype=jnp.float32)
+        graph, params, stats = split(view, **slots)
+        labels = jnp.asarray(np.random.default_rng(1).integers(0, 2, (2, 3, 4)), jnp.int32)
+        mask = jnp.ones((2, 3, 4), bool)
+        objective = steps.Objective(LAYOUT, (au_weight,) * 4, region_weight)
+
+        def one_pass(params, stats, clips):
+            return steps.loss_and_gradients(
+                graph, objective, params, stats, clips, labels, mask, jax.random.key(0)
+            )
+
+        losses, gradients, _, outputs = jax.jit(one_pass)(params, stats, _clips())
+        return losses, gradients, outputs
+
+    return run
+
+
+@pytest.mark.parametrize("slots", list(_combinations()))
+def test_every_allowed_combination_of_slots_trains(gradients_of, slots):
+    losses, gradients, outputs = gradients_of(**slots)
+    assert np.isfinite(losses["loss"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    assert any(leaf.any() for leaf in jax.tree.leaves(gradients["backbone"]))
+    assert outputs["scores"].shape == (2, 3, 4)
+    assert 0 <= outputs["scores"].min() and outputs["scores"].max() <= 1 + 1e-6
+    shapes = [z.shape for z in outputs["region_logits"]]
+    assert shapes == ([(2, 3, 4), (2, 3, 4)] if slots["auxiliary"] else [])
+
+
+def test_the_au_loss_does_not_train_the_heads(gradients_of):
+    _, gradients, _ = gradients_of(region_weight=0.0, **WITHOUT)
+    for leaf in jax.tree.leaves(gradients["heads"]):
+        np.testing.assert_array_equal(leaf, 0)
+    assert gradients["au_features"]["blocks"][0]["kernel"].any()
+
+
+def test_the_region_loss_trains_the_heads_and_not_the_au_branch(gradients_of):
+    _, gradients, _ = gradients_of(au_weight=0.0, **WITHOUT)
+    for slot in ("au_features", "edges", "classifier"):
+        for leaf in jax.tree.leaves(gradients[slot]):
+            np.testing.assert_array_equal(leaf, 0)
+    assert gradients["heads"]["heads"][0]["kernel"].any()
+
+
+def test_activated_edges_without_heads_are_refused():
+    with pytest.raises(
+        ValueError, match="edges='cross_region_activated' needs.*set auxiliary=True"
+    ):
+        _build(auxiliary=False)
+
+
+@pytest.mark.parametrize(
+    ("slot", "choices"),
+    [
+        ("backbone", "resnet50, resnet_narrow, swin_b"),
+        ("dynamics", "multiscale, none"),
+        ("edges", "cross_region_activated, none"),
+    ],
+)
+def test_an_unknown_kind_is_refused_with_the_choices(slot, choices):
+    with pytest.raises(ValueError, match=f"{slot}='other' is unknown; choose from {choices}"):
+        _build(**{slot: "other"})
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (8, 16)])
+def test_an_image_size_that_the_backbone_does_not_take_is_refused(shape):
+    graph, params, stats = steps.split(mdhr.eval_view(_build(), dtype=jnp.float32))
+    clips = jax.ShapeDtypeStruct((1, 2, *shape, 3), jnp.float32)
+    with pytest.raises(ValueError, match=f"multiple of 8 pixels, not {shape[0]}x{shape[1]}"):
+        jax.eval_shape(lambda *a: steps.run(graph, *a), params, stats, clips)
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("resnet50", 32), ("swin_b", 224)])
+@pytest.mark.parametrize("layout", [facs.BP4D, facs.DISFA], ids=lambda x: x.name)
+def test_the_full_models_have_the_documented_outputs(layout, backbone, size):
+    model = _build(layout, backbone=backbone, features=512, scales=(1, 2, 3, 4), k=5)
+    graph, params, stats = steps.split(mdhr.eval_view(model, dtype=jnp.float32))
+    clips = jax.ShapeDtypeStruct((1, 2, size, size, 3), jnp.float32)
+    outputs, _ = jax.eval_shape(lambda *a: steps.run(graph, *a), params, stats, clips)
+    n, grid = len(layout.aus), size // 32
+    assert outputs["scores"].shape == (1, 2, n)
+    assert [z.shape[-1] for z in outputs["region_logits"]] == [
+        region.combinations for region in layout.regions
+    ]
+    for name in ("static", "motion"):
+        assert outputs[name].shape == (1, 2, grid, grid, 512)
+    for name in ("nodes", "graph", "temporal"):
+        assert outputs[name].shape == (1, 2, n, 512)
+    assert outputs["scale_weights"].shape == (1, 2, grid, grid, 4)
+    assert outputs["senders"].shape == (1, 2, n)
+    for name in ("adjacency", "attention"):
+        assert outputs[name].shape == (1, 2, n, n)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "afe", "auxiliary", "expected"),
+    [(True, True, False, True), (True, False, True, True), (True, False, False, False)]
+    + [(False, True, True, False)],
+)
+def test_region_blocks_exist_where_the_layout_wants_them_and_something_reads_them(
+    blocks, afe, auxiliary, expected
+):
+    layout = facs.AuLayout("x", LAYOUT.aus, LAYOUT.regions, region_blocks=blocks, fps=25.0)
+    _, params, _ = steps.split(_build(layout, afe=afe, auxiliary=auxiliary, edges="none"))
+    assert ("regions" in params) == expected
+
+
+def test_in_testing_clips_are_independent_and_statistics_stay(split):
+    graph, params, stats = split(functools.partial(mdhr.eval_view, dtype=jnp.float32))
+    run = jax.jit(lambda clips: steps.run(graph, params, stats, clips))
+    clips = np.asarray(_clips())
+    outputs, after = run(clips)
+    moved, _ = run(np.stack([clips[0], clips[0]]))
+    scores, moved = np.asarray(outputs["scores"]), np.asarray(moved["scores"])
+    np.testing.assert_array_equal(scores[0], moved[0])
+    assert (scores[1] != moved[1]).any()
+    jax.tree.map(np.testing.assert_array_equal, after, stats)
+
+
+def test_training_and_testing_views_differ_in_mode_only():
+    model = _build()
+    training = mdhr.train_view(model, dtype=jnp.bfloat16, groups=2)
+    testing = mdhr.eval_view(model, dtype=jnp.float32)
+    _, *train_trees = steps.split(training)
+    _, *test_trees = steps.split(testing)
+    assert jax.tree.map(jnp.shape, train_trees) == jax.tree.map(jnp.shape, test_trees)
+
+    def modes(view):
+        norm, drop_path = view.static.norm, view.backbone.drop_path
+        return norm.dtype, norm.groups, norm.use_running_average, drop_path.deterministic
+
+    assert modes(training) == (jnp.bfloat16, 2, False, False)
+    assert modes(testing) == (jnp.float32, 1, True, True)
+    undropped = mdhr.train_view(model, dtype=jnp.float32, drop_path=False)
+    assert modes(undropped) == (jnp.float32, 1, False, True)
+
+
+def test_bfloat16_mode_keeps_statistics_softmaxes_and_scores_in_float32(split):
+    found = {}
+    for dtype in (jnp.bfloat16, jnp.float32):
+        view = functools.partial(mdhr.train_view, dtype=dtype, drop_path=False)
+        graph, params, stats = split(view)
+        found[dtype] = jax.jit(functools.partial(steps.run, graph))(params, stats, _clips())
+    outputs, stats = found[jnp.bfloat16]
+    for leaf in jax.tree.leaves(stats):
+        assert leaf.dtype == jnp.float32
+    for name in ("scores", "scale_weights", "attention"):
+        assert outputs[name].dtype == jnp.float32, name
+    for name in ("tokens", "static", "motion", "nodes", "graph", "temporal"):
+        assert outputs[name].dtype == jnp.bfloat16, name
+    expected = found[jnp.float32][0]["scores"]
+    np.testing.assert_allclose(outputs["scores"], expected, atol=0.1)
+
+
+def test_gradients_of_bfloat16_mode_are_float32():
+    graph, params, stats = steps.split(mdhr.train_view(_build(), dtype=jnp.bfloat16))
+    labels = jax.ShapeDtypeStruct((2, 3, 4), jnp.int32)
+    objective = steps.Objective(LAYOUT, (1.0,) * 4, 0.01)
+    losses, gradients, _, _ = jax.eval_shape(
+        lambda params, stats, clips, labels: steps.loss_and_gradients(
+            graph, objective, params, stats, clips, labels, labels >= 0, jax.random.key(0)
+        ),
+        params,
+        stats,
+        _clips(),
+        labels,
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves((losses, gradients))} == {jnp.dtype("float32")}

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mdhr_jax.models import mdhr, resnet
+
+
+def _shapes(backbone, frames):
+    model = nnx.eval_shape(lambda: mdhr.BACKBONES[backbone](rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(model)
+    tokens, maps = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, frames)
+    return model, tokens.shape, [m.shape for m in maps]
+
+
+def _picture(*shape):
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize(("backbone", "width"), [("resnet50", 256), ("resnet_narrow", 32)])
+@pytest.mark.parametrize("size", [64, 224])
+def test_maps_double_in_width_at_strides_4_to_32(backbone, width, size):
+    frames = jax.ShapeDtypeStruct((2, 3, size, size, 3), jnp.float32)
+    model, tokens, maps = _shapes(backbone, frames)
+    expected = [(2, 3, size // s, size // s, width * s // 4) for s in (4, 8, 16, 32)]
+    assert maps == expected
+    assert tokens == expected[-1]
+    assert model.channels == tuple(shape[-1] for shape in expected)
+    assert model.features == expected[-1][-1]
+
+
+def test_frames_pass_the_backbone_independently(make_in_testing):
+    model = make_in_testing(mdhr.BACKBONES["resnet_narrow"])
+    x = np.asarray(_picture(2, 2, 32, 32, 3))
+    forward = jax.jit(lambda x: model(x)[0])
+    tokens, swapped = np.asarray(forward(x)), np.asarray(forward(x[::-1, ::-1]))
+    assert np.abs(tokens[0, 0] - tokens[1, 1]).max() > 0.01
+    np.testing.assert_allclose(swapped[::-1, ::-1], tokens, rtol=1e-4, atol=1e-5)
+
+
+def test_the_stride_of_a_block_sits_on_its_3x3_convolution(make_in_testing):
+    block = make_in_testing(resnet.Bottleneck, 8, 4, stride=2)
+    assert block.conv.stride == 2
+    for norm in (block.reduce_norm, block.conv_norm, block.expand_norm):
+        norm.bias[...] = jnp.full(norm.bias.shape, 30.0)  # no ReLU cuts the change off
+    x, moved = np.zeros((2, 1, 6, 6, 8), np.float32)
+    moved[0, 3, 3] = 1  # an odd pixel: seen by the 3x3 kernel, skipped by a strided 1x1
+    run = jax.jit(lambda x: block(x))
+    changed = (np.asarray(run(x)) != np.asarray(run(moved)))[0].any(-1)
+    np.testing.assert_array_equal(changed, [[0, 0, 0], [0, 1, 1], [0, 1, 1]])
+
+
+def test_a_block_without_change_of_shape_adds_its_input(make_in_testing):
+    block = make_in_testing(resnet.Bottleneck, 16, 4, stride=1)
+    block.expand_norm.scale[...] = jnp.zeros(16)
+    block.expand_norm.bias[...] = jnp.zeros(16)
+    x = _picture(1, 3, 3, 16)
+    np.testing.assert_array_equal(jax.jit(lambda x: block(x))(x), np.maximum(x, 0))
+
+
+def test_max_pooling_passes_its_gradient_to_the_first_maximum(make_in_testing):
+    stem = make_in_testing(resnet.ConvStem, 1)
+    # The convolution as a copy of every second pixel: what the pooling sees is the input.
+    kernel = np.zeros((7, 7, 3, 1), np.float32)
+    kernel[3, 3, 0, 0] = 1
+    stem.conv.kernel[...] = jnp.asarray(kernel)
+    x = np.ones((1, 4, 4, 3), np.float32)
+    gradient = np.asarray(jax.jit(jax.grad(lambda x: stem(x).sum()))(x))[0, ::2, ::2, 0]
+    assert gradient[0, 0] > 0.5
+    np.testing.assert_array_equal(gradient > 0, [[True, False], [False, False]])
+
+
+def test_max_pooling_is_padded_with_minus_infinity(make_in_testing, monkeypatch):
+    stem = make_in_testing(resnet.ConvStem, 2)
+    monkeypatch.setattr(jax.nn, "relu", lambda x: x)  # negative maps, above which zeros would win
+    stem.norm.scale[...], stem.norm.bias[...] = jnp.zeros(2), jnp.full(2, -3.0)
+    np.testing.assert_array_equal(jax.jit(lambda x: stem(x))(_picture(1, 8, 8, 3)), -3)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from mdhr_jax import errors
+from mdhr_jax.verify import network, run, small_files, verdict
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+CASES = sorted(file.stem for file in GOLDEN.glob("*_b*t*k*.json"))
+
+
+def _case(name):
+    (case,) = [case for case in network.read(GOLDEN) if case.name == name]
+    return case
+
+
+def _arrays(name):
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return dict(file)
+
+
+def _failures(checks):
+    checks = list(checks)
+    assert checks
+    return [str(check) for check in checks if not check.passed]
+
+
+@pytest.mark.parametrize("name", ["loss", "metric", "lr", "units"])
+def test_small_files_are_within_tolerance(name):
+    assert _failures(small_files.ARRAY_FILES[name](_arrays(name))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_full_model_is_the_official_one(name):
+    """Evaluation, training, gradients and running statistics of all four models."""
+    assert _failures(network.verify(_case(name))) == []
+
+
+@pytest.mark.slow
+def test_a_wrong_stage_is_reported_out(monkeypatch):
+    case = _case("BP4D_resnet_b1t8k2")
+    case.arrays["eval.scores"] = case.arrays["eval.scores"] + np.float32(3e-5)
+    case.arrays["eval.mask"][0, 0] = 1 - case.arrays["eval.mask"][0, 0]
+    monkeypatch.setattr(network, "_training", lambda *_: iter(()))
+    failures = _failures(network.verify(case))
+    assert [line.split()[1] for line in failures] == ["mask", "scores"]
+
+
+def test_a_directory_is_judged_as_a_whole(tmp_path, capsys):
+    shutil.copy(GOLDEN / "metric.npz", tmp_path)
+    assert run.verify(tmp_path)
+    arrays = _arrays("metric")
+    arrays["a.TP"][3] += 1
+    np.savez(tmp_path / "metric.npz", **arrays)
+    assert not run.verify(tmp_path)
+    assert "metric.npz: a tp" in capsys.readouterr().out
+
+
+def test_list_files_are_not_checked_without_lists(tmp_path, capsys):
+    shutil.copy(GOLDEN / "metric.npz", tmp_path)
+    (tmp_path / "class_weights.json").write_text("{}")
+    assert run.verify(tmp_path)
+    assert "not checked: --lists" in capsys.readouterr().out
+
+
+def test_a_damaged_file_is_refused_by_name(tmp_path):
+    (tmp_path / "loss.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(errors.InputError, match=r"loss\.npz: not a readable npz file"):
+        run.verify(tmp_path)
+
+
+def test_nan_and_a_wrong_shape_are_out():
+    assert not verdict.absolute("nan", [np.nan], [1.0], 1.0).passed
+    assert not verdict.absolute("shape", np.zeros(2), np.zeros(3), 1.0).passed
+    assert not verdict.exact("count", [1, 0], [1, 1]).passed
+    assert verdict.relative("zero", [0.0, 2.0], [0.0, 2.0], 1e-6).passed
+    assert not verdict.relative("zero", [1e-30], [0.0], 1e-6).passed
