@@ -61,15 +61,17 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
             state, scalars = programs.train(state, sharding.put_batch(mesh, next(batches)))
             log.add(step, scalars)
             if is_due(step, total_steps, config.eval_every):
-                log.flush()
+                log.flush()  # a state whose loss is not finite is never kept
                 result = evaluation_scalars(programs.score(state).counts, source.layout)
                 writer.evaluation(step, result)
                 if result["mean_f1"] > best:
                     best = result["mean_f1"]
                     checkpoint.save(saved, "best", step, state)
+                log.restart_clock()
             if is_due(step, total_steps, config.checkpoint_every):
-                log.flush()  # a state whose loss is not finite is never kept
+                log.flush()
                 checkpoint.save(saved, "last", step, state)
+                log.restart_clock()
     finally:
         writer.close()
 
@@ -205,14 +207,14 @@ def _objective(config: ConfigDict, source: records.FrameSource) -> steps.Objecti
     labels = source.table.labels[source.rows(config.fold, "train")]
     known = np.maximum((labels >= 0).sum(0), 1)
     rates = (labels == 1).sum(0) / known
-    missing = [name for name, rate in zip(source.layout.au_names, rates, strict=True) if not rate]
-    if missing:
-        raise InputError(
-            f"{source.path}: {', '.join(missing)} never active in the training part of fold "
-            f"{config.fold}, so the loss has no weight for it; use more data or another layout"
-        )
-    weights = tuple(facs.class_weights(rates).tolist())
-    return steps.Objective(source.layout, weights, config.region_loss_weight)
+    if not rates.any():
+        raise InputError(f"{source.path}: no AU is ever active in fold {config.fold}'s training")
+    never = [name for name, rate in zip(source.layout.au_names, rates, strict=True) if not rate]
+    if never:
+        # Its weight would be infinite; that of the rarest other AU still teaches "not active".
+        print(f"{source.path}: {', '.join(never)} never active in training, weighted as the rarest")
+    weights = facs.class_weights(np.where(rates > 0, rates, rates[rates > 0].min()))
+    return steps.Objective(source.layout, tuple(weights.tolist()), config.region_loss_weight)
 
 
 def training_batches(
@@ -254,6 +256,10 @@ class _LateLog:
                 f"step {step}: the loss is {values['loss']}; the last checkpoint is kept: resume "
                 "from it with a lower config.learning_rate in another --workdir"
             )
-        now = time.perf_counter()
-        self._writer.train(step, values, frames_per_second=self._frames / (now - self._since))
-        self._since = now
+        seconds = time.perf_counter() - self._since
+        self._writer.train(step, values, frames_per_second=self._frames / seconds)
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves what came between two steps out of the frames per second."""
+        self._since = time.perf_counter()
