@@ -3,9 +3,12 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
+import jax
 import numpy as np
-import numpy.typing as npt
+
+type Values = np.ndarray | jax.Array | np.number | Sequence | float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Check:
 HEADER = f"  {'stage':<42} {'difference':>10}  {'at most':>8}"
 
 
-def absolute(stage: str, ours: npt.ArrayLike, golden: npt.ArrayLike, tolerance: float) -> Check:
+def absolute(stage: str, ours: Values, golden: Values, tolerance: float) -> Check:
     """Largest absolute difference; differing shapes are infinitely apart."""
     ours, golden = np.asarray(ours, np.float64), np.asarray(golden, np.float64)
     if ours.shape != golden.shape:
@@ -48,7 +51,7 @@ def absolute(stage: str, ours: npt.ArrayLike, golden: npt.ArrayLike, tolerance: 
     return Check(stage, float(np.abs(ours - golden).max(initial=0)), tolerance)
 
 
-def relative(stage: str, ours: npt.ArrayLike, golden: npt.ArrayLike, tolerance: float) -> Check:
+def relative(stage: str, ours: Values, golden: Values, tolerance: float) -> Check:
     """Largest difference relative to the golden entry itself; zeros must be met exactly."""
     ours, golden = np.asarray(ours, np.float64), np.asarray(golden, np.float64)
     difference = np.abs(ours - golden)
@@ -57,14 +60,14 @@ def relative(stage: str, ours: npt.ArrayLike, golden: npt.ArrayLike, tolerance: 
         return Check(stage, float((difference / scale).max(initial=0)), tolerance)
 
 
-def to_largest(stage: str, ours: npt.ArrayLike, golden: npt.ArrayLike, tolerance: float) -> Check:
+def to_largest(stage: str, ours: Values, golden: Values, tolerance: float) -> Check:
     """Largest difference relative to the largest golden entry."""
     check = absolute(stage, ours, golden, tolerance)
     scale = float(np.abs(golden).max(initial=0)) or 1.0
     return dataclasses.replace(check, difference=check.difference / scale)
 
 
-def exact(stage: str, ours: npt.ArrayLike, golden: npt.ArrayLike) -> Check:
+def exact(stage: str, ours: Values, golden: Values) -> Check:
     """Number of differing entries, none allowed."""
     ours, golden = np.asarray(ours), np.asarray(golden)
     if ours.shape != golden.shape:
