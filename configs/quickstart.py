@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.model.backbone = "resnet_narrow"
     config.model.features = 64
     config.model.dynamics.k = 1
-    config.epochs = 44.0
+    config.epochs = 48.0
     config.learning_rate = 1e-2
     config.warmup_epochs = 1.0
     config.eval_every = 400

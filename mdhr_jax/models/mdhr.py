@@ -18,8 +18,8 @@ from mdhr_jax import facs
 from mdhr_jax.models import dynamics, layers, relations, resnet, swin, temporal
 
 BACKBONES = {
-    "resnet50": functools.partial(resnet.ResNet, depths=(3, 4, 6, 3), width=64, stem="conv"),
-    "resnet_narrow": functools.partial(resnet.ResNet, depths=(1, 1, 1, 1), width=8, stem="patch"),
+    "resnet50": functools.partial(resnet.ResNet, depths=(3, 4, 6, 3), width=64),
+    "resnet_narrow": functools.partial(resnet.ResNet, depths=(1, 1, 1, 1), width=8),
     "swin_b": functools.partial(
         swin.Swin, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.5
     ),

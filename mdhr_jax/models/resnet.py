@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ResNet backbone: four stages of bottleneck blocks, stride on the 3x3 convolution.
 
-With depths (3, 4, 6, 3), width 64 and the convolutional stem this is torchvision's ResNet-50
+With depths (3, 4, 6, 3) and width 64 this is torchvision's ResNet-50
 without pooling and classifier; narrower and shallower ones are the same class.
 """
 
@@ -16,7 +16,7 @@ from mdhr_jax.models import layers
 FAN_OUT = jax.nn.initializers.variance_scaling(2, "fan_out", "normal")
 
 
-class ConvStem(nnx.Module):
+class Stem(nnx.Module):
     """7x7 convolution of stride 2, batch normalisation, ReLU, 3x3 max-pooling of stride 2."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
@@ -27,20 +27,6 @@ class ConvStem(nnx.Module):
         x = jax.nn.relu(self.norm(self.conv(frames)))
         padding = ((0, 0), (1, 1), (1, 1), (0, 0))
         return lax.reduce_window(x, -float("inf"), lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
-
-
-class PatchStem(nnx.Module):
-    """4x4 patches, batch normalisation, ReLU: the cheap stem of small nets."""
-
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.patches = layers.PatchLinear(4, 3, width, kernel_init=FAN_OUT, rngs=rngs)
-        self.norm = layers.BatchNorm(width)
-
-    def __call__(self, frames: Float[Array, "m H W 3"]) -> Float[Array, "m h w c"]:
-        return jax.nn.relu(self.norm(self.patches(frames)))
-
-
-STEMS = {"conv": ConvStem, "patch": PatchStem}
 
 
 class Shortcut(nnx.Module):
@@ -99,8 +85,8 @@ class ResNet(nnx.Module):
 
     image_multiple = 32
 
-    def __init__(self, *, depths: tuple[int, ...], width: int, stem: str, rngs: nnx.Rngs):
-        self.stem = STEMS[stem](width, rngs=rngs)
+    def __init__(self, *, depths: tuple[int, ...], width: int, rngs: nnx.Rngs):
+        self.stem = Stem(width, rngs=rngs)
         self.stages = nnx.List()
         inputs = width
         for stage, depth in enumerate(depths):

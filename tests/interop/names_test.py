@@ -25,7 +25,7 @@ DEFAULT = {
 }
 # The structure of the full models with as little in it as possible.
 TINY = {
-    "resnet50": functools.partial(resnet.ResNet, depths=(1, 2, 1, 1), width=2, stem="conv"),
+    "resnet50": functools.partial(resnet.ResNet, depths=(1, 2, 1, 1), width=2),
     "swin_b": functools.partial(
         swin.Swin, width=2, depths=(1, 2, 1, 1), heads=(1, 1, 2, 2), drop_path=0.0
     ),
