@@ -61,7 +61,7 @@ def test_a_block_without_change_of_shape_adds_its_input(make_in_testing):
 
 
 def test_max_pooling_passes_its_gradient_to_the_first_maximum(make_in_testing):
-    stem = make_in_testing(resnet.ConvStem, 1)
+    stem = make_in_testing(resnet.Stem, 1)
     # The convolution as a copy of every second pixel: what the pooling sees is the input.
     kernel = np.zeros((7, 7, 3, 1), np.float32)
     kernel[3, 3, 0, 0] = 1
@@ -73,7 +73,7 @@ def test_max_pooling_passes_its_gradient_to_the_first_maximum(make_in_testing):
 
 
 def test_max_pooling_is_padded_with_minus_infinity(make_in_testing, monkeypatch):
-    stem = make_in_testing(resnet.ConvStem, 2)
+    stem = make_in_testing(resnet.Stem, 2)
     monkeypatch.setattr(jax.nn, "relu", lambda x: x)  # negative maps, above which zeros would win
     stem.norm.scale[...], stem.norm.bias[...] = jnp.zeros(2), jnp.full(2, -3.0)
     np.testing.assert_array_equal(jax.jit(lambda x: stem(x))(_picture(1, 8, 8, 3)), -3)
