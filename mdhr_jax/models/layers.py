@@ -162,8 +162,7 @@ class BatchNorm(Layer):
         axes = tuple(range(1, x.ndim - self.scale[...].ndim))
         x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
         mean = x.mean(axes, keepdims=True)
-        # One pass over the data; rounding may take the difference below zero on constant input.
-        var = jnp.maximum(jnp.square(x).mean(axes, keepdims=True) - jnp.square(mean), 0)
+        var = jnp.square(x - mean).mean(axes, keepdims=True)
         count = math.prod(x.shape[axis] for axis in axes)
         self._update(self.mean, mean)
         self._update(self.var, var * (count / max(count - 1, 1)))
