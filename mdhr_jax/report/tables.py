@@ -31,6 +31,9 @@ PAPER_F1 = {
 }
 
 
+LONGEST_LIST = 20  # longer ones are cut in the caption; JSON holds them whole
+
+
 class Row(NamedTuple):
     """Fractions under the table's columns; nan is shown as n/a."""
 
@@ -157,4 +160,8 @@ def _percent(fraction: float) -> str:
 
 
 def _detail(value: Any) -> str:
-    return " ".join(value) if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    if len(value) > LONGEST_LIST:
+        return f"{value[0]} ... {value[-1]} ({len(value)} in all)"
+    return " ".join(value)
