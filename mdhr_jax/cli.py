@@ -280,7 +280,8 @@ def _predict(values: Flags, arguments: Sequence[str]) -> int:
         source,
         runs.Predictor(values.checkpoint, values.select),
         crop=crop.parse(values.crop),
-        out=values.out,
+        out=pathlib.Path(values.out),
+        progress=True,
     )
     print(f"{values.out}: {rows} frames")
     return 0
