@@ -57,8 +57,8 @@ def region_cross_entropy(
     """
     if not region_logits:
         return jnp.zeros(())
-    combinations = jnp.where(labels > 0, 1, 0) @ layout.bit_weights
-    unknown = jnp.where(mask, 0, 1) @ layout.bit_weights
+    combinations = (labels > 0).astype(jnp.int32) @ layout.bit_weights
+    unknown = (~mask).astype(jnp.int32) @ layout.bit_weights
     losses = []
     for r, logits in enumerate(region_logits):
         wide = logits.astype(jnp.promote_types(jnp.float32, logits.dtype))

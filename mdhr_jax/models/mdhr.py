@@ -145,8 +145,18 @@ class MDHR(nnx.Module):
             )
 
 
-def train_view(model: MDHR, *, dtype: DTypeLike, groups: int = 1, drop_path: bool = True) -> MDHR:
-    """The model as it runs in training: batch statistics in `groups` parts, drop-path."""
+def train_view(
+    model: MDHR,
+    *,
+    dtype: DTypeLike,
+    groups: int = 1,
+    drop_path: bool = True,
+    remat: bool = False,
+) -> MDHR:
+    """The model as it runs in training: batch statistics in `groups` parts, drop-path.
+
+    With `remat` backbone blocks are computed again in the backward pass, to save memory.
+    """
     return nnx.view(
         model,
         raise_if_not_found=False,
@@ -154,6 +164,7 @@ def train_view(model: MDHR, *, dtype: DTypeLike, groups: int = 1, drop_path: boo
         groups=groups,
         use_running_average=False,
         deterministic=not drop_path,
+        remat=remat,
     )
 
 

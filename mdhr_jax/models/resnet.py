@@ -48,12 +48,13 @@ class Identity(nnx.Module):
         return x
 
 
-class Bottleneck(nnx.Module):
+class Bottleneck(layers.Residual):
     """1x1, 3x3 (with stride) and 1x1 convolution around a shortcut; the width grows by 4."""
 
     expansion = 4
 
     def __init__(self, inputs: int, width: int, *, stride: int, rngs: nnx.Rngs):
+        super().__init__()
         outputs = width * self.expansion
         product = {"bias": False, "kernel_init": FAN_OUT, "rngs": rngs}
         self.reduce = layers.Linear(inputs, width, **product)
@@ -67,7 +68,8 @@ class Bottleneck(nnx.Module):
             Shortcut(inputs, outputs, stride=stride, rngs=rngs) if changes else Identity()
         )
 
-    def __call__(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
+    def forward(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
+        """The block's output."""
         y = jax.nn.relu(self.reduce_norm(self.reduce(x)))
         y = jax.nn.relu(self.conv_norm(self.conv(y)))
         y = self.expand_norm(self.expand(y))

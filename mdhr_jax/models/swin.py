@@ -69,10 +69,11 @@ class WindowAttention(layers.Layer):
         return self.projection(rearrange(mixed, "m w e i f -> m w i (e f)"))
 
 
-class Block(nnx.Module):
+class Block(layers.Residual):
     """Window attention and a two-layer perceptron, each after a LayerNorm, each a residual."""
 
     def __init__(self, width: int, heads: int, *, shifted: bool, drop_rate: float, rngs: nnx.Rngs):
+        super().__init__()
         init = {"kernel_init": TRUNCATED, "bias_init": ZEROS, "rngs": rngs}
         self.shifted = shifted
         self.attention_norm = layers.LayerNorm(width)
@@ -82,9 +83,10 @@ class Block(nnx.Module):
         self.mlp_out = layers.Linear(4 * width, width, **init)
         self.drop_path = layers.DropPath(drop_rate)
 
-    def __call__(
+    def forward(
         self, x: Float[Array, "m h w c"], keys: tuple[jax.Array | None, jax.Array | None]
     ) -> Float[Array, "m h w c"]:
+        """The block's output; `keys` drive the drop-path of its two branches."""
         x = x + self.drop_path(self._attend(self.attention_norm(x)), keys[0])
         hidden = jax.nn.gelu(self.mlp_in(self.mlp_norm(x)), approximate=False)
         return x + self.drop_path(self.mlp_out(hidden), keys[1])

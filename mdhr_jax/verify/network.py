@@ -225,8 +225,39 @@ def _training(case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict) -
     yield verdict.absolute("train loss total", losses["loss"], stored["total"], LOSS)
     yield verdict.absolute("train loss AUs", losses["au_loss"], stored["wa"], LOSS)
     yield verdict.absolute("train loss regions", losses["region_loss"], stored["ce"], REGION_LOSS)
-    yield from _gradient_checks(case, gradients)
+    yield from _settled(case, model, params, batch_stats, list(_gradient_checks(case, gradients)))
     yield from _running_checks(case, stats)
+
+
+def _settled(
+    case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict, checks: list[Check]
+) -> Iterator[Check]:
+    """Gradient checks as they are, but those that are out in float32 are judged in float64.
+
+    A gradient jumps where the input of a ReLU crosses zero. Of the millions of inputs some lie
+    within float32 noise of zero, so on another machine a correct port may differ by such a jump.
+    """
+    if all(check.passed for check in checks):
+        yield from checks
+        return
+    wide = _gradient_checks(case, _float64_gradients(case, model, params, batch_stats))
+    for check, judge in zip(checks, wide, strict=True):
+        note = f"in float64; {check.difference:.2e} in float32"
+        yield check if check.passed else dataclasses.replace(judge, note=note)
+
+
+def _float64_gradients(case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict) -> dict:
+    """The training gradients of the same model in float64; blocks recomputed to save memory."""
+    view = mdhr.train_view(model, dtype=jnp.float64, drop_path=False, remat=True)
+    graph, *_ = steps.split(view)
+    clips, *labels_and_mask = _train_batch(case)
+
+    def gradients(*arguments: dict | np.ndarray) -> dict:
+        return steps.loss_and_gradients(graph, _objective(case), *arguments)[1]
+
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, batch_stats, clips))
+        return jax.tree.map(np.asarray, jax.jit(gradients)(*wide, *labels_and_mask))
 
 
 def _gradient_checks(case: Golden, gradients: dict) -> Iterator[Check]:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from mdhr_jax import steps
 from mdhr_jax.models import mdhr, resnet
 
 
@@ -77,3 +80,23 @@ def test_max_pooling_is_padded_with_minus_infinity(make_in_testing, monkeypatch)
     monkeypatch.setattr(jax.nn, "relu", lambda x: x)  # negative maps, above which zeros would win
     stem.norm.scale[...], stem.norm.bias[...] = jnp.zeros(2), jnp.full(2, -3.0)
     np.testing.assert_array_equal(jax.jit(lambda x: stem(x))(_picture(1, 8, 8, 3)), -3)
+
+
+def test_recomputed_blocks_give_the_same_gradients_and_statistics(make):
+    block = make(resnet.Bottleneck, 8, 4, stride=2)
+    x = _picture(2, 4, 4, 8)
+
+    def step(remat):
+        graph, params, stats = steps.split(nnx.view(block, remat=remat))
+
+        def loss(params):
+            model = nnx.merge(graph, params, stats)
+            return jnp.square(model(x)).sum(), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+        gradient = jax.grad(loss, has_aux=True)
+        return "remat" in str(jax.make_jaxpr(gradient)(params)), jax.jit(gradient)(params)
+
+    (keeps, plain), (recomputes, again) = step(remat=False), step(remat=True)
+    assert recomputes and not keeps
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, plain, again)

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from mdhr_jax import errors
 from mdhr_jax.verify import network, run, small_files, verdict
@@ -48,6 +51,22 @@ def test_a_wrong_stage_is_reported_out(monkeypatch):
     monkeypatch.setattr(network, "_training", lambda *_: iter(()))
     failures = _failures(network.verify(case))
     assert [line.split()[1] for line in failures] == ["mask", "scores"]
+
+
+@pytest.mark.slow
+def test_a_gradient_out_in_float32_is_judged_in_float64():
+    """A wrong golden stays out; a float32 difference that float64 does not confirm is noise."""
+    case = _case("BP4D_resnet_b1t8k2")
+    model = nnx.eval_shape(lambda: network._model(case.layout, case.backbone, case.facts["k"]))
+    params, batch_stats = network._weights(case.layout, case.backbone, case.facts["base_seed"])
+    case.facts["train_global_grad_norm"] *= 1.01
+    in_float32 = [
+        dataclasses.replace(check, difference=0.5)
+        for check in network._gradient_checks(case, jax.tree.map(np.asarray, params))
+    ]
+    settled = list(network._settled(case, model, params, batch_stats, in_float32))
+    assert [c.stage for c in settled if not c.passed] == ["train global gradient norm"]
+    assert all("in float64; 5.00e-01 in float32" in c.note for c in settled)
 
 
 def test_a_directory_is_judged_as_a_whole(tmp_path, capsys):
