@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.clip_length = 16  # T, frames per clip
     config.image_size = 224  # network input, pixels; stored pictures are usually 256
     config.batch_size = 8  # clips per training step, over all devices
+    config.augmentation = 1.0  # strength of random crops and colours; 0: flips only
     config.clips_per_video = 1  # random clips that a video contributes to an epoch
     config.eval_batch_size = 8  # clips per evaluation step, over all devices
 
@@ -34,6 +35,7 @@ def get_config() -> ConfigDict:
     model.auxiliary = True  # heads for the regions' AU combinations
     model.edges = "cross_region_activated"  # a key of mdhr.EDGES
     model.temporal = True  # a temporal filter per AU
+    model.initial = "release"  # values before training: a key of mdhr.INITIAL
 
     # Arithmetic.
     config.precision = "float32"  # float32 for parity, bfloat16 for speed

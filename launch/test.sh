@@ -6,4 +6,4 @@ source launch/environment.sh
 make_environment "[dev]"
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
-.venv/bin/pytest --numprocesses=2 -m "slow or not slow" "$@"
+.venv/bin/pytest -m "slow or not slow" "$@"

@@ -23,12 +23,31 @@ from mdhr_jax import errors
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
+COLOUR_JITTER = 0.4  # release: brightness, contrast and saturation change by up to 40 %
+
 WEIGHT_BITS = 22  # PIL resizes 8-bit pictures with weights in units of 2**-22
 
 
 def resized(image_size: int) -> int:
     """Size in pixels that training pictures have before the crop: 256 for 224."""
     return round(image_size * 256 / 224)
+
+
+def crop_offsets(image_size: int, strength: float) -> range:
+    """Where a training crop may begin, in x and in y, pixels.
+
+    At strength 1 anywhere in the margin of `resized(image_size) - image_size` pixels, below it in
+    that share of the margin around its middle.
+
+    Raises:
+      InputError: a strength outside 0..1.
+    """
+    if not 0 <= strength <= 1:
+        raise errors.InputError(f"augmentation is {strength}: give a strength from 0 to 1")
+    margin = resized(image_size) - image_size
+    used = round(margin * strength)
+    first = (margin - used) // 2
+    return range(first, first + used + 1)
 
 
 # On the host.

@@ -121,6 +121,7 @@ def model_factory(config: ConfigDict) -> Callable[[nnx.Rngs], mdhr.MDHR]:
     create = functools.partial(
         _create,
         layout_of(config),
+        model.initial,
         backbone=model.backbone,
         dynamics=model.dynamics.kind,
         scales=tuple(model.dynamics.scales),
@@ -134,11 +135,14 @@ def model_factory(config: ConfigDict) -> Callable[[nnx.Rngs], mdhr.MDHR]:
     return create
 
 
-def _create(layout: facs.AuLayout, rngs: nnx.Rngs, **slots) -> mdhr.MDHR:
+def _create(layout: facs.AuLayout, initial: str, rngs: nnx.Rngs, **slots) -> mdhr.MDHR:
     try:
-        return mdhr.MDHR(layout, rngs=rngs, **slots)
+        set_values = mdhr.choose("initial", mdhr.INITIAL, initial)
+        model = mdhr.MDHR(layout, rngs=rngs, **slots)
     except ValueError as error:
         raise InputError(f"config.model: {error}") from error
+    set_values(model)
+    return model
 
 
 def precision(config: ConfigDict) -> jnp.dtype:

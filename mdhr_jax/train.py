@@ -228,7 +228,8 @@ def training_batches(
         batch_size=config.batch_size,
         clips_per_video=config.clips_per_video,
         seed=config.seed,
-        max_offset=preprocess.resized(config.image_size) - config.image_size,
+        crop_offsets=preprocess.crop_offsets(config.image_size, config.augmentation),
+        colour_jitter=preprocess.COLOUR_JITTER * config.augmentation,
         start_step=start,
     )
 

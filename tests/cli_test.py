@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
-
+import numpy as np
 import pytest
+from PIL import Image
 
-from mdhr_jax import cli, runs
+from mdhr_jax import cli, facs, runs, train
 from mdhr_jax.data import records
 
 CONFIG = "configs/quickstart.py"
@@ -60,25 +60,10 @@ def _train(config_file, workdir, *overrides):
     return ["train", "--config", str(config_file), "--workdir", str(workdir), *overrides]
 
 
-@pytest.fixture
-def config_file(tiny_config, tmp_path):
-    """A configuration file as a user would write it."""
-    values = json.dumps(runs.flatten(tiny_config.to_dict()))
-    file = tmp_path / "tiny.py"
-    file.write_text(
-        "import json\nfrom configs import base\n\n\n"
-        "def get_config():\n"
-        "    config = base.get_config()\n"
-        f"    config.update_from_flattened_dict(json.loads('{values}'))\n"
-        "    return config\n"
-    )
-    return file
-
-
 def test_a_run_of_another_layout_is_refused_before_anything_is_compiled(
     config_file, tmp_path, capsys
 ):
-    line = _refused(capsys, *_train(config_file, tmp_path / "run", "--config.layout=disfa"))
+    line = _refused(capsys, *_train(config_file(), tmp_path / "run", "--config.layout=disfa"))
     assert "has layout 'bp4d'" in line
     assert "layout 'disfa'" in line
     assert not (tmp_path / "run").exists()
@@ -108,7 +93,7 @@ def test_a_checkpoint_of_another_layout_is_refused(tiny_config, tmp_path, capsys
 def test_configurations_that_cannot_run_are_refused(
     override, expected, config_file, tmp_path, capsys
 ):
-    assert expected in _refused(capsys, *_train(config_file, tmp_path / "run", override))
+    assert expected in _refused(capsys, *_train(config_file(), tmp_path / "run", override))
     assert not (tmp_path / "run").exists()
 
 
@@ -118,7 +103,7 @@ def test_a_resume_with_a_changed_configuration_names_the_keys(
     runs.claim(tmp_path / "run", tiny_config)
     line = _refused(
         capsys,
-        *_train(config_file, tmp_path / "run", "--config.seed=5", "--config.model.features=16"),
+        *_train(config_file(), tmp_path / "run", "--config.seed=5", "--config.model.features=16"),
     )
     assert "model.features (8 -> 16), seed (0 -> 5)" in line
 
@@ -132,7 +117,56 @@ def test_a_picture_that_does_not_decode_names_its_record(
         "encoded",
         lambda source, row: encoded(source, row)[:-200] if row % 5 == 0 else encoded(source, row),
     )
-    assert cli.main(_train(config_file, tmp_path / "run")) == 2
+    assert cli.main(_train(config_file(), tmp_path / "run")) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("mdhr train: ")
     assert "the picture does not decode as jpeg" in last
+
+
+def _write_lists(root, *, subjects_of_fold_2="F003", labels_of_fold_1=2):
+    """Tiny lists of the release's form: one test subject a fold, two frames each."""
+    subjects = {1: "F001", 2: subjects_of_fold_2, 3: "F005"}
+    folder = root / "BP4D_dataset"
+    folder.mkdir(parents=True)
+    row = " ".join("0" for _ in facs.BP4D.aus)
+    for fold, subject in subjects.items():
+        count = labels_of_fold_1 if fold == 1 else 2
+        (folder / f"BP4D_test_img_path_fold{fold}.txt").write_text(
+            "".join(f"{subject}/T1/{number}.jpg\n" for number in (1, 2))
+        )
+        (folder / f"BP4D_test_label_fold{fold}.txt").write_text(f"{row}\n" * count)
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"labels_of_fold_1": 1}, "BP4D_test_label_fold1.txt"),
+        ({"subjects_of_fold_2": "F001"}, "F001"),
+    ],
+    ids=["wrong count", "overlapping subjects"],
+)
+def test_lists_that_contradict_themselves_are_refused(changes, expected, tmp_path, capsys):
+    lists = _write_lists(tmp_path / "lists", **changes)
+    out = tmp_path / "out"
+    arguments = ["--layout", "bp4d", "--lists", lists, "--out", str(out)]
+    assert expected in _refused(capsys, "synthesize", *arguments)
+    assert not out.exists()
+
+
+def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_device):
+    """The checkpoint of a real run, through the command."""
+    tiny_config.epochs = 1.0
+    train.train(tiny_config, tmp_path / "run")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    levels = np.random.default_rng(0).integers(0, 255, (6, 40, 40, 3), np.uint8)
+    for number, picture in enumerate(levels):
+        Image.fromarray(picture).save(pictures / f"{number}.png")
+    out = tmp_path / "out.csv"
+    arguments = ["--checkpoint", str(tmp_path / "run"), "--crop", "none", "--out", str(out)]
+    assert cli.main(["predict", str(pictures), *arguments]) == 0
+    header, *rows = out.read_text().splitlines()
+    assert len(rows) == 6
+    for name in facs.BP4D.au_names:
+        assert name in header

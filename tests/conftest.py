@@ -2,6 +2,7 @@
 """Eight simulated CPU devices for every test, and a tiny rendered data set with a run to match."""
 
 import functools
+import json
 import pathlib
 
 import jax
@@ -9,13 +10,21 @@ import pytest
 from absl import flags
 
 from configs import base
-from mdhr_jax import facs, sharding
+from mdhr_jax import facs, runs, sharding
 from mdhr_jax.data.builders import rendered
 
 jax.config.update("jax_num_cpu_devices", 8)
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Compiling costs more than running tiny shapes, so XLA optimises little."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +65,22 @@ def tiny_config(rendered_set):
     config.eval_every = 4
     config.checkpoint_every = 3
     return config
+
+
+@pytest.fixture
+def config_file(tiny_config, tmp_path):
+    """Writes a configuration file as a user would, by default of `tiny_config`."""
+
+    def write(config=tiny_config):
+        values = json.dumps(runs.flatten(config.to_dict()))
+        file = tmp_path / "tiny.py"
+        file.write_text(
+            "import json\nfrom configs import base\n\n\n"
+            "def get_config():\n"
+            "    config = base.get_config()\n"
+            f"    config.update_from_flattened_dict(json.loads('{values}'))\n"
+            "    return config\n"
+        )
+        return file
+
+    return write

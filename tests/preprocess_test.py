@@ -200,3 +200,16 @@ def test_host_refuses_pictures_that_are_not_square(transform):
 def test_device_refuses_frames_that_are_not_square():
     with pytest.raises(errors.InputError, match="40x30 pixels"):
         preprocess._resize(jnp.zeros((1, 1, 30, 40, 3), jnp.uint8), 32)
+
+
+@pytest.mark.parametrize(
+    ("size", "strength", "expected"),
+    [(224, 1.0, range(33)), (224, 0.0, range(16, 17)), (96, 0.15, range(6, 9))],
+)
+def test_crops_move_over_the_middle_of_the_margin(size, strength, expected):
+    assert preprocess.crop_offsets(size, strength) == expected
+
+
+def test_a_strength_above_1_is_refused():
+    with pytest.raises(errors.InputError, match="augmentation is 1.5"):
+        preprocess.crop_offsets(224, 1.5)

@@ -26,12 +26,9 @@ SLOTS = {
 
 @pytest.fixture(autouse=True)
 def isolation(monkeypatch):
-    """What a test registers is gone afterwards; compilation is quick rather than thorough."""
+    """What a test registers is gone afterwards."""
     monkeypatch.setattr(facs, "LAYOUTS", dict(facs.LAYOUTS))
     monkeypatch.setattr(mdhr, "BACKBONES", dict(mdhr.BACKBONES))
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def random_batch(layout):

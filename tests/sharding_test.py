@@ -19,6 +19,7 @@ def _losses_and_scores(config, source, mesh):
     return np.array(losses), programs.score(state).scores, state
 
 
+@pytest.mark.slow
 def test_eight_devices_and_sharded_state_give_the_losses_of_one(
     tiny_config, rendered_set, monkeypatch
 ):
@@ -31,7 +32,7 @@ def test_eight_devices_and_sharded_state_give_the_losses_of_one(
         losses, sharded_scores, state = _losses_and_scores(
             tiny_config, rendered_set, sharding.make_mesh(fsdp)
         )
-        np.testing.assert_allclose(losses[0, 0], one[0, 0], rtol=1e-6)
+        np.testing.assert_allclose(losses[0, 0], one[0, 0], rtol=1e-5)
         np.testing.assert_allclose(losses[:, 0], one[:, 0], rtol=1e-4)
         np.testing.assert_allclose(losses[0, 1], one[0, 1], rtol=1e-3)  # gradient norm
         np.testing.assert_allclose(sharded_scores, scores, atol=1e-4)

@@ -50,11 +50,9 @@ class Dropping(nnx.Module):
 
 @pytest.fixture(autouse=True, scope="module")
 def setting():
-    jax.config.update("jax_disable_most_optimizations", True)
     mdhr.BACKBONES["dropping"] = Dropping
     yield
     del mdhr.BACKBONES["dropping"]
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _create(rngs):

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
 import pathlib
 import signal
 import subprocess
@@ -49,6 +48,7 @@ def stop_at_step(monkeypatch):
     return arrange
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
     tiny_config, tmp_path, stop_at_step, one_device
 ):
@@ -96,18 +96,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_killed_process_resumes_bit_equal(tiny_config, tmp_path):
+def test_a_killed_process_resumes_bit_equal(tiny_config, config_file, tmp_path):
     """kill -9 three times at different moments, then the same command to the end."""
     tiny_config.epochs, tiny_config.batch_size = 5.0, 1  # forty steps
-    file = tmp_path / "config.py"
-    values = json.dumps(runs.flatten(tiny_config.to_dict()))
-    file.write_text(
-        "import json\nfrom configs import base\n\n\n"
-        "def get_config():\n"
-        "    config = base.get_config()\n"
-        f"    config.update_from_flattened_dict(json.loads('{values}'))\n"
-        "    return config\n"
-    )
+    file = config_file(tiny_config)
     command = [sys.executable, "-m", "mdhr_jax.cli", "train", f"--config={file}"]
 
     def start(workdir):

@@ -14,9 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
-JITTER = (0.6, 1.4)
-"""Range of the brightness, contrast and saturation factors (release)."""
-
 AUGMENTATION = ("offset_x", "offset_y", "flip", "brightness", "contrast", "saturation")
 """Columns of the augmentation of a clip."""
 
@@ -130,7 +127,8 @@ def training_clips(
     *,
     clip_length: int,
     clips_per_video: int,
-    max_offset: int,
+    crop_offsets: range,
+    colour_jitter: float,
     seed: int,
     epoch: int,
 ) -> tuple[Clips, Float[np.ndarray, "b 6"]]:
@@ -145,13 +143,14 @@ def training_clips(
       table: frames of the training subjects.
       clip_length: T, frames.
       clips_per_video: clips of every video in an epoch.
-      max_offset: largest crop offset, stored size minus network size, pixels.
+      crop_offsets: where a crop may begin, in x and in y, pixels.
+      colour_jitter: largest change of brightness, contrast and saturation.
       seed: of the run, >= 0.
       epoch: counted from 0.
 
     Returns:
-      The clips, and per clip the columns `AUGMENTATION`: offsets in U{0..max_offset} pixels, flip
-      0 or 1, colour factors in U`JITTER`.
+      The clips, and per clip the columns `AUGMENTATION`: offsets out of `crop_offsets`, flip 0 or
+      1, colour factors around 1.
     """
     starts, stops = table.bounds
     videos = np.repeat(np.arange(len(starts)), clips_per_video)
@@ -163,9 +162,9 @@ def training_clips(
     choices = np.maximum(stops - starts - clip_length, 0) + 1
     first = starts[video] + _below(start, choices[video])
 
-    low, high = JITTER
+    low, high = 1 - colour_jitter, 1 + colour_jitter
     jitter = low + (high - low) * (draws[:, 5:] >> 11) * 2.0**-53
-    offsets = [_below(draw, max_offset + 1) for draw in crop]
+    offsets = [crop_offsets.start + _below(draw, len(crop_offsets)) for draw in crop]
     augment = np.column_stack([*offsets, _below(flip, 2), jitter]).astype(np.float32)
     return _clips(first, stops[video], clip_length), augment
 

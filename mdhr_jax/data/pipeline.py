@@ -40,7 +40,8 @@ def train_batches(
     batch_size: int,
     clips_per_video: int,
     seed: int,
-    max_offset: int,
+    crop_offsets: range,
+    colour_jitter: float,
     start_step: int = 0,
 ) -> Iterator[Batch]:
     """Random clips of the training videos, without end, cut into full batches.
@@ -55,7 +56,8 @@ def train_batches(
       batch_size: clips per batch.
       clips_per_video: clips of every video in an epoch.
       seed: of order, starts and augmentation.
-      max_offset: largest crop offset, stored size minus network size, pixels.
+      crop_offsets: where a crop may begin, in x and in y, pixels.
+      colour_jitter: largest change of brightness, contrast and saturation.
       start_step: batches to leave out at the beginning.
 
     Returns:
@@ -72,7 +74,8 @@ def train_batches(
         source.rows(fold, "train"),
         clip_length=clip_length,
         clips_per_video=clips_per_video,
-        max_offset=max_offset,
+        crop_offsets=crop_offsets,
+        colour_jitter=colour_jitter,
         seed=seed,
     )
     batches = grain.MapDataset.source(epochs).batch(batch_size)
@@ -114,7 +117,7 @@ class _TrainingClips:
         rows: np.ndarray,
         *,
         clips_per_video: int,
-        **drawing: int,
+        **drawing: int | float | range,
     ):
         self._source = source
         self._rows = rows

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -143,6 +144,26 @@ class MDHR(nnx.Module):
                 f"this backbone takes square images of a multiple of {multiple} pixels, "
                 f"not {height}x{width}"
             )
+
+
+def calm(model: MDHR) -> None:
+    """Temporal filters begin as the identity, motion features at a tenth of their size.
+
+    The release's random filters mix frames at random, and before the backbone has learned
+    anything, batch normalisation brings sensor noise and head motion to the size of the static
+    features. A pretrained backbone copes; a small net that starts from nothing waits for long.
+    """
+    for _, module in nnx.iter_modules(model):
+        match module:
+            case temporal.TemporalConvolution():
+                centre = jnp.zeros_like(module.kernel[...]).at[temporal.TAPS // 2].set(1)
+                module.kernel[...] = centre
+                module.bias[...] = jnp.zeros_like(module.bias[...])
+            case dynamics.MultiscaleDynamics():
+                module.fusion.norm.scale[...] = module.fusion.norm.scale[...] * 0.1
+
+
+INITIAL = {"release": lambda model: None, "calm": calm}
 
 
 def train_view(

@@ -16,7 +16,8 @@ def table_of(**numbers):
 
 
 def draw(table, **changes):
-    settings = {"clip_length": 4, "clips_per_video": 1, "max_offset": 32, "seed": 1, "epoch": 0}
+    settings = {"clip_length": 4, "clips_per_video": 1, "seed": 1, "epoch": 0}
+    settings |= {"crop_offsets": range(33), "colour_jitter": 0.4}
     return clips.training_clips(table, **(settings | changes))
 
 

@@ -15,7 +15,8 @@ TRAINING = {
     "batch_size": 2,
     "clips_per_video": 1,
     "seed": 5,
-    "max_offset": 8,
+    "crop_offsets": range(9),
+    "colour_jitter": 0.4,
 }
 
 

@@ -194,7 +194,7 @@ video.render_video = lambda *_, frames, size, **__: np.zeros((len(frames), size,
 source = rendered.build({str(tmp_path / "set")!r}, facs.BP4D, seed=0, subjects=3,
                         videos_per_subject=1, frames_per_video=4, image_size=16, progress=False)
 batches = pipeline.train_batches(source, fold=1, clip_length=2, batch_size=2, clips_per_video=1,
-                                 seed=0, max_offset=0)
+                                 seed=0, crop_offsets=range(1), colour_jitter=0.0)
 assert next(batches)["frames"].shape == (2, 2, 16, 16, 3)
 assert "tensorflow" not in sys.modules
 """

@@ -11,18 +11,10 @@ from flax import nnx
 from mdhr_jax import facs, steps
 from mdhr_jax.interop import names
 from mdhr_jax.models import mdhr, resnet, swin
+from mdhr_jax.verify import network
 
 NAMES = pathlib.Path(__file__).parents[3] / "shared/reference/NAMES.json"
 COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")
-DEFAULT = {
-    "dynamics": "multiscale",
-    "scales": (1, 2, 3, 4),
-    "k": 2,
-    "afe": True,
-    "auxiliary": True,
-    "edges": "cross_region_activated",
-    "temporal": True,
-}
 # The structure of the full models with as little in it as possible.
 TINY = {
     "resnet50": functools.partial(resnet.ResNet, depths=(1, 2, 1, 1), width=2),
@@ -39,8 +31,9 @@ MODELS = pytest.mark.parametrize(
 
 def _shapes(layout, backbone, features):
     """Parameters and statistics, as shapes."""
+    slots = network.RELEASE | {"features": features}
     model = nnx.eval_shape(
-        lambda: mdhr.MDHR(layout, backbone=backbone, features=features, rngs=nnx.Rngs(0), **DEFAULT)
+        lambda: mdhr.MDHR(layout, backbone=backbone, k=2, rngs=nnx.Rngs(0), **slots)
     )
     _, params, batch_stats = steps.split(model)
     return params, batch_stats

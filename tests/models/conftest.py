@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiling costs more than running here: values come from numpy, and XLA optimises little."""
+"""Modules with values drawn by numpy: compiling initialisers would cost more than running."""
 
 import zlib
 
@@ -8,13 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-
-
-@pytest.fixture(autouse=True, scope="package")
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _value(path, leaf):

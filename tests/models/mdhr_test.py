@@ -195,6 +195,21 @@ def test_region_blocks_exist_where_the_layout_wants_them_and_something_reads_the
     assert ("regions" in params) == expected
 
 
+def test_a_calm_model_begins_without_mixing_frames():
+    model = mdhr.MDHR(LAYOUT, **DEFAULT, rngs=nnx.Rngs(0))
+    mdhr.calm(model)
+    np.testing.assert_array_equal(model.dynamics.fusion.norm.scale[...], np.float32(0.1))
+    model.temporal.norm.use_running_average = True
+    nodes = np.random.default_rng(0).normal(size=(1, 3, 4, 4)).astype(np.float32)
+    expected = np.maximum(nodes / np.sqrt(1 + 1e-5), 0)
+    np.testing.assert_allclose(model.temporal(jnp.asarray(nodes)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("slots", [{"dynamics": "none"}, {"temporal": False}])
+def test_a_model_without_dynamics_or_filter_can_begin_calm(slots):
+    mdhr.calm(mdhr.MDHR(LAYOUT, **DEFAULT | slots, rngs=nnx.Rngs(0)))
+
+
 def test_in_testing_clips_are_independent_and_statistics_stay(split):
     graph, params, stats = split(functools.partial(mdhr.eval_view, dtype=jnp.float32))
     run = jax.jit(lambda clips: steps.run(graph, params, stats, clips))

@@ -15,6 +15,11 @@ GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 CASES = sorted(file.stem for file in GOLDEN.glob("*_b*t*k*.json"))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Not here: full-size models run longer than they compile."""
+
+
 def _case(name):
     (case,) = [case for case in network.read(GOLDEN) if case.name == name]
     return case
