@@ -131,6 +131,8 @@ def compile_programs(
             f"config.batch_size={config.batch_size} clips do not divide over {mesh.size} devices; "
             f"use a multiple of {mesh.size}"
         )
+    # Refuses a wrong strength here, before the run has left anything.
+    preprocess.crop_offsets(config.image_size, config.augmentation)
     create = runs.model_factory(config)
     schedule = _schedule(config, source, total_steps)
     optimizer = optim.adamw(
