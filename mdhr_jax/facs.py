@@ -104,13 +104,13 @@ class AuLayout:
     def region_index(self) -> np.ndarray:
         """`(n,)` index of the region that each AU belongs to."""
         owner = {au: r for r, region in enumerate(self.regions) for au in region.aus}
-        return np.array([owner[au] for au in self.aus])
+        return np.array([owner[au] for au in self.aus], np.int32)
 
     @property
     def bit_shifts(self) -> np.ndarray:
         """`(n,)` position of each AU's bit in its region's combination number."""
         shift = {au: i for region in self.regions for i, au in enumerate(reversed(region.aus))}
-        return np.array([shift[au] for au in self.aus])
+        return np.array([shift[au] for au in self.aus], np.int32)
 
     @property
     def bit_weights(self) -> np.ndarray:

@@ -65,7 +65,7 @@ class RegionalFeatures(nnx.Module):
             reduce(block(x), "b t h w n d -> b t n d", "mean")
             for block, x in zip(self.blocks, region_maps, strict=True)
         ]
-        return jnp.concatenate(nodes, 2)[:, :, np.array(self.order)]
+        return jnp.concatenate(nodes, 2)[:, :, np.array(self.order, np.int32)]
 
 
 class SharedFeatures(nnx.Module):

@@ -25,7 +25,8 @@ def relative_position_index() -> np.ndarray:
     """`(49, 49)` row of the bias table for query i and key j: (yi-yj+6)*13 + (xi-xj+6)."""
     y, x = np.divmod(np.arange(WINDOW**2), WINDOW)
     dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
-    return (dy + WINDOW - 1) * (2 * WINDOW - 1) + dx + WINDOW - 1
+    index = (dy + WINDOW - 1) * (2 * WINDOW - 1) + dx + WINDOW - 1
+    return index.astype(np.int32)
 
 
 @functools.cache

@@ -252,7 +252,7 @@ def _float64_gradients(case: Golden, model: mdhr.MDHR, params: dict, batch_stats
     graph, *_ = steps.split(view)
     clips, *labels_and_mask = _train_batch(case)
 
-    def gradients(*arguments: dict | np.ndarray) -> dict:
+    def gradients(*arguments: dict | jax.Array) -> dict:
         return steps.loss_and_gradients(graph, _objective(case), *arguments)[1]
 
     with jax.enable_x64(True):
