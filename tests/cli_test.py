@@ -125,35 +125,32 @@ def test_a_picture_that_does_not_decode_names_its_record(
     assert "the picture does not decode as jpeg" in last
 
 
-def _write_lists(root, *, subjects_of_fold_2="F003", labels_of_fold_1=2):
-    """Tiny lists of the release's form: one test subject a fold, two frames each."""
-    subjects = {1: "F001", 2: subjects_of_fold_2, 3: "F005"}
-    folder = root / "BP4D_dataset"
-    folder.mkdir(parents=True)
-    row = " ".join("0" for _ in facs.BP4D.aus)
-    for fold, subject in subjects.items():
-        count = labels_of_fold_1 if fold == 1 else 2
-        (folder / f"BP4D_test_img_path_fold{fold}.txt").write_text(
-            "".join(f"{subject}/T1/{number}.jpg\n" for number in (1, 2))
-        )
-        (folder / f"BP4D_test_label_fold{fold}.txt").write_text(f"{row}\n" * count)
-    return str(root)
+@pytest.fixture
+def synthesize_from_lists(write_lists, tmp_path):
+    """Arguments that render from lists with one test subject of two frames in each fold."""
+
+    def arguments(*subjects):
+        for fold, subject in enumerate(subjects, start=1):
+            paths = [f"{subject}/T1/{number}.jpg" for number in (1, 2)]
+            labels = np.zeros((2, len(facs.BP4D.aus)), int)
+            write_lists(tmp_path / "lists", facs.BP4D, fold, "test", paths, labels)
+        out = ["--out", str(tmp_path / "out")]
+        return ["synthesize", "--layout", "bp4d", "--lists", str(tmp_path / "lists"), *out]
+
+    return arguments
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"labels_of_fold_1": 1}, "BP4D_test_label_fold1.txt"),
-        ({"subjects_of_fold_2": "F001"}, "F001"),
-    ],
-    ids=["wrong count", "overlapping subjects"],
-)
-def test_lists_that_contradict_themselves_are_refused(changes, expected, tmp_path, capsys):
-    lists = _write_lists(tmp_path / "lists", **changes)
-    out = tmp_path / "out"
-    arguments = ["--layout", "bp4d", "--lists", lists, "--out", str(out)]
-    assert expected in _refused(capsys, "synthesize", *arguments)
-    assert not out.exists()
+def test_a_list_with_a_wrong_count_is_refused(synthesize_from_lists, tmp_path, capsys):
+    arguments = synthesize_from_lists("F001", "F003", "F005")
+    file = tmp_path / "lists/BP4D_dataset/BP4D_test_label_fold1.txt"
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+    assert "BP4D_test_label_fold1.txt" in _refused(capsys, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_subject_in_two_folds_is_refused_by_name(synthesize_from_lists, tmp_path, capsys):
+    assert "F001" in _refused(capsys, *synthesize_from_lists("F001", "F001", "F005"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_device):

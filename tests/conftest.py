@@ -6,11 +6,13 @@ import json
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
 from configs import base
 from mdhr_jax import facs, runs, sharding
+from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -69,10 +71,10 @@ def tiny_config(rendered_set):
 
 @pytest.fixture
 def config_file(tiny_config, tmp_path):
-    """Writes a configuration file as a user would, by default of `tiny_config`."""
+    """Writes `tiny_config` into a configuration file, as a user would, and returns the file."""
 
-    def write(config=tiny_config):
-        values = json.dumps(runs.flatten(config.to_dict()))
+    def write():
+        values = json.dumps(runs.flatten(tiny_config.to_dict()))
         file = tmp_path / "tiny.py"
         file.write_text(
             "import json\nfrom configs import base\n\n\n"
@@ -84,3 +86,21 @@ def config_file(tiny_config, tmp_path):
         return file
 
     return write
+
+
+def _write_lists(root, layout, fold, split, paths, labels):
+    """Write path, label and region list of a fold; unknown labels count as 0 in regions."""
+    names = lists.NAMES[layout.name]
+    folder = root / names.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = np.asarray(labels)
+    regions = (labels == 1) @ layout.bit_weights
+    rows = {"path": [[path] for path in paths], "label": labels, "region": regions}
+    for kind, lines in rows.items():
+        text = "".join(" ".join(map(str, line)) + "\n" for line in lines)
+        (folder / names.file(kind, fold, split)).write_text(text)
+
+
+@pytest.fixture(scope="session")
+def write_lists():
+    return _write_lists
