@@ -43,18 +43,18 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     source = runs.open_data(config)
     mesh = sharding.make_mesh(config.fsdp)
     total_steps = count_steps(config, source)
+    saved = runs.checkpoints(workdir)
+    start = checkpoint.latest_step(saved, "last") or 0
+    batches = training_batches(config, source, start)
     programs = compile_programs(config, source, mesh, total_steps)
     runs.claim(workdir, config)
 
-    saved = runs.checkpoints(workdir)
-    start = checkpoint.latest_step(saved, "last") or 0
     state = checkpoint.restore(saved, "last", programs.abstract) if start else programs.init()
     devices = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
     print(f"{workdir}: step {start} of {total_steps} on {mesh.size} x {devices}", flush=True)
 
     writer = writers.RunWriter(workdir, step=start, total_steps=total_steps)
     best = max((row["mean_f1"] for row in evaluations(workdir)), default=-1.0)
-    batches = training_batches(config, source, start)
     log = _LateLog(writer, config.batch_size * config.clip_length)
     try:
         for step in range(start + 1, total_steps + 1):
@@ -131,8 +131,6 @@ def compile_programs(
             f"config.batch_size={config.batch_size} clips do not divide over {mesh.size} devices; "
             f"use a multiple of {mesh.size}"
         )
-    # Refuses a wrong strength here, before the run has left anything.
-    preprocess.crop_offsets(config.image_size, config.augmentation)
     create = runs.model_factory(config)
     schedule = _schedule(config, source, total_steps)
     optimizer = optim.adamw(

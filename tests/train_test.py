@@ -99,7 +99,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 def test_a_killed_process_resumes_bit_equal(tiny_config, config_file, tmp_path):
     """kill -9 three times at different moments, then the same command to the end."""
     tiny_config.epochs, tiny_config.batch_size = 5.0, 1  # forty steps
-    file = config_file(tiny_config)
+    file = config_file()
     command = [sys.executable, "-m", "mdhr_jax.cli", "train", f"--config={file}"]
 
     def start(workdir):
