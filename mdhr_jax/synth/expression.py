@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From AU intensities to the shape of the face: the one place where AUs act."""
+"""From AU intensities to what the face does: the one place where AUs act."""
 
 from typing import NamedTuple
 
@@ -12,30 +12,33 @@ from mdhr_jax.synth.people import Identity
 Scalar = Float[Array, ""]
 
 
-class Shape(NamedTuple):
-    """Landmarks and crease depths of a face that shows an expression."""
+class Pull(NamedTuple):
+    """A muscle's pull on the skin around a point of each half of the face.
 
-    brow_inner_y: Scalar
-    brow_outer_y: Scalar
-    brow_inner_u: Scalar
-    upper_lid: Scalar  # height of the lids above and below the eye's centre line
-    lower_lid: Scalar
-    cheek_y: Scalar
-    cheek_bulge: Scalar
-    wing_y: Scalar
-    nose_width: Scalar
-    mouth_y: Scalar
-    mouth_width: Scalar
-    corner_drop: Scalar  # of the corners against the middle of the mouth
-    upper_lip: Scalar
-    lower_lip: Scalar
-    upper_gap: Scalar  # opening above and below the mouth line
-    lower_gap: Scalar
-    lip_redness: Scalar
-    lip_bulge: Scalar
-    chin_y: Scalar
-    chin_boss: Scalar
-    forehead_central: Scalar  # creases from here on
+    It moves the point by `(du, dy)`, du away from the midline, and the skin around it less and
+    less, down to nothing at the distances `width` and `height`.
+    """
+
+    u: Scalar
+    y: Scalar
+    width: float
+    height: float
+    du: Scalar | float
+    dy: Scalar | float
+
+
+class Lips(NamedTuple):
+    """How far the lips leave the line on which they meet; negative: rolled in."""
+
+    up: Scalar
+    down: Scalar
+    jaw: Scalar  # drop of the chin, which takes the lower lip along
+
+
+class Folds(NamedTuple):
+    """Depth of creases and height of bulges, 0 none to 1 full; see `relief.fold_maps`."""
+
+    forehead_central: Scalar
     forehead_lateral: Scalar
     glabella: Scalar
     crows_feet: Scalar
@@ -46,57 +49,132 @@ class Shape(NamedTuple):
     corner_fold: Scalar
     chin_pits: Scalar
     lip_lines: Scalar
+    brow_bulge: Scalar
+    cheek_bulge: Scalar
+    smile_bulge: Scalar
+    chin_boss: Scalar
+    lip_bulge: Scalar
 
 
-def shape_of(person: Identity, aus: Float[Array, " a"]) -> Shape:
-    """What each AU moves and wrinkles (source: the appearance changes that FACS lists for it)."""
-    au = dict(zip(facs.AU_NAMES, aus, strict=True))
+class Expression(NamedTuple):
+    """What a face does."""
+
+    pulls: tuple[Pull, ...]
+    lips: Lips
+    upper_lid: Scalar  # height of the lids above and below the eye's centre line
+    lower_lid: Scalar
+    folds: Folds
+
+
+def express(person: Identity, aus: Float[Array, " a"], pucker: Scalar) -> Expression:
+    """What each AU moves and wrinkles (source: the appearance changes that FACS lists for it).
+
+    Args:
+      person: where the AUs act, and the posture from which they start.
+      aus: intensities 0..1 in the order of `facs.AU_NAMES`.
+      pucker: rounding of the lips in speech, 0..1; no AU of ours.
+    """
+    # Who rests in an AU's posture has less of it left to show.
+    shown = person.resting + aus * (1 - 0.5 * jnp.maximum(person.resting, 0))
+    au = dict(zip(facs.AU_NAMES, shown, strict=True))
+    tense = {number: jnp.maximum(value, 0) for number, value in au.items()}
+    smile = au[12] * (1 - 0.4 * tense[15])
+    # Lips that part let go of the posture in which they rest; lips that press do not part.
+    acting = dict(zip(facs.AU_NAMES, aus, strict=True))
+    apart = _either(acting[25], acting[26])
+    pressed = _either(tense[24], 0.5 * tense[23]) * (1 - apart)
+    closing = 1 - 0.8 * acting[24]
+    return Expression(
+        pulls=_brow_pulls(person, au, tense)
+        + _cheek_pulls(person, au, tense)
+        + _mouth_pulls(person, au, smile, pucker)
+        + _chin_pulls(person, au),
+        lips=Lips(
+            up=closing * (0.011 * tense[25] + 0.004 * tense[26] + 0.003 * tense[10])
+            - person.upper_lip * (0.45 * pressed + 0.15 * tense[12]),
+            down=closing * (0.037 * tense[25] + 0.006 * pucker)
+            - person.lower_lip * (0.42 * pressed + 0.10 * tense[12]),
+            jaw=0.054 * tense[26] * (1 - 0.5 * acting[24]),
+        ),
+        upper_lid=person.upper_lid * (1 - 0.26 * au[7] - 0.12 * tense[4] + 0.08 * au[1]),
+        lower_lid=person.lower_lid * (1 - 0.55 * au[7] - 0.45 * tense[6] - 0.15 * tense[9]),
+        folds=_folds(person, tense),
+    )
+
+
+def _either(a: Scalar, b: Scalar) -> Scalar:
+    """Two ways to the same posture: together they do not go twice as far."""
+    return a + b - a * b
+
+
+def _brow_pulls(person: Identity, au: dict, tense: dict) -> tuple[Pull, ...]:
+    raised = au[1] * (1 - 0.3 * tense[4])
+    lowered = au[4] * (1 - 0.45 * tense[1])
+    outer_y = person.brow_y + person.brow_tilt
+    return (
+        Pull(0.070, person.brow_y - 0.006, 0.13, 0.11, 0.0, -0.019 * raised),
+        Pull(0.225, outer_y - 0.004, 0.12, 0.11, 0.0, -0.0095 * au[2]),
+        Pull(0.070, person.brow_y + 0.006, 0.12, 0.10, -0.012 * au[4], 0.014 * lowered),
+        Pull(0.190, outer_y + 0.004, 0.13, 0.10, -0.004 * au[4], 0.009 * lowered),
+    )
+
+
+def _cheek_pulls(person: Identity, au: dict, tense: dict) -> tuple[Pull, ...]:
+    lifted = _either(tense[6], 0.35 * tense[12])
+    wing_y = person.nose_y - 0.02
+    return (
+        Pull(0.200, 0.525, 0.15, 0.11, 0.0, -0.024 * lifted),
+        Pull(person.eye_x + 0.10, person.eye_y + 0.01, 0.07, 0.07, -0.007 * au[6], 0.0),
+        Pull(person.eye_x, person.eye_y + 0.038, 0.09, 0.030, 0.0, -0.006 * au[7]),
+        Pull(0.045, 0.485, 0.09, 0.10, 0.0, -0.016 * au[9]),
+        Pull(person.nose_width, wing_y, 0.06, 0.06, 0.004 * au[9], -0.013 * au[9]),
+        Pull(0.050, person.brow_y + 0.01, 0.10, 0.07, -0.004 * au[9], 0.006 * tense[9]),
+    )
+
+
+def _mouth_pulls(person: Identity, au: dict, smile: Scalar, pucker: Scalar) -> tuple[Pull, ...]:
+    corner, y = person.mouth_width, person.mouth_y
+    inward = 0.017 * au[23] + 0.005 * au[24] + 0.006 * au[26] + 0.022 * pucker
+    sunk = au[15] * (1 - 0.35 * jnp.maximum(au[12], 0))
+    return (
+        Pull(0.065, y - 0.050, 0.14, 0.08, 0.002 * au[10], -0.021 * au[10]),
+        Pull(corner + 0.015, y - 0.015, 0.16, 0.13, 0.036 * smile, -0.034 * smile),
+        Pull(corner, y, 0.07, 0.06, 0.012 * au[14], -0.003 * au[14]),
+        Pull(corner + 0.07, y, 0.06, 0.08, -0.012 * au[14], 0.0),
+        Pull(corner + 0.005, y + 0.018, 0.09, 0.09, 0.003 * au[15], 0.026 * sunk),
+        Pull(corner - 0.010, y, 0.11, 0.07, -inward, 0.0),
+    )
+
+
+def _chin_pulls(person: Identity, au: dict) -> tuple[Pull, ...]:
+    y = person.mouth_y
+    return (
+        Pull(0.0, person.chin_y - 0.085, 0.14, 0.09, 0.0, -0.018 * au[17]),
+        Pull(0.0, y + 0.020, 0.14, 0.07, 0.0, -0.012 * au[17]),
+        Pull(person.mouth_width, y + 0.01, 0.06, 0.06, 0.0, 0.006 * au[17]),
+    )
+
+
+def _folds(person: Identity, tense: dict) -> Folds:
     age = person.age
-    opening = jnp.maximum(0.030 * au[25], 0.010 * au[26])
-    thin = (1 - 0.4 * au[23]) * (1 - 0.6 * au[24]) * (1 - 0.2 * au[12])
-    return Shape(
-        brow_inner_y=person.brow_y - 0.016 * au[1] + 0.016 * au[4] + 0.004 * au[9],
-        brow_outer_y=person.brow_y
-        + person.brow_tilt
-        - 0.002 * au[1]
-        - 0.013 * au[2]
-        + 0.009 * au[4],
-        brow_inner_u=0.072 - 0.016 * au[4],
-        upper_lid=person.eye_opening * (1 - 0.3 * au[7] - 0.12 * au[4] + 0.1 * au[1]),
-        lower_lid=person.eye_opening * 0.75 * (1 - 0.65 * au[7] - 0.4 * au[6] - 0.15 * au[9]),
-        cheek_y=0.545 - 0.028 * au[6] - 0.006 * au[12],
-        cheek_bulge=0.5 * person.cheeks + 0.65 * au[6] + 0.2 * au[12],
-        wing_y=person.nose_y - 0.014 * au[9] - 0.004 * au[10],
-        nose_width=person.nose_width * (1 + 0.1 * au[9] + 0.04 * au[10] + 0.03 * au[12]),
-        mouth_y=person.mouth_y - 0.012 * au[17] + 0.006 * au[12] + 0.004 * au[26],
-        mouth_width=person.mouth_width
-        + 0.034 * au[12]
-        + 0.008 * au[14]
-        - 0.016 * au[23]
-        - 0.008 * au[26]
-        - 0.004 * au[17],
-        corner_drop=person.mouth_curve
-        - 0.038 * au[12]
-        - 0.006 * au[14]
-        + 0.026 * au[15]
-        + 0.012 * au[17],
-        upper_lip=person.upper_lip * thin * (1 - 0.1 * au[10]),
-        lower_lip=person.lower_lip * thin * (1 - 0.3 * au[17]),
-        upper_gap=0.25 * opening + 0.018 * au[10],
-        lower_gap=opening + 0.048 * au[26],
-        lip_redness=1 - 0.45 * au[24] - 0.2 * au[23],
-        lip_bulge=1 + 0.8 * au[17] - 0.5 * au[24],
-        chin_y=person.chin_y + 0.045 * au[26] - 0.008 * au[17],
-        chin_boss=1 + 1.3 * au[17],
-        forehead_central=0.25 * age + au[1],
-        forehead_lateral=0.22 * age + au[2],
-        glabella=0.35 * age + au[4] + 0.3 * au[9],
-        crows_feet=0.3 * age + au[6] + 0.15 * au[12],
-        eye_bag=0.25 + 0.4 * age + 0.8 * au[6] + 0.7 * au[7],
-        nose_root=au[9],
-        nasolabial=0.3 + 0.6 * age + 0.9 * au[10] + 0.8 * au[12] + 0.2 * au[9] + 0.1 * au[6],
-        dimple=au[14],
-        corner_fold=0.25 * age + au[15],
-        chin_pits=au[17],
-        lip_lines=0.15 * age + au[23],
+    return Folds(
+        forehead_central=0.25 * age + tense[1],
+        forehead_lateral=0.22 * age + tense[2],
+        glabella=0.3 * age + tense[4] + 0.3 * tense[9],
+        crows_feet=0.3 * age + tense[6] + 0.15 * tense[12],
+        eye_bag=0.15 + 0.4 * age + _either(0.8 * tense[6], 0.3 * tense[7]),
+        nose_root=0.1 * age + tense[9],
+        nasolabial=0.15
+        + 0.5 * age
+        + _either(0.8 * tense[10], 0.8 * tense[12])
+        + 0.25 * _either(tense[9], tense[6]),
+        dimple=tense[14],
+        corner_fold=0.3 * age + tense[15],
+        chin_pits=tense[17],
+        lip_lines=0.15 * age + tense[23],
+        brow_bulge=tense[4],
+        cheek_bulge=tense[6],
+        smile_bulge=tense[12],
+        chin_boss=tense[17],
+        lip_bulge=tense[17] - 0.6 * tense[24],
     )

@@ -19,15 +19,18 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int8
 
 from mdhr_jax import errors, facs
-from mdhr_jax.synth import seeds
+from mdhr_jax.synth import scene, seeds
 
 # An AU counts as active at or above this intensity.
 THRESHOLD = 0.3
-# Intensities while active, once the onset is over, and while inactive (flicker).
-APEX = (0.7, 1.0)
-FLICKER = 0.1
-# Intensity that AUs outside the layout reach at most: visible, below the threshold.
-NUISANCE = 0.25
+# Intensities while active, once the onset is over: activations have levels of their own, and swell
+# and sink about them.
+APEX = (0.45, 1.0)
+SWELL = 0.2
+# Twitches of inactive AUs, below the threshold.
+FLICKER = 0.2
+# AUs that the layout does not annotate are shown too, at this share of their intensity.
+UNLABELLED = 0.5
 # Frames from rest to apex and back; half of a ramp lies on either side of the label's edge.
 RAMP_FRAMES = (3, 15)
 
@@ -262,7 +265,8 @@ def intensities(
     A label is 1 exactly where the intensity is at or above `THRESHOLD`. An activation rises from
     flicker to its own apex within 3-15 frames: the first half of the ramp lies before the label's
     edge, below the threshold, the second half after it; likewise at its end. AUs that the layout
-    does not hold drift below the threshold. Unknown labels (-1) count as inactive.
+    does not hold have activations of their own, weaker and unknown to anybody; speech opens the
+    mouth. Unknown labels (-1) count as inactive.
 
     Returns:
       `(t, 15)` in 0..1.
@@ -280,14 +284,47 @@ def intensities(
             f"labels of subject {subject!r}, video {video!r}: expected (frames, {len(layout.aus)}) "
             f"of -1, 0 and 1, got shape {labels.shape}; layout {layout.name!r} has AUs {layout.aus}"
         )
-    columns = []
-    for au in facs.AU_NAMES:
-        rng = seeds.generator(seed, subject, video, f"AU{au}")
+    name = {"seed": seed, "subject": subject, "video": video}
+    unlabelled = _unlabelled(layout)
+    shown = {au: labels[:, k] == 1 for k, au in enumerate(layout.aus)}
+    if unlabelled.aus:
+        hidden = sample_labels(unlabelled, **name, num_frames=len(labels))
+        shown |= {au: hidden[:, k] == 1 for k, au in enumerate(unlabelled.aus)}
+    intensity = {
+        au: _activations(shown[au], seeds.generator(*name.values(), f"AU{au}")) for au in shown
+    }
+    intensity |= {au: UNLABELLED * intensity[au] for au in unlabelled.aus}
+    intensity |= _talk(
+        layout, intensity, scene.speech(*name.values(), np.arange(len(labels)))[:, 0]
+    )
+    return np.stack([intensity[au] for au in facs.AU_NAMES], axis=1).astype(np.float32)
+
+
+@functools.cache
+def _unlabelled(layout: facs.AuLayout) -> facs.AuLayout:
+    """Those AUs that a layout leaves out."""
+    aus = tuple(au for au in facs.AU_NAMES if au not in layout.aus)
+    region = facs.Region("face", (0, 7), aus)
+    return facs.AuLayout(f"not {layout.name}", aus, (region,), region_blocks=False, fps=layout.fps)
+
+
+def _talk(
+    layout: facs.AuLayout,
+    intensity: dict[int, Float[np.ndarray, " t"]],
+    openness: Float[np.ndarray, " t"],
+) -> dict[int, Float[np.ndarray, " t"]]:
+    """Intensities of the AUs that open the mouth (25, 26), moved by speech.
+
+    Where they are annotated the labels decide when the mouth is open, and speech how far.
+    """
+    moved = {}
+    for au, reach in ((25, 0.8), (26, 0.4)):
         if au in layout.aus:
-            columns.append(_activations(labels[:, layout.aus.index(au)] == 1, rng))
+            above = np.maximum(intensity[au] - THRESHOLD, 0)
+            moved[au] = intensity[au] - 0.6 * above * (1 - openness)
         else:
-            columns.append(NUISANCE * np.clip(_drift(len(labels), rng), 0, 1))
-    return np.stack(columns, axis=1).astype(np.float32)
+            moved[au] = np.maximum(intensity[au], reach * openness)
+    return moved
 
 
 def _activations(active: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, " t"]:
@@ -303,13 +340,13 @@ def _activations(active: np.ndarray, rng: np.random.Generator) -> Float[np.ndarr
     settled = nearest**2 * (3 - 2 * nearest)
     low, high = APEX
     level = rng.uniform(low, high, size=len(edges) + 1)[run]
-    apex = np.clip(level + 0.1 * _drift(frames, rng), low, high)
+    apex = np.clip(level + SWELL * _drift(frames, rng), low, high)
     rest = FLICKER * np.clip(_drift(frames, rng), 0, 1)
     return THRESHOLD + (np.where(active, apex, rest) - THRESHOLD) * settled
 
 
 def _drift(frames: int, rng: np.random.Generator) -> Float[np.ndarray, " t"]:
-    """Slow random motion about 0, mostly within -1..1."""
-    periods = rng.uniform(20, 120, size=(3, 1))
+    """Random swelling and sinking about 0 in a second or a few, mostly within -1..1."""
+    periods = rng.uniform(12, 90, size=(3, 1))
     phases = rng.uniform(0, 2 * np.pi, size=(3, 1))
     return 0.6 * np.sin(2 * np.pi * np.arange(frames) / periods + phases).sum(axis=0)

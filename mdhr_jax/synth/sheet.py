@@ -95,7 +95,7 @@ def _film_strip(layout: facs.AuLayout, seed: int, size: int) -> Image.Image:
     """Frames of the liveliest stretch of a long video, and a track per AU under them."""
     name = {"seed": seed, "subject": _subject(0), "video": "strip"}
     sampled = labels.sample_labels(layout, **name, num_frames=20 * STRIP_FRAMES)
-    shown = sampled[_liveliest(sampled)]
+    shown = sampled[liveliest(sampled, STRIP_FRAMES)]
     moments = (np.arange(COLUMNS) + 0.5) * STRIP_FRAMES / COLUMNS
     pictures = video.render_video(layout, shown, **name, size=size, frames=moments.astype(int))
     page = _page(size, size + _GAP + _TRACK * len(layout.aus))
@@ -110,11 +110,11 @@ def _film_strip(layout: facs.AuLayout, seed: int, size: int) -> Image.Image:
     return page
 
 
-def _liveliest(sampled: Int[np.ndarray, "t n"]) -> slice:
-    """The stretch of `STRIP_FRAMES` with the most beginnings and ends of activations."""
+def liveliest(sampled: Int[np.ndarray, "t n"], length: int) -> slice:
+    """The stretch of so many frames with the most beginnings and ends of activations."""
     changes = np.abs(np.diff(sampled, axis=0)).sum(axis=1)
-    start = int(np.argmax(np.convolve(changes, np.ones(STRIP_FRAMES - 1), mode="valid")))
-    return slice(start, start + STRIP_FRAMES)
+    start = int(np.argmax(np.convolve(changes, np.ones(length - 1), mode="valid")))
+    return slice(start, start + length)
 
 
 def _font() -> ImageFont.FreeTypeFont:

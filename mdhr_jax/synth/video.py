@@ -2,16 +2,20 @@
 """Videos of rendered people that show given AU labels."""
 
 import functools
+import os
 from collections.abc import Iterable
+from concurrent import futures
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from mdhr_jax import errors, facs
-from mdhr_jax.synth import face, people, seeds
+from mdhr_jax.synth import camera as camera_model
+from mdhr_jax.synth import face, people, scene, seeds
 from mdhr_jax.synth import labels as label_process
+from mdhr_jax.synth.tissue import Pose
 
 # Frames rendered at once; always this many, so that a size is compiled once.
 BATCH = 8
@@ -74,91 +78,80 @@ def render_intensities(
             f"subject {subject!r}, video {video!r}: there is no frame {outside[0]}, "
             f"ask for frames 0 to {len(intensities) - 1}"
         )
-    identity = people.sample_identity(seed, subject)
-    pose, light = _surroundings(seed, subject, video, numbers)
-    key = jax.random.key(seeds.generator(seed, subject, video, "noise").integers(2**31))
-    moving = (np.float32(intensities)[numbers], pose, light, numbers)
+    person, portrait = _sitter(seed, subject, size)
+    recording = seed, subject, video
+    camera = scene.camera(*recording, size)
+    key = jax.random.key(seeds.generator(*recording, "noise").integers(2**31))
+    closed = numbers + camera.shutter / 2
+    moments = _Moments(
+        number=numbers.astype(np.int32),
+        aus=np.float32(intensities)[numbers],
+        pose=scene.pose(*recording, numbers),
+        closing_aus=_at(intensities, closed),
+        closing_pose=scene.pose(*recording, closed),
+        light=scene.light(*recording, numbers),
+    )
     pictures = np.empty((len(numbers), size, size, 3), np.uint8)
-    for start in range(0, len(numbers), BATCH):
+
+    def render_from(start: int) -> None:
         # The last batch repeats its last frame to keep the shape.
         chosen = np.minimum(np.arange(start, start + BATCH), len(numbers) - 1)
-        batch = jax.tree.map(lambda values, chosen=chosen: values[chosen], moving)
-        rendered = np.asarray(_render_batch(identity, *batch, key, size))
+        batch = jax.tree.map(lambda values: values[chosen], moments)
+        rendered = np.asarray(_render_batch(portrait, person, batch, camera, key))
         pictures[start : start + BATCH] = rendered[: len(numbers) - start]
+
+    # A compiled renderer keeps one core busy.
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(render_from, range(0, len(numbers), BATCH)))
     return pictures
 
 
-@functools.partial(jax.jit, static_argnames="size")
+class _Moments(NamedTuple):
+    """What differs between frames; leaves with a leading frame axis."""
+
+    number: Int[np.ndarray, " f"]
+    aus: Float[np.ndarray, "f a"]
+    pose: Pose
+    closing_aus: Float[np.ndarray, "f a"]  # when the shutter closes
+    closing_pose: Pose
+    light: face.Light
+
+
+@functools.lru_cache(maxsize=4)
+def _sitter(seed: int, subject: str, size: int) -> tuple[people.Identity, face.Portrait]:
+    person = people.sample_identity(seed, subject)
+    return person, _paint_portrait(person, size)
+
+
+_paint_portrait = jax.jit(face.paint_portrait, static_argnames="size")
+
+
+def _at(
+    intensities: Float[np.ndarray, "t a"], times: Float[np.ndarray, " f"]
+) -> Float32[np.ndarray, "f a"]:
+    """Intensities between frames."""
+    frames = np.arange(len(intensities))
+    return np.float32([np.interp(times, frames, column) for column in intensities.T]).T
+
+
+@jax.jit
 def _render_batch(
-    identity: people.Identity,
-    intensities: Float[Array, "f a"],
-    pose: face.Pose,
-    light: face.Light,
-    numbers: Int[Array, " f"],
+    portrait: face.Portrait,
+    person: people.Identity,
+    moments: _Moments,
+    camera: scene.Camera,
     key: Array,
-    size: int,
 ) -> UInt8[Array, "f h w c"]:
-    def frame(moving: tuple) -> UInt8[Array, "h w c"]:
-        aus, frame_pose, frame_light, number = moving
-        scene = face.FaceParameters(identity, aus, frame_pose, frame_light)
-        grain = _grain(jax.random.fold_in(key, number), size)
-        levels = face.render(scene, size) * 255 + grain
-        return jnp.round(jnp.clip(levels, 0, 255)).astype(jnp.uint8)
+    size = portrait.skin.shape[0]
+
+    def frame(moment: _Moments) -> UInt8[Array, "h w c"]:
+        once = jax.lax.optimization_barrier
+        picture, skin = once(face.render(portrait, person, moment.aus, moment.pose, moment.light))
+        closed = once(face.locate_skin(person, moment.closing_aus, moment.closing_pose, size))
+        picture = once(camera_model.blur_motion(picture, skin, closed))
+        picture = once(camera_model.soften(picture, camera.softness))
+        grain_key = jax.random.fold_in(key, moment.number)
+        return camera_model.digitise(picture, camera.noise, grain_key)
 
     # One frame after the other: a frame's bytes cannot depend on its place in the batch.
-    return jax.lax.map(frame, (intensities, pose, light, numbers))
-
-
-def _grain(key: Array, size: int) -> Float[Array, "h w c"]:
-    """Sensor noise with a standard deviation of 1.5 grey levels, from one word per pixel."""
-    words = jax.random.bits(key, (size, size, 1))
-    channels = (words >> jnp.array([0, 8, 16], jnp.uint32)) & 0xFF
-    return (channels.astype(jnp.float32) / 255 - 0.5) * (1.5 * 12**0.5)
-
-
-def _surroundings(
-    seed: int, subject: str, video: str, numbers: Int[np.ndarray, " f"]
-) -> tuple[face.Pose, face.Light]:
-    """Pose and light in these frames, every leaf with a leading frame axis."""
-    rng = seeds.generator(seed, subject, video, "scene")
-    pose = face.Pose(
-        shift_x=_motion(rng, numbers, 0.006),
-        shift_y=_motion(rng, numbers, 0.006),
-        scale=1 + _motion(rng, numbers, 0.012),
-        roll=_motion(rng, numbers, 0.015),
-        yaw=_motion(rng, numbers, 0.12),
-        pitch=_motion(rng, numbers, 0.07),
-        gaze_x=_motion(rng, numbers, 0.5),
-        gaze_y=_motion(rng, numbers, 0.4),
-        blink=_blinks(rng, numbers),
-    )
-    warmth = rng.uniform(-0.05, 0.05)
-    colour = (1 + warmth, 1, 1 - warmth)
-    background = rng.uniform(0.25, 0.75) + rng.uniform(-0.06, 0.06, size=3)
-    light = face.Light(
-        direction=rng.uniform(-0.6, 0.6) + _motion(rng, numbers, 0.06),
-        height=rng.uniform(0.25, 0.6) + _motion(rng, numbers, 0.03),
-        ambient=rng.uniform(0.45, 0.65) + _motion(rng, numbers, 0.01),
-        tint=np.outer(rng.uniform(0.92, 1.05) + _motion(rng, numbers, 0.015), colour),
-        background=np.tile(background, (len(numbers), 1)),
-    )
-    return jax.tree.map(np.float32, (pose, light))
-
-
-def _motion(
-    rng: np.random.Generator, numbers: Int[np.ndarray, " f"], amplitude: float
-) -> Float[np.ndarray, " f"]:
-    """Slow drift of about this standard deviation, a function of the frame number alone."""
-    periods = rng.uniform(60, 400, size=(4, 1))
-    phases = rng.uniform(0, 2 * np.pi, size=(4, 1))
-    waves = np.sin(2 * np.pi * numbers / periods + phases)
-    return amplitude * waves.sum(axis=0) / 2**0.5
-
-
-def _blinks(rng: np.random.Generator, numbers: Int[np.ndarray, " f"]) -> Float[np.ndarray, " f"]:
-    """Closure of the lids: one blink of about seven frames in 2-6 seconds, none at frame 0."""
-    period = rng.integers(50, 150)
-    middle = rng.integers(5, period - 5)
-    half = rng.uniform(3.0, 4.5)
-    distance = np.abs(numbers % period - middle)
-    return np.clip(1.4 * (1 - distance / half), 0, 1)
+    return jax.lax.map(frame, moments)

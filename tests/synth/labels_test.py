@@ -115,11 +115,30 @@ def test_intensities_ramp_across_both_edges_of_an_activation():
     assert au12[39] > labels.FLICKER and au12[40] < labels.APEX[0]
 
 
-def test_aus_outside_the_layout_stay_below_the_threshold():
-    shown = labels.sample_labels(facs.DISFA, **NAME, num_frames=1000)
+def test_an_activation_swells_and_sinks():
+    shown = np.ones((400, 12), np.int8)
+    values = labels.intensities(facs.BP4D, shown, **NAME)
+    annotated = [list(facs.AU_NAMES).index(au) for au in facs.BP4D.aus]
+    assert (np.ptp(values[:, annotated], axis=0) > 0.1).mean() > 0.8
+
+
+def test_aus_outside_the_layout_are_active_too_but_weaker():
+    shown = np.zeros((3000, 8), np.int8)
     values = labels.intensities(facs.DISFA, shown, **NAME)
     others = [i for i, au in enumerate(facs.AU_NAMES) if au not in facs.DISFA.aus]
-    assert 0 < values[:, others].max() <= labels.NUISANCE < labels.THRESHOLD
+    strongest = values[:, others].max(axis=0)
+    assert strongest.max() <= labels.UNLABELLED and (strongest > labels.FLICKER).sum() >= 4
+
+
+def test_speech_opens_the_mouth_and_labels_overrule_it():
+    silent = np.zeros((3000, 12), np.int8)
+    talking = labels.intensities(facs.BP4D, silent, **NAME)[:, list(facs.AU_NAMES).index(25)]
+    assert talking.max() > 0.6
+    # Syllables: the mouth opens and closes within a quarter of a second.
+    assert np.abs(np.diff(talking)).max() > 0.1
+    shut = np.zeros((3000, 8), np.int8)
+    annotated = labels.intensities(facs.DISFA, shut, **NAME)[:, list(facs.AU_NAMES).index(25)]
+    assert annotated.max() < labels.THRESHOLD
 
 
 def test_unknown_labels_count_as_inactive():

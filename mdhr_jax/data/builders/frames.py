@@ -38,13 +38,17 @@ _INCOMPLETE = ".incomplete"
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-    """A picture format: `(h, w, 3)` uint8 RGB to bytes and back; `decode` raises ValueError."""
+    """A picture format: `(h, w, 3)` uint8 RGB to bytes and back; `decode` raises ValueError.
 
-    encode: Callable[[Picture], bytes]
+    `encode` takes a quality of 1 to 100, which a format without loss ignores.
+    """
+
+    encode: Callable[[Picture, int], bytes]
     decode: Callable[[bytes], Picture]
 
 
-def _encode_png(picture: Picture) -> bytes:
+def _encode_png(picture: Picture, quality: int) -> bytes:
+    del quality
     data = io.BytesIO()
     Image.fromarray(picture).save(data, format="png")
     return data.getvalue()
@@ -59,7 +63,9 @@ def _decode_png(data: bytes) -> Picture:
 
 CODECS = {
     "jpeg": Codec(
-        encode=lambda picture: simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=95),
+        encode=lambda picture, quality: simplejpeg.encode_jpeg(
+            np.ascontiguousarray(picture), quality=quality
+        ),
         decode=simplejpeg.decode_jpeg,
     ),
     "png": Codec(encode=_encode_png, decode=_decode_png),
@@ -118,6 +124,11 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The pictures of a video of the table, frame by frame."""
         raise NotImplementedError
 
+    def quality(self, recording: clips.Video) -> int:
+        """How well its pictures are kept, for formats with loss: 1 to 100."""
+        del recording
+        return 95
+
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.metadata.image_size
         return tfds.core.DatasetInfo(
@@ -149,13 +160,13 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         encode = CODECS[self.metadata.image_format].encode
         keys = itertools.count()  # integer keys keep the order
         for video in videos:
-            pictures = self.pictures(video)
+            pictures, quality = self.pictures(video), self.quality(video)
             for picture, number, labels in zip(pictures, video.number, video.labels, strict=True):
                 self.progress.update()
                 yield (
                     next(keys),
                     {
-                        "image": encode(picture),
+                        "image": encode(picture, quality),
                         "subject": video.subject,
                         "video": video.name,
                         "frame": number,

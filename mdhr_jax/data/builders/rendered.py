@@ -12,7 +12,7 @@ from mdhr_jax.data import clips, folds, records
 from mdhr_jax.data import lists as official_lists
 from mdhr_jax.data.builders import frames
 from mdhr_jax.errors import InputError
-from mdhr_jax.synth import labels, video
+from mdhr_jax.synth import labels, scene, video
 
 # Frames rendered at once: bounds the memory of long videos.
 _CHUNK = 256
@@ -22,7 +22,12 @@ class Rendered(frames.FrameBuilder):
     """Faces painted by `mdhr_jax.synth` to the labels of the table."""
 
     # Raise it when the renderer's pictures change: a data set of another version is not reused.
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
+
+    def quality(self, recording: clips.Video) -> int:
+        """Cameras compress more or less."""
+        name = self.metadata.seed, recording.subject, recording.name
+        return int(scene.camera(*name, self.metadata.image_size).quality)
 
     def pictures(self, recording: clips.Video) -> Iterator[frames.Picture]:
         """Render one video, chunk by chunk."""
@@ -66,7 +71,7 @@ def build(
       videos_per_subject: without lists, recordings of each person (T1, T2, ...).
       frames_per_video: without lists, length of each recording.
       image_size: height and width, pixels.
-      image_format: "jpeg" (quality 95) or "png".
+      image_format: "jpeg" (of the quality of each recording's camera) or "png".
       lists: directory of the official lists whose labels, frame numbers and folds are taken.
       max_frames_per_video: with lists, only the first frames of every video.
       progress: show a bar with the time left.
