@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config.layout = "bp4d"  # AUs and regions: a key of facs.LAYOUTS
     config.fold = 1  # cross-validation fold to test on; the others train
     config.clip_length = 16  # T, frames per clip
+    config.frame_step = 1  # frames from one frame of a clip to the next
     config.image_size = 224  # network input, pixels; stored pictures are usually 256
     config.batch_size = 8  # clips per training step, over all devices
     config.augmentation = 1.0  # strength of random crops and colours; 0: flips only
@@ -53,6 +54,7 @@ def get_config() -> ConfigDict:
     config.region_loss_weight = 0.01  # lambda of the region cross-entropy
 
     # Evaluation and checkpoints.
+    config.evaluation_crop = "whole"  # whole pictures, or "centre": faces as large as in training
     config.threshold = 0.5  # score from which an AU counts as active
     config.eval_every = 700  # steps; the release: 25 epochs of 28 steps
     config.checkpoint_every = 350  # steps; a killed run loses at most this many

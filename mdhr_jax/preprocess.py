@@ -123,12 +123,31 @@ def train(
 
 
 def evaluate(frames: UInt8[Array, "b t h h 3"], *, image_size: int) -> Float[Array, "b t s s 3"]:
-    """Evaluation transform of clips.
+    """Evaluation transform of clips, whole pictures (release).
+
+    A face in them is smaller than in training, by 224:256.
 
     Raises:
       InputError: the frames are not square.
     """
     return _normalise(_resize(frames, image_size))
+
+
+def evaluate_centre(
+    frames: UInt8[Array, "b t h h 3"], *, image_size: int
+) -> Float[Array, "b t s s 3"]:
+    """Evaluation transform of clips, the middle of a training crop's range: faces keep their size.
+
+    Raises:
+      InputError: the frames are not square.
+    """
+    frames = _resize(frames, resized(image_size))
+    first = (resized(image_size) - image_size) // 2
+    middle = slice(first, first + image_size)
+    return _normalise(frames[:, :, middle, middle])
+
+
+EVALUATION = {"whole": evaluate, "centre": evaluate_centre}
 
 
 def _resize(frames: UInt8[Array, "b t h w 3"], size: int) -> UInt8[Array, "b t s s 3"]:

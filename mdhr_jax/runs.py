@@ -170,6 +170,15 @@ def eval_graph(config: ConfigDict) -> nnx.GraphDef:
     return steps.split(mdhr.eval_view(model, dtype=precision(config)))[0]
 
 
+def eval_transform(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
+    """From the frames of clips to network input, as configured for testing."""
+    kind = config.evaluation_crop
+    if kind not in preprocess.EVALUATION:
+        known = ", ".join(preprocess.EVALUATION)
+        raise InputError(f"config.evaluation_crop={kind!r} is unknown; choose from {known}")
+    return functools.partial(preprocess.EVALUATION[kind], image_size=config.image_size)
+
+
 def restore_model(workdir: pathlib.Path, config: ConfigDict, kind: str) -> dict:
     """`step`, `params` and `batch_stats` of a run's checkpoint (`last` or `best`).
 
@@ -193,6 +202,7 @@ class Predictor:
     Attributes:
       layout: AUs in the order of the scores.
       clip_length: T, the frames of a clip.
+      frame_step: frames from one frame of a clip to the next.
       record_size: height and width of the pictures that `scores` takes.
       threshold: score from which an AU counts as active.
     """
@@ -204,14 +214,15 @@ class Predictor:
         config = load_config(workdir)
         self.layout = layout_of(config)
         self.clip_length = config.clip_length
+        self.frame_step = config.frame_step
         self.threshold = config.threshold
-        graph, image_size = eval_graph(config), config.image_size
+        graph, transform = eval_graph(config), eval_transform(config)
         state = restore_model(workdir, config, kind)
 
         @jax.jit
         def run(frames: UInt8[jax.Array, "b t h w 3"]) -> Float[jax.Array, "b t n"]:
-            images = preprocess.evaluate(frames, image_size=image_size)
-            return steps.run(graph, state["params"], state["batch_stats"], images)[0]["scores"]
+            outputs, _ = steps.run(graph, state["params"], state["batch_stats"], transform(frames))
+            return outputs["scores"]
 
         self._run = run
 

@@ -146,14 +146,20 @@ def make_train_step(
 
 
 def make_eval_step(
-    graph: nnx.GraphDef, *, image_size: int, threshold: float
+    graph: nnx.GraphDef, *, transform: Callable[[Array], Array], threshold: float
 ) -> Callable[[dict, dict, Batch], tuple[Float[Array, "b t n"], metrics.Counts]]:
-    """Builds `(params, batch_stats, batch) -> (scores, counts)`."""
+    """Builds `(params, batch_stats, batch) -> (scores, counts)`.
+
+    Args:
+      graph: the model in testing.
+      transform: from uint8 frames `(b, t, h, h, 3)` to network input, see `preprocess.EVALUATION`.
+      threshold: score from which an AU counts as active.
+    """
 
     def eval_step(
         params: dict, batch_stats: dict, batch: Batch
     ) -> tuple[Float[Array, "b t n"], metrics.Counts]:
-        images = preprocess.evaluate(batch["frames"], image_size=image_size)
+        images = transform(batch["frames"])
         outputs, _ = run(graph, params, batch_stats, images)
         scores = outputs["scores"]
         return scores, metrics.count(scores, batch["labels"], batch["mask"], threshold)

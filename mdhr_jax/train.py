@@ -151,7 +151,9 @@ def compile_programs(
         seed=config.seed,
     )
     eval_step = steps.make_eval_step(
-        runs.eval_graph(config), image_size=config.image_size, threshold=config.threshold
+        runs.eval_graph(config),
+        transform=runs.eval_transform(config),
+        threshold=config.threshold,
     )
     return Programs(
         init=jax.jit(init, out_shardings=shardings),
@@ -183,6 +185,7 @@ def _score(
         mesh,
         fold=config.fold,
         clip_length=config.clip_length,
+        frame_step=config.frame_step,
         batch_size=evaluate.batch_size(config.eval_batch_size, mesh),
     )
 
@@ -220,11 +223,15 @@ def _objective(config: ConfigDict, source: records.FrameSource) -> steps.Objecti
 def training_batches(
     config: ConfigDict, source: records.FrameSource, start: int
 ) -> Iterator[steps.Batch]:
-    """The run's batches from step `start` on."""
+    """The run's batches from step `start` on; InputError if clips are configured wrongly."""
+    for key in ("clip_length", "frame_step", "clips_per_video"):
+        if config[key] < 1:
+            raise InputError(f"config.{key}={config[key]}: give at least 1")
     return pipeline.train_batches(
         source,
         fold=config.fold,
         clip_length=config.clip_length,
+        frame_step=config.frame_step,
         batch_size=config.batch_size,
         clips_per_video=config.clips_per_video,
         seed=config.seed,

@@ -130,6 +130,13 @@ def test_device_equals_host_in_every_pixel(size, image_size):
     np.testing.assert_allclose(evaluated, expected, rtol=0, atol=1e-6)
 
 
+def test_the_centre_is_what_an_unmoved_training_crop_shows():
+    frames = _random_frames(256)
+    unmoved = np.tile(np.float32([6, 6, 0, 1, 1, 1]), (len(frames), 1))
+    evaluated = preprocess.evaluate_centre(jnp.asarray(frames), image_size=84)
+    np.testing.assert_array_equal(evaluated, _train(frames, unmoved, 84))
+
+
 @pytest.mark.parametrize("factor", [0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.3, 1.4, 0.8373, 1.3435])
 def test_blend_equals_pil_for_every_pair_of_levels(factor):
     start, end = np.indices((256, 256), np.uint8)

@@ -79,7 +79,8 @@ def _train_step(seed):
 @functools.cache
 def _eval_step():
     graph = _graph(mdhr.eval_view)
-    return jax.jit(steps.make_eval_step(graph, image_size=SIZE, threshold=THRESHOLD))
+    transform = functools.partial(preprocess.evaluate, image_size=SIZE)
+    return jax.jit(steps.make_eval_step(graph, transform=transform, threshold=THRESHOLD))
 
 
 @pytest.fixture

@@ -36,12 +36,14 @@ class Model(Protocol):
     Attributes:
       layout: the AUs that it scores; its frame rate dates frames that carry no time.
       clip_length: T, frames.
+      frame_step: frames from one frame of a clip to the next.
       record_size: side of the pictures that it takes, pixels.
       threshold: an AU is active from this score on.
     """
 
     layout: facs.AuLayout
     clip_length: int
+    frame_step: int
     record_size: int
     threshold: float
 
@@ -87,10 +89,14 @@ def predict(
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_header(model.layout))
         frames = _cropped(source, crop, model.record_size)
-        for clip in itertools.batched(frames, model.clip_length):
-            table.writerows(_rows(clip, _scores(clip, model, source), model))
-            bar.update(len(clip))
-        return clip[-1].number
+        for piece in itertools.batched(frames, model.clip_length * model.frame_step):
+            scores = np.empty((len(piece), len(model.layout.aus)), np.float32)
+            for first in range(min(model.frame_step, len(piece))):
+                clip = slice(first, None, model.frame_step)
+                scores[clip] = _scores(piece[clip], model, source)
+            table.writerows(_rows(piece, scores, model))
+            bar.update(len(piece))
+        return piece[-1].number
 
 
 @contextlib.contextmanager
