@@ -136,7 +136,7 @@ def _quickstart(values: Flags, arguments: Sequence[str]) -> int:
 
 def _synthesize_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "out", "Directory of the data set to make.")
-    _path(values, "show", "PNG: a contact sheet of people and AUs, instead of a data set.")
+    _path(values, "show", "Instead of a data set: contact sheet (.png) or film (.webp, .gif).")
     _path(values, "lists", "Directory of the official label lists, instead of the label process.")
     flags.DEFINE_string("layout", "bp4d", "AU layout.", flag_values=values)
     flags.DEFINE_integer("seed", 0, "Of people, labels and scenes.", flag_values=values)
@@ -166,11 +166,7 @@ def _synthesize(values: Flags, arguments: Sequence[str]) -> int:
         raise InputError(f"--layout={values.layout} is unknown; choose from {list(facs.LAYOUTS)}")
     layout = facs.LAYOUTS[values.layout]
     if values.show is not None:
-        from mdhr_jax.synth import sheet
-
-        sheet.contact_sheet(pathlib.Path(values.show), layout, seed=values.seed)
-        print(values.show)
-        return 0
+        return _show_faces(pathlib.Path(values.show), values.layout, values.seed)
     from mdhr_jax.data.builders import rendered
 
     _required(values, "out")
@@ -186,6 +182,18 @@ def _synthesize(values: Flags, arguments: Sequence[str]) -> int:
         max_frames_per_video=values.max_frames_per_video,
     )
     print(f"{values.out}: {len(source.table)} frames of {len(set(source.table.subjects))} people")
+    return 0
+
+
+def _show_faces(path: pathlib.Path, layout_name: str, seed: int) -> int:
+    from mdhr_jax import facs
+    from mdhr_jax.synth import film, sheet
+
+    painters = {".png": sheet.contact_sheet, ".webp": film.film, ".gif": film.film}
+    if path.suffix not in painters:
+        raise InputError(f"--show={path}: end the name in one of {' '.join(painters)}")
+    painters[path.suffix](path, facs.LAYOUTS[layout_name], seed=seed)
+    print(path)
     return 0
 
 
@@ -231,6 +239,35 @@ def _crossval(values: Flags, arguments: Sequence[str]) -> int:
 
     _exactly(arguments)
     print(crossval.crossval(_config(values), pathlib.Path(values.workdir)).text(), end="")
+    return 0
+
+
+def _compare_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _train_flags(values, arguments)
+    _path(values, "results", "Directory for runs.jsonl and table.md.")
+    flags.DEFINE_multi_string(
+        "variant", [], "NAME: KEY=VALUE ...; the first is compared with.", flag_values=values
+    )
+    flags.DEFINE_integer("seeds", 3, "Runs of each variant.", lower_bound=1, flag_values=values)
+
+
+def _compare(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import compare
+
+    _exactly(arguments)
+    config = _config(values)
+    _required(values, "results")
+    variants = [compare.parse_variant(text, config) for text in values.variant]
+    if len({variant.name for variant in variants}) < max(len(values.variant), 2):
+        raise InputError("--variant: give at least two, of different names")
+    table = compare.compare(
+        config,
+        variants,
+        range(values.seeds),
+        workdir=pathlib.Path(values.workdir),
+        results=pathlib.Path(values.results),
+    )
+    print(table, end="")
     return 0
 
 
@@ -309,7 +346,7 @@ COMMANDS = {
     ),
     "synthesize": Command(
         "Render a data set of faces from the label process or from label lists.",
-        "--out DIR --subjects N|NAMES [--lists DIR] | --show PNG",
+        "--out DIR --subjects N|NAMES [--lists DIR] | --show FILE.png|.webp|.gif",
         _synthesize_flags,
         _synthesize,
     ),
@@ -330,6 +367,12 @@ COMMANDS = {
         "--config FILE --workdir DIR [--config.KEY=VALUE ...]",
         _train_flags,
         _crossval,
+    ),
+    "compare": Command(
+        "Train variants of a configuration with several seeds, and tabulate the differences.",
+        "--config FILE --workdir DIR --results DIR --variant NAME: [KEY=VALUE ...] ...",
+        _compare_flags,
+        _compare,
     ),
     "predict": Command(
         "AU scores of every frame of a video or a folder of pictures.",

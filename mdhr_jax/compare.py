@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same training with and without a part: seeds, differences, and how sure they are.
+
+Every variant is trained with every seed on the same data for the same number of steps. A finished
+run leaves one line in `runs.jsonl`: its score, and its counts per test subject, from which the
+table is made. Runs of one seed share initial values where their parts are the same, the order of
+clips and the augmentation, so differences are taken seed by seed; what another set of test people
+would have given is estimated by drawing the test subjects anew (bootstrap).
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from ml_collections import ConfigDict
+
+from mdhr_jax import evaluate, metrics, runs, train
+from mdhr_jax.data import records
+from mdhr_jax.errors import InputError
+
+RUNS = "runs.jsonl"
+DRAWS = 2000  # of test subjects, for an interval
+INTERVAL = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A name, and the configuration keys in which it differs from the common configuration."""
+
+    name: str
+    overrides: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a finished run leaves.
+
+    Attributes:
+      variant: its name.
+      seed: of initial values, clip order and augmentation.
+      step: of the `last` checkpoint.
+      config: the common configuration, flat, without where data and runs lie.
+      overrides: the variant's.
+      subjects: test subjects.
+      counts: per subject, per AU: tp, fp, tn, fn.
+      seconds: training and evaluation.
+    """
+
+    variant: str
+    seed: int
+    step: int
+    config: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+    subjects: Sequence[str]
+    counts: Sequence[Sequence[Sequence[int]]]
+    seconds: float
+
+    @property
+    def frames(self) -> Int[np.ndarray, "s n 4"]:
+        """`counts` as an array."""
+        return np.array(self.counts)
+
+
+def compare(
+    config: ConfigDict,
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    *,
+    workdir: pathlib.Path,
+    results: pathlib.Path,
+) -> str:
+    """Trains what is missing, and tabulates everything.
+
+    Args:
+      config: common to all variants; its seed is replaced.
+      variants: the first is the one that the others are compared with.
+      seeds: one run of every variant each.
+      workdir: runs go to `<workdir>/<variant>/seed<n>`; the same call resumes them.
+      results: directory of `runs.jsonl`, one line per finished run, and of `table.md`.
+
+    Returns:
+      The table, Markdown.
+
+    Raises:
+      InputError: as `train.train`; `results` holds runs of another configuration.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    done = read_runs(results / RUNS)
+    _check_same(done, config, variants, results)
+    plan = [(variant, seed) for seed in seeds for variant in variants]
+    for number, (variant, seed) in enumerate(plan, start=1):
+        if any((run.variant, run.seed) == (variant.name, seed) for run in done):
+            continue
+        print(f"run {number} of {len(plan)}: {variant.name}, seed {seed}{_left(done, plan)}")
+        done.append(_run(config, variant, seed, workdir))
+        with (results / RUNS).open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(done[-1]), separators=(",", ":")) + "\n")
+        (results / "table.md").write_text(table(done, [v.name for v in variants]))
+    text = table(done, [variant.name for variant in variants])
+    (results / "table.md").write_text(text)
+    return text
+
+
+def parse_variant(text: str, config: ConfigDict) -> Variant:
+    """`name: key=value key=value` as a variant of a configuration; the name alone changes nothing.
+
+    Raises:
+      InputError: the configuration has no such key, or a value is not of its kind.
+    """
+    name, _, settings = text.partition(":")
+    known = runs.flatten(config.to_dict())
+    overrides = {}
+    for setting in settings.split():
+        key, _, value = setting.partition("=")
+        if key not in known:
+            raise InputError(
+                f"variant {name!r}: no key {key!r}{runs.nearest(key, list(known))}; "
+                "write it as NAME: KEY=VALUE KEY=VALUE"
+            )
+        overrides[key] = _parse_value(value, known[key], f"variant {name!r}: {key}")
+    return Variant(name.strip(), overrides)
+
+
+def _parse_value(text: str, example: Any, where: str) -> Any:
+    if isinstance(example, str):
+        return text
+    try:
+        value = json.loads(text.lower())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}={text}: expected a value like {example}") from error
+    if isinstance(value, bool) != isinstance(example, bool):
+        raise InputError(f"{where}={text}: expected a value like {example}")
+    return value
+
+
+def read_runs(path: pathlib.Path) -> list[Run]:
+    """The finished runs in a file; none if it is not there.
+
+    Raises:
+      InputError: a line is no run.
+    """
+    if not path.exists():
+        return []
+    done = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            done.append(Run(**json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}, line {number}: holds no run; delete that line") from error
+    return done
+
+
+def _common(config: ConfigDict) -> dict[str, Any]:
+    """What runs must share to be compared. Through JSON, where tuples are lists."""
+    flat = runs.flatten(config.to_dict())
+    shared = {key: value for key, value in flat.items() if key not in ("data", "seed")}
+    return json.loads(json.dumps(shared))
+
+
+def _check_same(
+    done: Sequence[Run], config: ConfigDict, variants: Sequence[Variant], results: pathlib.Path
+) -> None:
+    wanted = _common(config)
+    overrides = {variant.name: json.loads(json.dumps(variant.overrides)) for variant in variants}
+    for run in done:
+        changed = [key for key in wanted if run.config.get(key) != wanted[key]]
+        if run.overrides != overrides.get(run.variant, run.overrides):
+            changed.append(f"variant {run.variant!r}")
+        if changed:
+            raise InputError(
+                f"{results / RUNS}: holds runs of another configuration (differing: "
+                f"{', '.join(changed)}); name another directory"
+            )
+
+
+def _left(done: Sequence[Run], plan: Sequence) -> str:
+    if not done:
+        return ""
+    seconds = np.mean([run.seconds for run in done]) * (len(plan) - len(done))
+    return f", about {seconds / 60:.0f} minutes left"
+
+
+def _run(config: ConfigDict, variant: Variant, seed: int, workdir: pathlib.Path) -> Run:
+    own = ConfigDict(config.to_dict())
+    own.update_from_flattened_dict(dict(variant.overrides))
+    own.seed = seed
+    folder = re.sub("[^A-Za-z0-9]+", "-", variant.name).strip("-")
+    place = workdir / folder / f"seed{seed}"
+    start = time.perf_counter()
+    train.train(own, place)
+    result, scored = evaluate.evaluate(place)
+    source = runs.open_data(own)
+    subjects, counts = subject_counts(scored, source, own.threshold)
+    return Run(
+        variant=variant.name,
+        seed=seed,
+        step=result.details["step"],
+        config=_common(config),
+        overrides=dict(variant.overrides),
+        subjects=subjects,
+        counts=counts.tolist(),
+        seconds=round(time.perf_counter() - start, 1),
+    )
+
+
+def subject_counts(
+    scored: evaluate.Scores, source: records.FrameSource, threshold: float
+) -> tuple[list[str], Int[np.ndarray, "s n 4"]]:
+    """Test subjects, and for each of them and each AU the counts tp, fp, tn, fn."""
+    test = source.table.take(scored.rows)
+    owner = np.array(test.subjects)[test.video]
+    subjects = sorted(set(test.subjects))
+    frames = scored.scores, scored.labels, scored.mask
+    counts = [
+        metrics.count(*(jnp.asarray(x[owner == subject]) for x in frames), threshold)
+        for subject in subjects
+    ]
+    return subjects, np.array(counts).transpose(0, 2, 1)
+
+
+def mean_f1(counts: Int[np.ndarray, "*draws n 4"]) -> Float[np.ndarray, "*draws"] | np.floating:
+    """Mean F1 over AUs of counts tp, fp, tn, fn."""
+    return metrics.f1(metrics.Counts(*np.moveaxis(counts, -1, 0))).mean(axis=-1)
+
+
+def resampled_f1(counts: Int[np.ndarray, "s n 4"], draws: int) -> Float[np.ndarray, " b"]:
+    """Mean F1 of so many draws of as many subjects, with replacement; always the same draws."""
+    rng = np.random.default_rng(0)
+    times = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws)
+    return mean_f1(np.einsum("bs,snk->bnk", times, counts))
+
+
+def table(done: Sequence[Run], variants: Sequence[str]) -> str:
+    """Markdown: mean F1 of each variant over seeds, and its difference to the first variant."""
+    by_variant = {name: {r.seed: r for r in done if r.variant == name} for name in variants}
+    reference = by_variant[variants[0]]
+    lines = [
+        "| variant | seeds | F1 by seed | mean F1 | difference to the first | 95 % interval |",
+        "|---|---|---|---:|---:|---|",
+    ]
+    for name, own in by_variant.items():
+        scores = {seed: 100 * float(mean_f1(run.frames.sum(axis=0))) for seed, run in own.items()}
+        shared = sorted(own.keys() & reference.keys()) if name != variants[0] else []
+        by_seed = " ".join(f"{score:.1f}" for score in scores.values())
+        mean = f"{np.mean(list(scores.values())):.1f}" if scores else ""
+        compared = _difference(own, reference, shared) if shared else ("", "")
+        seeds = " ".join(map(str, scores))
+        lines.append(f"| {' | '.join((name, seeds, by_seed, mean, *compared))} |")
+    return "\n".join(lines) + f"\n\n{_caption(done)}\n"
+
+
+def _difference(own: dict, reference: dict, seeds: Sequence[int]) -> tuple[str, str]:
+    """Mean difference over seeds, and its interval over draws of subjects, as texts."""
+    counts = [(own[seed].frames, reference[seed].frames) for seed in seeds]
+    found = np.mean([mean_f1(a.sum(axis=0)) - mean_f1(b.sum(axis=0)) for a, b in counts])
+    drawn = np.mean([resampled_f1(a, DRAWS) - resampled_f1(b, DRAWS) for a, b in counts], axis=0)
+    edge = (1 - INTERVAL) / 2
+    low, high = np.quantile(drawn, (edge, 1 - edge))
+    return f"{100 * found:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _caption(done: Sequence[Run]) -> str:
+    if not done:
+        return "No run has finished yet."
+    first = done[0]
+    always = mean_f1(_always_positive(first.frames.sum(axis=0)))
+    minutes = np.mean([run.seconds for run in done]) / 60
+    return (
+        f"Layout {first.config['layout']}, fold {first.config['fold']}, protocol last step, "
+        f"step {first.step}, threshold {first.config['threshold']}, {len(first.subjects)} test "
+        f"subjects, {int(first.frames[:, 0].sum())} frames; always-positive "
+        f"{100 * float(always):.1f}. Intervals: {DRAWS} draws of the test subjects, paired, mean "
+        f"over seeds; they do not hold the spread between seeds. {minutes:.1f} minutes a run."
+    )
+
+
+def _always_positive(counts: Int[np.ndarray, "n 4"]) -> Int[np.ndarray, "n 4"]:
+    return np.stack(metrics.always_positive(metrics.Counts(*counts.T)), axis=-1)
