@@ -16,7 +16,7 @@ from mdhr_jax.data.builders import rendered
 from mdhr_jax.report import plots
 
 # Many people in short videos: what a small net must learn is to see through the person.
-SUBJECTS, VIDEOS_PER_SUBJECT, FRAMES_PER_VIDEO = 300, 4, 32
+SUBJECTS, VIDEOS_PER_SUBJECT, FRAMES_PER_VIDEO = 640, 2, 30
 PICTURES_SHOWN = 12
 
 
