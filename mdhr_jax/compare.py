@@ -10,6 +10,7 @@ would have given is estimated by drawing the test subjects anew (bootstrap).
 
 import dataclasses
 import json
+import math
 import pathlib
 import re
 import time
@@ -24,6 +25,7 @@ from ml_collections import ConfigDict
 from mdhr_jax import evaluate, metrics, runs, train
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
+from mdhr_jax.report import plots
 
 RUNS = "runs.jsonl"
 DRAWS = 2000  # of test subjects, for an interval
@@ -83,7 +85,7 @@ def compare(
       variants: the first is the one that the others are compared with.
       seeds: one run of every variant each.
       workdir: runs go to `<workdir>/<variant>/seed<n>`; the same call resumes them.
-      results: directory of `runs.jsonl`, one line per finished run, and of `table.md`.
+      results: directory of `runs.jsonl`, one line per finished run, `table.md`, `comparison.png`.
 
     Returns:
       The table, Markdown.
@@ -102,9 +104,22 @@ def compare(
         done.append(_run(config, variant, seed, workdir))
         with (results / RUNS).open("a") as file:
             file.write(json.dumps(dataclasses.asdict(done[-1]), separators=(",", ":")) + "\n")
-        (results / "table.md").write_text(table(done, [v.name for v in variants]))
-    text = table(done, [variant.name for variant in variants])
+        _write(done, variants, results)
+    return _write(done, variants, results)
+
+
+def _write(done: Sequence[Run], variants: Sequence[Variant], results: pathlib.Path) -> str:
+    names = [variant.name for variant in variants]
+    text = table(done, names)
     (results / "table.md").write_text(text)
+    if done:
+        plots.comparison(
+            results / "comparison.png",
+            names,
+            [list(row.f1.values()) for row in summarise(done, names)],
+            [(row.difference, row.low, row.high) for row in summarise(done, names)],
+            100 * float(mean_f1(always_positive(done[0]))),
+        )
     return text
 
 
@@ -237,40 +252,69 @@ def resampled_f1(counts: Int[np.ndarray, "s n 4"], draws: int) -> Float[np.ndarr
     return mean_f1(np.einsum("bs,snk->bnk", times, counts))
 
 
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A variant's finished runs, in percent.
+
+    Attributes:
+      variant: its name.
+      f1: mean F1 by seed.
+      difference: to the first variant, mean over the seeds that both have; nan without any.
+      low: lower end of its interval over draws of test subjects.
+      high: upper end.
+    """
+
+    variant: str
+    f1: Mapping[int, float]
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+def summarise(done: Sequence[Run], variants: Sequence[str]) -> list[Summary]:
+    """What each variant reached, and how it differs from the first."""
+    counts = {name: {r.seed: r.frames for r in done if r.variant == name} for name in variants}
+    reference = counts[variants[0]]
+    summaries = []
+    for name, own in counts.items():
+        f1 = {seed: 100 * float(mean_f1(subjects.sum(axis=0))) for seed, subjects in own.items()}
+        shared = sorted(own.keys() & reference.keys()) if own is not reference else []
+        pairs = [(own[seed], reference[seed]) for seed in shared]
+        summaries.append(Summary(name, f1, *(_difference(pairs) if pairs else ())))
+    return summaries
+
+
+def _difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float, float]:
+    """Mean over pairs of `(s, n, 4)` counts of the difference in F1, and its interval, percent."""
+    found = np.mean([mean_f1(a.sum(axis=0)) - mean_f1(b.sum(axis=0)) for a, b in pairs])
+    drawn = np.mean([resampled_f1(a, DRAWS) - resampled_f1(b, DRAWS) for a, b in pairs], axis=0)
+    edge = (1 - INTERVAL) / 2
+    low, high = np.quantile(drawn, (edge, 1 - edge))
+    return 100 * float(found), 100 * float(low), 100 * float(high)
+
+
 def table(done: Sequence[Run], variants: Sequence[str]) -> str:
     """Markdown: mean F1 of each variant over seeds, and its difference to the first variant."""
-    by_variant = {name: {r.seed: r for r in done if r.variant == name} for name in variants}
-    reference = by_variant[variants[0]]
     lines = [
         "| variant | seeds | F1 by seed | mean F1 | difference to the first | 95 % interval |",
         "|---|---|---|---:|---:|---|",
     ]
-    for name, own in by_variant.items():
-        scores = {seed: 100 * float(mean_f1(run.frames.sum(axis=0))) for seed, run in own.items()}
-        shared = sorted(own.keys() & reference.keys()) if name != variants[0] else []
-        by_seed = " ".join(f"{score:.1f}" for score in scores.values())
-        mean = f"{np.mean(list(scores.values())):.1f}" if scores else ""
-        compared = _difference(own, reference, shared) if shared else ("", "")
-        seeds = " ".join(map(str, scores))
-        lines.append(f"| {' | '.join((name, seeds, by_seed, mean, *compared))} |")
+    for row in summarise(done, variants):
+        cells = [row.variant, " ".join(map(str, row.f1)), *[""] * 4]
+        if row.f1:
+            cells[2] = " ".join(f"{score:.1f}" for score in row.f1.values())
+            cells[3] = f"{np.mean(list(row.f1.values())):.1f}"
+        if not math.isnan(row.difference):
+            cells[4:] = f"{row.difference:+.1f}", f"{row.low:+.1f} to {row.high:+.1f}"
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\n{_caption(done)}\n"
-
-
-def _difference(own: dict, reference: dict, seeds: Sequence[int]) -> tuple[str, str]:
-    """Mean difference over seeds, and its interval over draws of subjects, as texts."""
-    counts = [(own[seed].frames, reference[seed].frames) for seed in seeds]
-    found = np.mean([mean_f1(a.sum(axis=0)) - mean_f1(b.sum(axis=0)) for a, b in counts])
-    drawn = np.mean([resampled_f1(a, DRAWS) - resampled_f1(b, DRAWS) for a, b in counts], axis=0)
-    edge = (1 - INTERVAL) / 2
-    low, high = np.quantile(drawn, (edge, 1 - edge))
-    return f"{100 * found:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def _caption(done: Sequence[Run]) -> str:
     if not done:
         return "No run has finished yet."
     first = done[0]
-    always = mean_f1(_always_positive(first.frames.sum(axis=0)))
+    always = mean_f1(always_positive(first))
     minutes = np.mean([run.seconds for run in done]) / 60
     return (
         f"Layout {first.config['layout']}, fold {first.config['fold']}, protocol last step, "
@@ -281,5 +325,7 @@ def _caption(done: Sequence[Run]) -> str:
     )
 
 
-def _always_positive(counts: Int[np.ndarray, "n 4"]) -> Int[np.ndarray, "n 4"]:
-    return np.stack(metrics.always_positive(metrics.Counts(*counts.T)), axis=-1)
+def always_positive(run: Run) -> Int[np.ndarray, "n 4"]:
+    """Counts that answering "active" to every frame would have had."""
+    counts = metrics.Counts(*run.frames.sum(axis=0).T)
+    return np.stack(metrics.always_positive(counts), axis=-1)

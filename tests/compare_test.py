@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import base
 from mdhr_jax import cli, compare, errors, metrics
@@ -123,6 +124,8 @@ def test_a_comparison_runs_goes_on_and_refuses_another_configuration(
     table = capsys.readouterr().out
     assert cells(table, "full")[1] == cells(table, "no motion")[1] == "0"
     assert (results / "table.md").read_text() in table
+    with Image.open(results / "comparison.png") as picture:
+        assert picture.width == 1100
     assert (tmp_path / "runs" / "no-motion" / "seed0" / "config.json").exists()
 
     before = (results / "runs.jsonl").read_text()

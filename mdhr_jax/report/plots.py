@@ -89,6 +89,43 @@ def f1_bars(
         figure.savefig(path)
 
 
+def comparison(
+    path: pathlib.Path,
+    names: Sequence[str],
+    scores: Sequence[Sequence[float]],
+    differences: Sequence[tuple[float, float, float]],
+    always_positive: float,
+) -> None:
+    """Variants of a training: F1 of each seed, and differences to the first with intervals.
+
+    Args:
+      path: PNG to write.
+      names: of the variants, the first is compared with.
+      scores: mean F1 of every seed, percent, per variant.
+      differences: difference, lower and upper end, percent, per variant; nan where there is none.
+      always_positive: F1 of answering "active" to every frame, percent.
+    """
+    places = np.arange(len(names))[::-1]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.1 + 0.42 * len(names)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for place, seeds in zip(places, scores, strict=True):
+            left.plot(seeds, [place] * len(seeds), "o", color=BLUE, markersize=5, alpha=0.7)
+        left.axvline(always_positive, color=LIGHT, linestyle="--", label="always-positive")
+        left.set(title="mean F1 of each seed, percent", ylim=(-0.6, len(names) - 0.4))
+        left.set_yticks(places, names)
+        left.legend(loc="lower left")
+        found, low, high = np.transpose(differences)
+        reach = np.stack([found - low, high - found])
+        right.errorbar(found, places, xerr=reach, fmt="o", color=BLUE, capsize=3)
+        right.axvline(0, color=BLACK, linewidth=0.8)
+        right.set(title=f"difference to {names[0]!r}, points, 95 % interval over subjects")
+        for axes in (left, right):
+            axes.tick_params(axis="y", length=0)
+            axes.grid(axis="x", color=LIGHT, linewidth=0.5)
+        figure.savefig(path)
+
+
 def au_timeline(
     path: pathlib.Path,
     frames: UInt8[np.ndarray, "k h w 3"],
