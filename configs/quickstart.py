@@ -36,6 +36,6 @@ def get_config() -> ConfigDict:
     config.epochs = 15.0
     config.learning_rate = 3e-2
     config.warmup_epochs = 0.4
-    config.eval_every = 400
+    config.eval_every = 405
     config.checkpoint_every = 200
     return config

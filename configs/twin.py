@@ -3,8 +3,8 @@
 
     bash launch/twin.sh
 
-Four frames, four apart, span half a second, as far as sixteen neighbouring frames reach. Half as
-many clips a batch as in the quickstart keep the step as long.
+Four frames, four apart, span half a second, nearly as long as the release's sixteen neighbours.
+Half as many clips a batch as in the quickstart keep the step as long.
 """
 
 from ml_collections import ConfigDict

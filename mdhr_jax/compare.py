@@ -3,7 +3,7 @@
 
 Every variant is trained with every seed on the same data for the same number of steps. A finished
 run leaves one line in `runs.jsonl`: its score, and its counts per test subject, from which the
-table is made. Runs of one seed share initial values where their parts are the same, the order of
+table is made. Runs of one seed share the initial values of the parts that they share, the order of
 clips and the augmentation, so differences are taken seed by seed; what another set of test people
 would have given is estimated by drawing the test subjects anew (bootstrap).
 """
@@ -30,6 +30,8 @@ from mdhr_jax.report import plots
 RUNS = "runs.jsonl"
 DRAWS = 2000  # of test subjects, for an interval
 INTERVAL = 0.95
+# What is compared must be the same in these.
+COMMON_KEYS = ("data", "layout", "fold", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Run:
       variant: its name.
       seed: of initial values, clip order and augmentation.
       step: of the `last` checkpoint.
-      config: the common configuration, flat, without where data and runs lie.
+      config: the common configuration, flat; `data` is which data set it is, not where.
       overrides: the variant's.
       subjects: test subjects.
       counts: per subject, per AU: tp, fp, tn, fn.
-      seconds: training and evaluation.
+      seconds: training and evaluation; None for a run that was interrupted.
     """
 
     variant: str
@@ -62,10 +64,10 @@ class Run:
     overrides: Mapping[str, Any]
     subjects: Sequence[str]
     counts: Sequence[Sequence[Sequence[int]]]
-    seconds: float
+    seconds: float | None
 
     @property
-    def frames(self) -> Int[np.ndarray, "s n 4"]:
+    def count_array(self) -> Int[np.ndarray, "s n 4"]:
         """`counts` as an array."""
         return np.array(self.counts)
 
@@ -95,13 +97,15 @@ def compare(
     """
     results.mkdir(parents=True, exist_ok=True)
     done = read_runs(results / RUNS)
-    _check_same(done, config, variants, results)
+    common = _common(config)
+    _check_same(done, common, variants, results)
+    finished = {(run.variant, run.seed) for run in done}
     plan = [(variant, seed) for seed in seeds for variant in variants]
-    for number, (variant, seed) in enumerate(plan, start=1):
-        if any((run.variant, run.seed) == (variant.name, seed) for run in done):
-            continue
-        print(f"run {number} of {len(plan)}: {variant.name}, seed {seed}{_left(done, plan)}")
-        done.append(_run(config, variant, seed, workdir))
+    missing = [(variant, seed) for variant, seed in plan if (variant.name, seed) not in finished]
+    for number, (variant, seed) in enumerate(missing, start=1):
+        left = _left(done, len(missing) - number + 1)
+        print(f"run {number} of {len(missing)}: {variant.name}, seed {seed}{left}", flush=True)
+        done.append(_run(config, common, variant, seed, workdir))
         with (results / RUNS).open("a") as file:
             file.write(json.dumps(dataclasses.asdict(done[-1]), separators=(",", ":")) + "\n")
         _write(done, variants, results)
@@ -134,12 +138,14 @@ def parse_variant(text: str, config: ConfigDict) -> Variant:
     overrides = {}
     for setting in settings.split():
         key, _, value = setting.partition("=")
+        if key in COMMON_KEYS:
+            raise InputError(f"variant {name!r}: {key} is common to all variants")
         if key not in known:
             raise InputError(
                 f"variant {name!r}: no key {key!r}{runs.nearest(key, list(known))}; "
                 "write it as NAME: KEY=VALUE KEY=VALUE"
             )
-        overrides[key] = _parse_value(value, known[key], f"variant {name!r}: {key}")
+        overrides[key] = _parse_value(value, known[key], f"variant {name!r}: {setting}")
     return Variant(name.strip(), overrides)
 
 
@@ -148,10 +154,11 @@ def _parse_value(text: str, example: Any, where: str) -> Any:
         return text
     try:
         value = json.loads(text.lower())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}={text}: expected a value like {example}") from error
-    if isinstance(value, bool) != isinstance(example, bool):
-        raise InputError(f"{where}={text}: expected a value like {example}")
+    except json.JSONDecodeError:
+        value = None
+    value = float(value) if isinstance(example, float) and type(value) is int else value
+    if type(value) is not type(example):
+        raise InputError(f"{where}: expected a value like {json.dumps(example)}, without spaces")
     return value
 
 
@@ -173,42 +180,57 @@ def read_runs(path: pathlib.Path) -> list[Run]:
 
 
 def _common(config: ConfigDict) -> dict[str, Any]:
-    """What runs must share to be compared. Through JSON, where tuples are lists."""
-    flat = runs.flatten(config.to_dict())
-    shared = {key: value for key, value in flat.items() if key not in ("data", "seed")}
-    return json.loads(json.dumps(shared))
+    """What runs must share to be compared."""
+    shared = runs.flatten(config.to_dict())
+    del shared["seed"]
+    metadata = runs.open_data(config).metadata
+    shared["data"] = f"{metadata.builder}, seed {metadata.seed}, {metadata.index_sha256[:16]}"
+    return shared
 
 
 def _check_same(
-    done: Sequence[Run], config: ConfigDict, variants: Sequence[Variant], results: pathlib.Path
+    done: Sequence[Run],
+    wanted: Mapping[str, Any],
+    variants: Sequence[Variant],
+    results: pathlib.Path,
 ) -> None:
-    wanted = _common(config)
-    overrides = {variant.name: json.loads(json.dumps(variant.overrides)) for variant in variants}
+    overrides = {variant.name: variant.overrides for variant in variants}
     for run in done:
-        changed = [key for key in wanted if run.config.get(key) != wanted[key]]
+        keys = wanted.keys() | run.config.keys()
+        changed = sorted(key for key in keys if run.config.get(key) != wanted.get(key))
         if run.overrides != overrides.get(run.variant, run.overrides):
             changed.append(f"variant {run.variant!r}")
         if changed:
             raise InputError(
-                f"{results / RUNS}: holds runs of another configuration (differing: "
+                f"{results / RUNS}: holds runs of another configuration or data set (differing: "
                 f"{', '.join(changed)}); name another directory"
             )
 
 
-def _left(done: Sequence[Run], plan: Sequence) -> str:
-    if not done:
-        return ""
-    seconds = np.mean([run.seconds for run in done]) * (len(plan) - len(done))
-    return f", about {seconds / 60:.0f} minutes left"
+def _left(done: Sequence[Run], missing: int) -> str:
+    minutes = _minutes(done)
+    return f", about {minutes * missing:.0f} minutes left" if minutes else ""
 
 
-def _run(config: ConfigDict, variant: Variant, seed: int, workdir: pathlib.Path) -> Run:
+def _minutes(done: Sequence[Run]) -> float | None:
+    """What a run takes."""
+    seconds = [run.seconds for run in done if run.seconds is not None]
+    return float(np.mean(seconds)) / 60 if seconds else None
+
+
+def _run(
+    config: ConfigDict,
+    common: Mapping[str, Any],
+    variant: Variant,
+    seed: int,
+    workdir: pathlib.Path,
+) -> Run:
     own = ConfigDict(config.to_dict())
     own.update_from_flattened_dict(dict(variant.overrides))
     own.seed = seed
     folder = re.sub("[^A-Za-z0-9]+", "-", variant.name).strip("-")
     place = workdir / folder / f"seed{seed}"
-    start = time.perf_counter()
+    resumed, start = place.exists(), time.perf_counter()
     train.train(own, place)
     result, scored = evaluate.evaluate(place)
     source = runs.open_data(own)
@@ -217,11 +239,11 @@ def _run(config: ConfigDict, variant: Variant, seed: int, workdir: pathlib.Path)
         variant=variant.name,
         seed=seed,
         step=result.details["step"],
-        config=_common(config),
+        config=common,
         overrides=dict(variant.overrides),
         subjects=subjects,
         counts=counts.tolist(),
-        seconds=round(time.perf_counter() - start, 1),
+        seconds=None if resumed else round(time.perf_counter() - start, 1),
     )
 
 
@@ -273,7 +295,7 @@ class Summary:
 
 def summarise(done: Sequence[Run], variants: Sequence[str]) -> list[Summary]:
     """What each variant reached, and how it differs from the first."""
-    counts = {name: {r.seed: r.frames for r in done if r.variant == name} for name in variants}
+    counts = {name: {r.seed: r.count_array for r in done if r.variant == name} for name in variants}
     reference = counts[variants[0]]
     summaries = []
     for name, own in counts.items():
@@ -296,7 +318,8 @@ def _difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, 
 def table(done: Sequence[Run], variants: Sequence[str]) -> str:
     """Markdown: mean F1 of each variant over seeds, and its difference to the first variant."""
     lines = [
-        "| variant | seeds | F1 by seed | mean F1 | difference to the first | 95 % interval |",
+        "| variant | seeds | F1 by seed | mean F1 | difference to the first "
+        f"| {INTERVAL:.0%} interval |",
         "|---|---|---|---:|---:|---|",
     ]
     for row in summarise(done, variants):
@@ -315,17 +338,18 @@ def _caption(done: Sequence[Run]) -> str:
         return "No run has finished yet."
     first = done[0]
     always = mean_f1(always_positive(first))
-    minutes = np.mean([run.seconds for run in done]) / 60
+    minutes = _minutes(done)
+    pace = f" {minutes:.1f} minutes a run." if minutes else ""
     return (
         f"Layout {first.config['layout']}, fold {first.config['fold']}, protocol last step, "
         f"step {first.step}, threshold {first.config['threshold']}, {len(first.subjects)} test "
-        f"subjects, {int(first.frames[:, 0].sum())} frames; always-positive "
+        f"subjects, {int(first.count_array[:, 0].sum())} frames; always-positive "
         f"{100 * float(always):.1f}. Intervals: {DRAWS} draws of the test subjects, paired, mean "
-        f"over seeds; they do not hold the spread between seeds. {minutes:.1f} minutes a run."
+        f"over seeds; they do not hold the spread between seeds.{pace}"
     )
 
 
 def always_positive(run: Run) -> Int[np.ndarray, "n 4"]:
     """Counts that answering "active" to every frame would have had."""
-    counts = metrics.Counts(*run.frames.sum(axis=0).T)
+    counts = metrics.Counts(*run.count_array.sum(axis=0).T)
     return np.stack(metrics.always_positive(counts), axis=-1)

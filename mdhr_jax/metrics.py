@@ -53,7 +53,7 @@ def add(first: Counts, second: Counts) -> Counts:
     return Counts(*(a + b for a, b in zip(first, second, strict=True)))
 
 
-def f1(counts: Counts) -> Float[np.ndarray, "*draws n"]:
+def f1(counts: Counts) -> Float[np.ndarray, "*batch n"]:
     """`2 p r / (p + r)` per AU as a fraction, with the release's 1e-20 under each line.
 
     0 for an AU that is never active; it stays in the mean.
@@ -78,5 +78,5 @@ def always_positive(counts: Counts) -> Counts:
     return Counts(tp=tp + fn, fp=fp + tn, tn=none, fn=none)
 
 
-def _float64(counts: Counts) -> Float[np.ndarray, "4 *draws n"]:
+def _float64(counts: Counts) -> Float[np.ndarray, "4 *batch n"]:
     return np.stack([np.asarray(part, np.float64) for part in counts])

@@ -3,8 +3,9 @@
 
 The release's transforms, with 256 and 224 pixels its sizes. Training: shorter side to 256, crop
 224, mirror, brightness, contrast, saturation, normalise. Evaluation: shorter side to 224,
-normalise. Other image sizes keep the ratio 256:224. Every stage before the last rounds to whole
-grey levels, and the device path repeats PIL's arithmetic: both paths see the same grey levels.
+normalise (or, not in the release, the middle 224 of 256). Other image sizes keep the ratio 256:224.
+Every stage before the last rounds to whole grey levels, and the device path repeats PIL's
+arithmetic: both paths see the same grey levels.
 
 An `augment` row is (offset_x, offset_y, flip, brightness, contrast, saturation): pixels, pixels,
 0 or 1, and three factors (1 = unchanged). Offsets lie in 0..`resized(image_size) - image_size`.
@@ -147,6 +148,7 @@ def evaluate_centre(
     return _normalise(frames[:, :, middle, middle])
 
 
+# How test pictures are cut: `config.evaluation_crop`.
 EVALUATION = {"whole": evaluate, "centre": evaluate_centre}
 
 

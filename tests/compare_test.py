@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 
 import numpy as np
@@ -40,7 +41,7 @@ def cells(table, variant):
 
 def test_the_table_shows_means_over_seeds_and_paired_differences(runs_of_two):
     table = compare.table(runs_of_two, ["full", "less"])
-    f1 = [100 * metrics.f1(metrics.Counts(*run.frames.sum(0).T)).mean() for run in runs_of_two]
+    f1 = [100 * metrics.f1(metrics.Counts(*run.count_array.sum(0).T)).mean() for run in runs_of_two]
     assert cells(table, "full")[1:] == [
         "0 1",
         f"{f1[0]:.1f} {f1[1]:.1f}",
@@ -84,7 +85,7 @@ def test_unfinished_comparisons_have_a_table_too(runs_of_two):
     [
         ("full", {}),
         ("no motion: model.dynamics.kind=none", {"model.dynamics.kind": "none"}),
-        ("a: model.temporal=False epochs=2.5", {"model.temporal": False, "epochs": 2.5}),
+        ("a: model.temporal=False epochs=2", {"model.temporal": False, "epochs": 2.0}),
         ("b: model.dynamics.scales=[1,2]", {"model.dynamics.scales": [1, 2]}),
     ],
 )
@@ -97,8 +98,11 @@ def test_variants_are_names_and_settings(text, overrides):
     ("text", "message"),
     [
         ("a: model.temporl=false", "no key 'model.temporl'; did you mean model.temporal"),
-        ("a: model.temporal=perhaps", "model.temporal=perhaps: expected a value like True"),
-        ("a: model.temporal=1", "model.temporal=1: expected a value like True"),
+        ("a: model.temporal=perhaps", "model.temporal=perhaps: expected a value like true"),
+        ("a: model.dynamics.k=x", "model.dynamics.k=x: expected a value like 5"),
+        ("a: epochs=null", "expected a value like 200.0"),
+        ("a: seed=7", "seed is common to all variants"),
+        ("a: batch_size=2.5", "batch_size=2.5: expected a value like 8"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(text, message):
@@ -110,6 +114,16 @@ def test_a_damaged_line_is_refused(tmp_path):
     (tmp_path / "runs.jsonl").write_text('{"variant": "full"}\n')
     with pytest.raises(errors.InputError, match="runs.jsonl, line 1: holds no run"):
         compare.read_runs(tmp_path / "runs.jsonl")
+
+
+def test_another_data_set_or_variant_of_the_same_name_is_refused(
+    runs_of_two, tiny_config, tmp_path
+):
+    lines = [json.dumps(dataclasses.asdict(run)) for run in runs_of_two]
+    (tmp_path / "runs.jsonl").write_text("\n".join(lines))
+    variants = [compare.Variant("full", {}), compare.Variant("less", {"model.temporal": False})]
+    with pytest.raises(errors.InputError, match="differing: .*data"):
+        compare.compare(tiny_config, variants, [0], workdir=tmp_path, results=tmp_path)
 
 
 @pytest.mark.slow
@@ -131,11 +145,11 @@ def test_a_comparison_runs_goes_on_and_refuses_another_configuration(
     before = (results / "runs.jsonl").read_text()
     assert cli.main([*arguments, "--seeds", "2"]) == 0
     output = capsys.readouterr().out
-    assert "run 3 of 4: full, seed 1" in output and "run 1 of 4" not in output
+    assert "run 1 of 2: full, seed 1" in output
     after = (results / "runs.jsonl").read_text()
     assert after.startswith(before) and len(after.splitlines()) == 4
     subjects = json.loads(before.splitlines()[0])["subjects"]
     assert len(subjects) == 2
 
     assert cli.main([*arguments, "--seeds", "2", "--config.learning_rate=0.5"]) == 2
-    assert "another configuration (differing: learning_rate)" in capsys.readouterr().err
+    assert "data set (differing: learning_rate)" in capsys.readouterr().err

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled frames in order, and the clips of T frames that are cut from them. numpy only.
 
-Evaluation visits every frame once: consecutive clips without overlap, closed where a video ends or
-a frame number is missing. Training draws clips: each video `clips_per_video` times per epoch, from
-a random start (the release: once). Frames missing at a clip's end are replaced by the last frame
-and marked as not valid.
+Evaluation visits every frame once, in clips that close where a video ends or a frame number is
+missing. Training draws clips: each video `clips_per_video` times per epoch, from a random start
+(the release: once). A clip's frames are `frame_step` apart (the release: neighbours). Frames
+missing at its end are replaced by its last frame and marked as not valid.
 """
 
 import dataclasses
@@ -99,7 +99,7 @@ class Clips:
     """Clips of `t` frames as rows of a `FrameTable`.
 
     Attributes:
-      rows: row of each frame; past the end of the video the last one, repeated.
+      rows: row of each frame; past the end of the video the clip's last one, repeated.
       valid: False for those repeated frames.
     """
 

@@ -5,9 +5,9 @@
     1,0.000000,0.031250,0.812500,...,0,1,...
 
 One row per decoded frame: `frame` counts from 1, `timestamp` is in seconds, `_p` is the score in
-[0, 1], `_c` is 1 where the score reaches the model's threshold. The video is cut into consecutive
-clips of T frames without overlap, as the release evaluates; the last one is filled up with its last
-frame. No more than one clip is in memory.
+[0, 1], `_c` is 1 where the score reaches the model's threshold. The video is cut as in evaluation:
+pieces of `clip_length * frame_step` frames, dealt out to `frame_step` clips (one, in the release);
+the last ones are filled up with their last frame. No more than one piece is in memory.
 """
 
 import contextlib

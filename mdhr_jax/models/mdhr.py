@@ -7,6 +7,7 @@ a forward pass has no branches. A new kind is one class and one table line:
 """
 
 import functools
+import zlib
 from collections.abc import Mapping
 
 import jax
@@ -80,19 +81,25 @@ class MDHR(nnx.Module):
         if edge_kind.needs_heads and not auxiliary:
             raise ValueError(f"edges={edges!r} needs the auxiliary heads; set auxiliary=True")
         n = len(layout.aus)
+        key = rngs.params()
+
+        def slot(name: str) -> nnx.Rngs:
+            """Own random numbers: what fills one slot does not change the values of others."""
+            return nnx.Rngs(jax.random.fold_in(key, zlib.crc32(name.encode())))
+
         self.layout = layout
-        self.backbone = choose("backbone", BACKBONES, backbone)(rngs=rngs)
-        self.static = layers.LinearBlock(self.backbone.features, features, rngs=rngs)
+        self.backbone = choose("backbone", BACKBONES, backbone)(rngs=slot("backbone"))
+        self.static = layers.LinearBlock(self.backbone.features, features, rngs=slot("static"))
         self.dynamics = choose("dynamics", DYNAMICS, dynamics)(
-            self.backbone.channels, features, scales=scales, k=k, rngs=rngs
+            self.backbone.channels, features, scales=scales, k=k, rngs=slot("dynamics")
         )
         has_blocks = layout.region_blocks and (afe or auxiliary)
-        self.regions = REGIONS[has_blocks](layout, features, rngs=rngs)
-        self.au_features = AFE[afe](layout, features, rngs=rngs)
-        self.heads = AUXILIARY[auxiliary](layout, features, rngs=rngs)
-        self.edges = edge_kind(layout, features, rngs=rngs)
-        self.temporal = TEMPORAL[temporal](n, features, rngs=rngs)
-        self.classifier = layers.CosineClassifier(n, features, rngs=rngs)
+        self.regions = REGIONS[has_blocks](layout, features, rngs=slot("regions"))
+        self.au_features = AFE[afe](layout, features, rngs=slot("au_features"))
+        self.heads = AUXILIARY[auxiliary](layout, features, rngs=slot("heads"))
+        self.edges = edge_kind(layout, features, rngs=slot("edges"))
+        self.temporal = TEMPORAL[temporal](n, features, rngs=slot("temporal"))
+        self.classifier = layers.CosineClassifier(n, features, rngs=slot("classifier"))
 
     def __call__(
         self, frames: Float[Array, "b t h w 3"], key: jax.Array | None = None

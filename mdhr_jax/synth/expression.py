@@ -36,7 +36,10 @@ class Lips(NamedTuple):
 
 
 class Folds(NamedTuple):
-    """Depth of creases and height of bulges, 0 none to 1 full; see `relief.fold_maps`."""
+    """Depth of creases and height of bulges; see `relief.fold_maps`.
+
+    1 is the apex of a young person's AU; age and a resting posture add to it. Negative: flatter.
+    """
 
     forehead_central: Scalar
     forehead_lateral: Scalar
@@ -92,7 +95,7 @@ def express(person: Identity, aus: Float[Array, " a"], pucker: Scalar) -> Expres
         lips=Lips(
             up=closing * (0.011 * tense[25] + 0.004 * tense[26] + 0.003 * tense[10])
             - person.upper_lip * (0.45 * pressed + 0.15 * tense[12]),
-            down=closing * (0.037 * tense[25] + 0.006 * pucker)
+            down=closing * (0.037 + 0.006 * pucker) * tense[25]
             - person.lower_lip * (0.42 * pressed + 0.10 * tense[12]),
             jaw=0.054 * tense[26] * (1 - 0.5 * acting[24]),
         ),

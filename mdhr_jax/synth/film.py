@@ -13,7 +13,7 @@ from mdhr_jax.synth import labels, sheet, video
 PEOPLE = 4
 FRAMES = 120
 _CHIP_HEIGHT, _CHIPS_PER_ROW, _GAP = 22, 6, 3
-_INK, _PAPER, _ACTIVE, _FAINT = (40, 40, 44), (255, 255, 255), (208, 84, 60), (170, 170, 176)
+_PAPER, _ACTIVE, _FAINT = (255, 255, 255), (208, 84, 60), (170, 170, 176)
 
 
 def film(

@@ -288,7 +288,9 @@ def intensities(
     unlabelled = _unlabelled(layout)
     shown = {au: labels[:, k] == 1 for k, au in enumerate(layout.aus)}
     if unlabelled.aus:
-        hidden = sample_labels(unlabelled, **name, num_frames=len(labels))
+        # Under a name of their own, or they would share random numbers with the labels.
+        own = name | {"subject": f"{subject}, unlabelled"}
+        hidden = sample_labels(unlabelled, **own, num_frames=len(labels))
         shown |= {au: hidden[:, k] == 1 for k, au in enumerate(unlabelled.aus)}
     intensity = {
         au: _activations(shown[au], seeds.generator(*name.values(), f"AU{au}")) for au in shown
@@ -315,8 +317,11 @@ def _talk(
 ) -> dict[int, Float[np.ndarray, " t"]]:
     """Intensities of the AUs that open the mouth (25, 26), moved by speech.
 
-    Where they are annotated the labels decide when the mouth is open, and speech how far.
+    Where they are annotated the labels decide when the mouth is open, and speech how far. Nobody
+    speaks through pressed lips (24).
     """
+    pressed = np.clip((intensity[24] - FLICKER) / (THRESHOLD - FLICKER), 0, 1)
+    openness = openness * (1 - pressed)
     moved = {}
     for au, reach in ((25, 0.8), (26, 0.4)):
         if au in layout.aus:

@@ -35,10 +35,10 @@ _IRIS = (
     (0.34, 0.41, 0.27),
     (0.42, 0.32, 0.17),
 )
-# Standard deviation of the resting posture, in full intensities: one person in fifteen rests
-# beyond the threshold of the label (`labels.THRESHOLD`), per AU.
+# Standard deviation of the resting posture, in full intensities: per AU one person in fifteen rests
+# beyond the threshold of the label (`labels.THRESHOLD`).
 _RESTING = 0.2
-# Closed mouths stay closed.
+# But nobody's mouth is open at rest.
 _SLACK = np.array([0.25 if au in (25, 26) else 1.0 for au in facs.AU_NAMES])
 
 
@@ -46,7 +46,7 @@ class Identity(NamedTuple):
     """What a person always looks like. Lengths in fractions of the picture, colours 0..1 RGB."""
 
     resting: Float[Array | np.ndarray, " a"]  # posture at rest, as intensities of `facs.AU_NAMES`
-    lopsided: Scalar  # by which share one half of the face moves more
+    lopsided: Scalar  # skin is pulled by this share more on the right of the picture, less left
     asymmetry: Scalar  # height difference between the halves
     face_width: Scalar  # half of it, at the cheek bones
     jaw_taper: Scalar  # 0.1 square to 0.5 pointed
@@ -111,7 +111,7 @@ def sample_identity(seed: int, subject: str) -> Identity:
     face_hair = rng.choice(("shaven", "shaven", "stubble", "moustache", "goatee", "full"))
     values = Identity(
         resting=np.clip(rng.normal(0, _RESTING * _SLACK), -0.4, 0.6),
-        lopsided=rng.normal(0, 0.1),
+        lopsided=rng.uniform(-0.09, 0.09),
         asymmetry=rng.uniform(-0.015, 0.015),
         face_width=rng.uniform(0.345, 0.395),
         jaw_taper=rng.uniform(0.10, 0.32) if masculine else rng.uniform(0.22, 0.44),
@@ -158,6 +158,6 @@ def sample_identity(seed: int, subject: str) -> Identity:
         clothes=rng.uniform(0.08, 0.55) + rng.uniform(-0.06, 0.08, size=3),
         glasses_colour=np.array((0.10, 0.09, 0.10))
         + rng.uniform(0, 0.25) * np.array((1, 0.7, 0.5)),
-        texture=rng.integers(1000),
+        texture=rng.integers(2**20),
     )
     return Identity(*(np.asarray(value, np.float32) for value in values))

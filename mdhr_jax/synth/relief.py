@@ -84,17 +84,16 @@ def _mouth(grid: Grid, person: Identity) -> Plane:
     line = tissue.mouth_line(u, person)
     muzzle = 0.022 * brushes.blob(u, y, 0.0, person.mouth_y, 0.21, 0.14)
     top, bottom = lip_edges(u, person)
-    within = brushes.ramp((person.mouth_width - u) / 0.03)
+    within = _between_corners(grid, person)
     upper = (y - top) / jnp.maximum(line - top, 1e-3)
-    lower = (y - line) / jnp.maximum(bottom - line, 1e-3)
-    lips = 0.009 * brushes.bump(jnp.square(1.5 * upper - 0.9)) * (upper < 1.4)
-    lips = lips + 0.013 * brushes.bump(jnp.square(1.35 * lower - 0.75))
+    upper_lip = 0.009 * brushes.bump(jnp.square(1.5 * upper - 0.9)) * (upper < 1.4) * within
     seam = 0.006 * brushes.bump(jnp.square((y - line) / 0.010))
     corner = 0.008 * brushes.blob(u, y, person.mouth_width + 0.004, line, 0.022, 0.022)
     philtrum = 0.006 * brushes.blob(u, y, 0.0, person.mouth_y - 0.06, 0.017, 0.05)
     under = 0.010 * brushes.bump(jnp.square((y - bottom - 0.02) / 0.03))
     under = under * brushes.bump(jnp.square(u / (0.9 * person.mouth_width)))
-    return muzzle + (lips - seam) * within - corner - philtrum - under
+    lips = upper_lip + 0.013 * _lower_lip(grid, person) - seam * within
+    return muzzle + lips - corner - philtrum - under
 
 
 def lip_edges(u: Plane, person: Identity) -> tuple[Plane, Plane]:
@@ -214,5 +213,8 @@ def _lower_lip(grid: Grid, person: Identity) -> Plane:
     line = tissue.mouth_line(grid.u, person)
     _, bottom = lip_edges(grid.u, person)
     lower = (grid.y - line) / jnp.maximum(bottom - line, 1e-3)
-    within = brushes.ramp((person.mouth_width - grid.u) / 0.03)
-    return brushes.bump(jnp.square(1.35 * lower - 0.75)) * within
+    return brushes.bump(jnp.square(1.35 * lower - 0.75)) * _between_corners(grid, person)
+
+
+def _between_corners(grid: Grid, person: Identity) -> Plane:
+    return brushes.ramp((person.mouth_width - grid.u) / 0.03)

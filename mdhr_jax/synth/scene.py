@@ -81,12 +81,12 @@ def camera(seed: int, subject: str, video: str, size: int) -> Camera:
 def speech(seed: int, subject: str, video: str, times: Times) -> Float[np.ndarray, "f 2"]:
     """How far a talking mouth is open and how rounded it is at these times, 0..1 each.
 
-    Spells of talk and silence of seconds; within them about four syllables per second.
+    Spells of talk and silence of seconds; within them a syllable every four to ten frames.
     """
     rng = seeds.generator(seed, subject, video, "speech")
     talks = np.clip(3 * (_motion(rng, times, 1.0) - 0.5), 0, 1)
-    syllables = _events(seeds.generator(seed, subject, video, "syllables"), times, (4, 10), 3)
-    _, (loudness, roundness, _), phase = syllables
+    syllables = _events(seeds.generator(seed, subject, video, "syllables"), times, (4, 10), 2)
+    _, (loudness, roundness), phase = syllables
     swing = np.sin(np.pi * phase) ** 2
     rounded = np.maximum(2 * roundness - 1, 0)
     return np.stack([talks * swing * (0.3 + 0.7 * loudness), talks * swing * rounded], axis=1)
@@ -98,13 +98,13 @@ def _events(
     """Events of random length, one after the other: at each time, how long ago its event began,
     the event's random values in 0..1, and the share of the event that has passed."""
     shortest, longest = lengths
-    count = int(max(times, default=0) / shortest) + 2
+    count = int(max(times) / shortest) + 2
     # Row by row: a later time does not change earlier events.
     table = rng.uniform(size=(count, 1 + values))
     durations = shortest + (longest - shortest) * table[:, 0]
     ends = np.cumsum(durations)
-    event = np.searchsorted(ends, np.maximum(times, 0), side="right")
-    since = np.maximum(times, 0) - (ends - durations)[event]
+    event = np.searchsorted(ends, times, side="right")
+    since = times - (ends - durations)[event]
     return since, table[event, 1:].T, since / durations[event]
 
 
@@ -132,7 +132,7 @@ def _saccades(rng: np.random.Generator, times: Times) -> Float[np.ndarray, "f 2"
 
 
 def _blinks(rng: np.random.Generator, times: Times) -> Float[np.ndarray, " f"]:
-    """Closure of the lids: down within two to three frames, up within five, every 2-6 seconds."""
+    """Closure of the lids: down within two to three frames, up within six, every 50-150 frames."""
     since, (latency, slowness), _ = _events(rng, times, (50, 150), 2)
     since = since - 8 - 20 * latency
     down, up = 2 + slowness, 4 + 2 * slowness

@@ -91,7 +91,7 @@ def _hairs(grid: Grid, person: Identity, seed: int) -> Plane:
 
 def _paint_beard(skin: Picture, grid: Grid, person: Identity) -> Picture:
     u, y = grid.u, grid.y
-    _, bottom = relief.lip_edges(u, person)
+    top, bottom = relief.lip_edges(u, person)
     # Down from the ears along the jaw; free of the lower lip.
     jaw = brushes.soft(y - 0.70 + 0.45 * jnp.maximum(u - 0.20, 0), 0.16, grid)
     jaw = jnp.maximum(jaw, brushes.soft(u - 0.31, 0.05, grid) * brushes.ramp((y - 0.40) / 0.2))
@@ -99,7 +99,6 @@ def _paint_beard(skin: Picture, grid: Grid, person: Identity) -> Picture:
     whole = jaw * jnp.maximum(
         brushes.ramp((y - bottom - 0.004) / 0.03), brushes.ramp((u - 0.15) / 0.05)
     )
-    top, _ = relief.lip_edges(u, person)
     lip = brushes.soft(y - person.nose_y - 0.018 - 2.0 * u * u, 0.03, grid)
     lip = (
         lip

@@ -94,6 +94,6 @@ def _part_lips(u: Plane, y: Plane, person: Identity, lips: Lips) -> tuple[Plane,
     above, below = jnp.maximum(top - y, 0), jnp.maximum(y - bottom, 0)
     raised = y + up * brushes.ramp(1 - above / 0.085)
     # The skin of the cheek follows the jaw bit by bit.
-    dropped = lips.jaw * (open_here + (1 - open_here) * brushes.ramp(below / 0.20))
-    dropped = y - down * brushes.ramp(1 - below / 0.095) - dropped
+    jaw = lips.jaw * (open_here + (1 - open_here) * brushes.ramp(below / 0.20))
+    dropped = y - down * brushes.ramp(1 - below / 0.095) - jaw
     return jnp.where(y < seam, raised, dropped), Opening(y, top, bottom, across)

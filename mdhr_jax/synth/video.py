@@ -41,7 +41,7 @@ def render_video(
       labels: `(t, n)` of 1, 0 and -1 (unknown, rendered as 0).
       seed: picks the population.
       subject: name of the person, who looks the same in all videos.
-      video: name of the recording: light, head motion and blinks.
+      video: name of the recording: course of the AUs, speech, head motion, blinks, light, camera.
       size: height and width in pixels.
       frames: which frames to render; all by default.
 

@@ -210,6 +210,27 @@ def test_a_model_without_dynamics_or_filter_can_begin_calm(slots):
     mdhr.calm(mdhr.MDHR(LAYOUT, **DEFAULT | slots, rngs=nnx.Rngs(0)))
 
 
+@pytest.mark.parametrize(
+    "slots",
+    [
+        {"dynamics": "none"},
+        {"afe": False, "auxiliary": False, "edges": "none"},
+        {"temporal": False},
+    ],
+)
+def test_what_fills_a_slot_does_not_change_the_values_of_the_others(slots):
+    """Initial values, so that a comparison of variants begins as alike as it can."""
+    trees = [
+        steps.split(mdhr.MDHR(LAYOUT, **DEFAULT | changes, rngs=nnx.Rngs(0)))[1]
+        for changes in ({}, slots)
+    ]
+    full, without = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in trees)
+    shared = [path for path in full if path in without and full[path].shape == without[path].shape]
+    assert len(shared) > len(without) // 2
+    for path in shared:
+        np.testing.assert_array_equal(full[path], without[path], err_msg=str(path))
+
+
 def test_in_testing_clips_are_independent_and_statistics_stay(split):
     graph, params, stats = split(functools.partial(mdhr.eval_view, dtype=jnp.float32))
     run = jax.jit(lambda clips: steps.run(graph, params, stats, clips))

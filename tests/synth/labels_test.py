@@ -130,6 +130,29 @@ def test_aus_outside_the_layout_are_active_too_but_weaker():
     assert strongest.max() <= labels.UNLABELLED and (strongest > labels.FLICKER).sum() >= 4
 
 
+def test_unlabelled_aus_know_nothing_of_the_labels():
+    """Their subjects' rates do not follow the labelled ones', whatever pair of AUs."""
+    hidden = labels._unlabelled(facs.DISFA)
+    rates = []
+    for number in range(300):
+        name = NAME | {"subject": str(number)}
+        shown = labels.sample_labels(facs.DISFA, **name, num_frames=60)
+        intensity = labels.intensities(facs.DISFA, shown, **name)
+        columns = [list(facs.AU_NAMES).index(au) for au in hidden.aus]
+        active = intensity[:, columns] > labels.UNLABELLED * labels.THRESHOLD
+        rates.append(np.concatenate([shown.mean(axis=0), active.mean(axis=0)]))
+    between = np.corrcoef(np.transpose(rates))[: len(facs.DISFA.aus), len(facs.DISFA.aus) :]
+    assert np.abs(between).max() < 0.22  # chance: 0.06 times 3.7
+
+
+def test_nobody_talks_through_pressed_lips():
+    shown = np.zeros((3000, 12), np.int8)
+    shown[:, facs.BP4D.aus.index(24)] = 1
+    values = labels.intensities(facs.BP4D, shown, **NAME)
+    hidden = values[20:, [list(facs.AU_NAMES).index(au) for au in (25, 26)]]
+    assert hidden.max() <= labels.UNLABELLED
+
+
 def test_speech_opens_the_mouth_and_labels_overrule_it():
     silent = np.zeros((3000, 12), np.int8)
     talking = labels.intensities(facs.BP4D, silent, **NAME)[:, list(facs.AU_NAMES).index(25)]

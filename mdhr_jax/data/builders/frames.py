@@ -126,8 +126,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def quality(self, recording: clips.Video) -> int:
         """How well its pictures are kept, for formats with loss: 1 to 100."""
-        del recording
-        return 95
+        raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.metadata.image_size
