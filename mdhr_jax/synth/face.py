@@ -5,8 +5,8 @@ Everything is a pure function of the parameters, without randomness. AU intensit
 `expression.express` only; textures and light never see them.
 
 Lengths are fractions of the picture. A resting face has its brows at y = 0.30, its eyes at 0.385,
-its mouth at 0.745 and its chin at 0.945, as an aligned crop does. `u` is |x|, the distance from the
-midline: both halves of the face are painted at once.
+its mouth at 0.745 and its chin at 0.945, as an aligned crop does. `u` is the distance from the
+midline (`brushes.aside`): both halves of the face are painted at once.
 """
 
 from typing import NamedTuple
