@@ -30,7 +30,7 @@ SLOTS = {
 OBJECTIVE = steps.Objective(LAYOUT, class_weights=(0.5, 1.0, 1.5), region_weight=0.1)
 SCHEDULE = optim.cosine(1e-2, total_steps=100)
 OPTIMIZER = optim.adamw(SCHEDULE, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=5e-4)
-SIZE, THRESHOLD = 16, 0.6
+SIZE, THRESHOLD = 16, 0.43
 
 
 class Dropping(nnx.Module):
