@@ -4,7 +4,8 @@
     bash launch/twin.sh
 
 Four frames, four apart, span half a second, nearly as long as the release's sixteen neighbours.
-Half as many clips a batch as in the quickstart keep the step as long.
+Half as many clips a batch as in the quickstart keep the step as long. Not settled: the full model
+learns too little in this budget (docs/measurements.md).
 """
 
 from ml_collections import ConfigDict
