@@ -7,6 +7,7 @@ picture, subject, video, frame number, AU vector. Beside them stand `metadata.js
 picture. TensorFlow is never imported, since pictures are encoded here and not by TFDS.
 """
 
+import abc
 import collections
 import contextlib
 import dataclasses
@@ -102,7 +103,7 @@ class Metadata:
 
 
 class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes the frames of a `FrameTable`; a source of frames defines `pictures`.
+    """Writes the frames of a `FrameTable`; a source of frames defines `pictures` and `quality`.
 
     TFDS holds one split in memory, at most 1000 MiB of encoded pictures: no subject may have more.
 
@@ -120,13 +121,13 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.progress = progress
         super().__init__(data_dir=data_dir)
 
+    @abc.abstractmethod
     def pictures(self, recording: clips.Video) -> Iterator[Picture]:
         """The pictures of a video of the table, frame by frame."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def quality(self, recording: clips.Video) -> int:
         """How well its pictures are kept, for formats with loss: 1 to 100."""
-        raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.metadata.image_size
