@@ -8,7 +8,7 @@ import difflib
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -85,12 +85,17 @@ def nearest(key: str, known: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def _chosen[Kind](config: ConfigDict, key: str, table: Mapping[str, Kind]) -> Kind:
+    """What a key of the configuration names in a table; InputError with the choices otherwise."""
+    try:
+        return mdhr.choose(f"config.{key}", table, config[key])
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def layout_of(config: ConfigDict) -> facs.AuLayout:
     """The configured AU layout; InputError with the choices when there is none of that name."""
-    if config.layout not in facs.LAYOUTS:
-        known = ", ".join(facs.LAYOUTS)
-        raise InputError(f"config.layout={config.layout!r} is unknown; choose from {known}")
-    return facs.LAYOUTS[config.layout]
+    return _chosen(config, "layout", facs.LAYOUTS)
 
 
 def open_data(config: ConfigDict, path: str | pathlib.Path | None = None) -> records.FrameSource:
@@ -147,10 +152,7 @@ def _create(layout: facs.AuLayout, initial: str, rngs: nnx.Rngs, **slots) -> mdh
 
 def precision(config: ConfigDict) -> jnp.dtype:
     """The arithmetic type that a configuration names."""
-    if config.precision not in PRECISIONS:
-        known = ", ".join(PRECISIONS)
-        raise InputError(f"config.precision={config.precision!r} is unknown; choose from {known}")
-    return PRECISIONS[config.precision]
+    return _chosen(config, "precision", PRECISIONS)
 
 
 def check_image_size(config: ConfigDict, model: mdhr.MDHR) -> None:
@@ -172,11 +174,8 @@ def eval_graph(config: ConfigDict) -> nnx.GraphDef:
 
 def eval_transform(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     """From the frames of clips to network input, as configured for testing."""
-    kind = config.evaluation_crop
-    if kind not in preprocess.EVALUATION:
-        known = ", ".join(preprocess.EVALUATION)
-        raise InputError(f"config.evaluation_crop={kind!r} is unknown; choose from {known}")
-    return functools.partial(preprocess.EVALUATION[kind], image_size=config.image_size)
+    transform = _chosen(config, "evaluation_crop", preprocess.EVALUATION)
+    return functools.partial(transform, image_size=config.image_size)
 
 
 def restore_model(workdir: pathlib.Path, config: ConfigDict, kind: str) -> dict:
