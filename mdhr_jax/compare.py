@@ -102,27 +102,29 @@ def compare(
     finished = {(run.variant, run.seed) for run in done}
     plan = [(variant, seed) for seed in seeds for variant in variants]
     missing = [(variant, seed) for variant, seed in plan if (variant.name, seed) not in finished]
+    text = _write(done, variants, results)
     for number, (variant, seed) in enumerate(missing, start=1):
         left = _left(done, len(missing) - number + 1)
         print(f"run {number} of {len(missing)}: {variant.name}, seed {seed}{left}", flush=True)
         done.append(_run(config, common, variant, seed, workdir))
         with (results / RUNS).open("a") as file:
             file.write(json.dumps(dataclasses.asdict(done[-1]), separators=(",", ":")) + "\n")
-        _write(done, variants, results)
-    return _write(done, variants, results)
+        text = _write(done, variants, results)
+    return text
 
 
 def _write(done: Sequence[Run], variants: Sequence[Variant], results: pathlib.Path) -> str:
-    names = [variant.name for variant in variants]
-    text = table(done, names)
+    """Writes table and picture of the finished runs; returns the table."""
+    rows = summarise(done, [variant.name for variant in variants])
+    text = table(rows, done)
     (results / "table.md").write_text(text)
     if done:
         plots.comparison(
             results / "comparison.png",
-            names,
-            [list(row.f1.values()) for row in summarise(done, names)],
-            [(row.difference, row.low, row.high) for row in summarise(done, names)],
-            100 * float(mean_f1(always_positive(done[0]))),
+            [row.variant for row in rows],
+            [list(row.f1.values()) for row in rows],
+            [(row.difference, row.low, row.high) for row in rows],
+            100 * always_positive_f1(done[0]),
         )
     return text
 
@@ -315,14 +317,14 @@ def _difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, 
     return 100 * float(found), 100 * float(low), 100 * float(high)
 
 
-def table(done: Sequence[Run], variants: Sequence[str]) -> str:
+def table(rows: Sequence[Summary], done: Sequence[Run]) -> str:
     """Markdown: mean F1 of each variant over seeds, and its difference to the first variant."""
     lines = [
         "| variant | seeds | F1 by seed | mean F1 | difference to the first "
         f"| {INTERVAL:.0%} interval |",
         "|---|---|---|---:|---:|---|",
     ]
-    for row in summarise(done, variants):
+    for row in rows:
         cells = [row.variant, " ".join(map(str, row.f1)), *[""] * 4]
         if row.f1:
             cells[2] = " ".join(f"{score:.1f}" for score in row.f1.values())
@@ -337,19 +339,18 @@ def _caption(done: Sequence[Run]) -> str:
     if not done:
         return "No run has finished yet."
     first = done[0]
-    always = mean_f1(always_positive(first))
     minutes = _minutes(done)
     pace = f" {minutes:.1f} minutes a run." if minutes else ""
     return (
         f"Layout {first.config['layout']}, fold {first.config['fold']}, protocol last step, "
         f"step {first.step}, threshold {first.config['threshold']}, {len(first.subjects)} test "
         f"subjects, {int(first.count_array[:, 0].sum())} frames; always-positive "
-        f"{100 * float(always):.1f}. Intervals: {DRAWS} draws of the test subjects, paired, mean "
-        f"over seeds; they do not hold the spread between seeds.{pace}"
+        f"{100 * always_positive_f1(first):.1f}. Intervals: {DRAWS} draws of the test subjects, "
+        f"paired, mean over seeds; they do not hold the spread between seeds.{pace}"
     )
 
 
-def always_positive(run: Run) -> Int[np.ndarray, "n 4"]:
-    """Counts that answering "active" to every frame would have had."""
+def always_positive_f1(run: Run) -> float:
+    """Mean F1 that answering "active" to every frame of the run's test set has, a fraction."""
     counts = metrics.Counts(*run.count_array.sum(axis=0).T)
-    return np.stack(metrics.always_positive(counts), axis=-1)
+    return float(metrics.f1(metrics.always_positive(counts)).mean())

@@ -34,13 +34,17 @@ def runs_of_two():
     return runs + [a_run("less", seed, random_counts(rng, hits=5)) for seed in (0, 1)]
 
 
+def tabulate(runs, variants):
+    return compare.table(compare.summarise(runs, variants), runs)
+
+
 def cells(table, variant):
     (row,) = [line for line in table.splitlines() if line.startswith(f"| {variant} |")]
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
 def test_the_table_shows_means_over_seeds_and_paired_differences(runs_of_two):
-    table = compare.table(runs_of_two, ["full", "less"])
+    table = tabulate(runs_of_two, ["full", "less"])
     f1 = [100 * metrics.f1(metrics.Counts(*run.count_array.sum(0).T)).mean() for run in runs_of_two]
     assert cells(table, "full")[1:] == [
         "0 1",
@@ -57,7 +61,7 @@ def test_the_table_shows_means_over_seeds_and_paired_differences(runs_of_two):
 
 def test_equal_runs_differ_by_nothing_for_sure(runs_of_two):
     first = runs_of_two[0]
-    table = compare.table([first, a_run("same", 0, first.counts)], ["full", "same"])
+    table = tabulate([first, a_run("same", 0, first.counts)], ["full", "same"])
     assert cells(table, "same")[4:] == ["+0.0", "+0.0 to +0.0"]
 
 
@@ -75,9 +79,9 @@ def test_drawn_subjects_spread_as_means_of_subjects_do():
 
 
 def test_unfinished_comparisons_have_a_table_too(runs_of_two):
-    table = compare.table(runs_of_two[:2], ["full", "less"])
+    table = tabulate(runs_of_two[:2], ["full", "less"])
     assert cells(table, "less") == ["less", "", "", "", "", ""]
-    assert "No run has finished yet." in compare.table([], ["full", "less"])
+    assert "No run has finished yet." in tabulate([], ["full", "less"])
 
 
 @pytest.mark.parametrize(
