@@ -166,7 +166,7 @@ def _synthesize(values: Flags, arguments: Sequence[str]) -> int:
         raise InputError(f"--layout={values.layout} is unknown; choose from {list(facs.LAYOUTS)}")
     layout = facs.LAYOUTS[values.layout]
     if values.show is not None:
-        return _show_faces(pathlib.Path(values.show), values.layout, values.seed)
+        return _show_faces(pathlib.Path(values.show), layout, values.seed)
     from mdhr_jax.data.builders import rendered
 
     _required(values, "out")
@@ -185,14 +185,13 @@ def _synthesize(values: Flags, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _show_faces(path: pathlib.Path, layout_name: str, seed: int) -> int:
-    from mdhr_jax import facs
+def _show_faces(path: pathlib.Path, layout: Any, seed: int) -> int:
     from mdhr_jax.synth import film, sheet
 
     painters = {".png": sheet.contact_sheet, ".webp": film.film, ".gif": film.film}
     if path.suffix not in painters:
         raise InputError(f"--show={path}: end the name in one of {' '.join(painters)}")
-    painters[path.suffix](path, facs.LAYOUTS[layout_name], seed=seed)
+    painters[path.suffix](path, layout, seed=seed)
     print(path)
     return 0
 

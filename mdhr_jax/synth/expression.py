@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mdhr_jax import facs
+from mdhr_jax.synth.brushes import Scalar
 from mdhr_jax.synth.people import Identity
-
-Scalar = Float[Array, ""]
 
 
 class Pull(NamedTuple):

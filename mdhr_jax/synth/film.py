@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from mdhr_jax import errors, facs
+from mdhr_jax import facs
 from mdhr_jax.synth import labels, sheet, video
 
 PEOPLE = 4
 FRAMES = 120
 _CHIP_HEIGHT, _CHIPS_PER_ROW, _GAP = 22, 6, 3
-_PAPER, _ACTIVE, _FAINT = (255, 255, 255), (208, 84, 60), (170, 170, 176)
+_FAINT = (170, 170, 176)
 
 
 def film(
@@ -33,12 +33,8 @@ def film(
     columns = [_column(layout, seed, f"person {number}", size) for number in range(PEOPLE)]
     frames = [Image.fromarray(frame) for frame in np.concatenate(columns, axis=2)]
     duration = round(1000 / layout.fps)
-    try:
-        frames[0].save(
-            path, save_all=True, append_images=frames[1:], duration=duration, loop=0, quality=70
-        )
-    except OSError as error:
-        raise errors.InputError(f"{path}: cannot be written ({error.strerror})") from error
+    options = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0}
+    sheet.save(frames[0], path, **options, quality=70)
 
 
 def _column(
@@ -59,14 +55,14 @@ def _chips(
 ) -> UInt8[np.ndarray, "h w c"]:
     """The numbers of the layout's AUs, those that are active highlighted."""
     rows = -(-len(layout.aus) // _CHIPS_PER_ROW)
-    picture = Image.new("RGB", (size, rows * _CHIP_HEIGHT + _GAP), _PAPER)
+    picture = Image.new("RGB", (size, rows * _CHIP_HEIGHT + _GAP), sheet.PAPER)
     draw, width = ImageDraw.Draw(picture), size / _CHIPS_PER_ROW
     font = ImageFont.load_default(13)
     for position, (au, shown) in enumerate(zip(layout.aus, active, strict=True)):
         row, column = divmod(position, _CHIPS_PER_ROW)
         left, top = column * width, _GAP + row * _CHIP_HEIGHT
         box = (left + 2, top, left + width - 2, top + _CHIP_HEIGHT - _GAP)
-        draw.rounded_rectangle(box, radius=4, fill=_ACTIVE if shown else _PAPER)
+        draw.rounded_rectangle(box, radius=4, fill=sheet.ACTIVE if shown else sheet.PAPER)
         centre = (left + width / 2, top + (_CHIP_HEIGHT - _GAP) / 2)
-        draw.text(centre, str(au), _PAPER if shown else _FAINT, font, anchor="mm")
+        draw.text(centre, str(au), sheet.PAPER if shown else _FAINT, font, anchor="mm")
     return np.asarray(picture)

@@ -2,6 +2,7 @@
 """A picture that shows what the rendered faces look like."""
 
 import os
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -14,7 +15,8 @@ COLUMNS = 8
 PEOPLE = 2 * COLUMNS
 STRIP_FRAMES = 250
 _MARGIN, _GAP, _CAPTION, _TRACK = 60, 12, 24, 14
-_INK, _PAPER, _ACTIVE, _INACTIVE = (40, 40, 44), (255, 255, 255), (208, 84, 60), (236, 236, 238)
+PAPER, ACTIVE = (255, 255, 255), (208, 84, 60)
+_INK, _INACTIVE = (40, 40, 44), (236, 236, 238)
 
 
 def contact_sheet(
@@ -43,8 +45,13 @@ def contact_sheet(
         ImageDraw.Draw(sheet).text((_MARGIN, top), title, _INK, ImageFont.load_default(18))
         sheet.paste(body, (0, top + _CAPTION + _GAP // 2))
         top += _CAPTION + 2 * _GAP + body.height
+    save(sheet, path, format="PNG")
+
+
+def save(picture: Image.Image, path: str | os.PathLike[str], **options: Any) -> None:
+    """Save a picture with PIL's options; InputError if the file cannot be written."""
     try:
-        sheet.save(path, format="PNG")
+        picture.save(path, **options)
     except OSError as error:
         raise errors.InputError(f"{path}: cannot be written ({error.strerror})") from error
 
@@ -63,7 +70,7 @@ def _subject(number: int) -> str:
 
 
 def _page(size: int, height: int) -> Image.Image:
-    return Image.new("RGB", (2 * _MARGIN + COLUMNS * size, height), _PAPER)
+    return Image.new("RGB", (2 * _MARGIN + COLUMNS * size, height), PAPER)
 
 
 def _people(seed: int, size: int) -> Image.Image:
@@ -103,7 +110,7 @@ def _film_strip(layout: facs.AuLayout, seed: int, size: int) -> Image.Image:
         page.paste(Image.fromarray(picture), (_MARGIN + column * size, 0))
     for track, (au_name, active) in enumerate(zip(layout.au_names, shown.T, strict=True)):
         top = size + _GAP // 2 + track * _TRACK
-        bar = np.where(active[None, :, None] == 1, _ACTIVE, _INACTIVE).astype(np.uint8)
+        bar = np.where(active[None, :, None] == 1, ACTIVE, _INACTIVE).astype(np.uint8)
         bar = Image.fromarray(bar).resize((COLUMNS * size, _TRACK - 3), Image.Resampling.NEAREST)
         page.paste(bar, (_MARGIN, top))
         ImageDraw.Draw(page).text((_MARGIN - 44, top - 3), au_name, _INK, _font())
