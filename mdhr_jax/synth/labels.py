@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int8
 
 from mdhr_jax import errors, facs
-from mdhr_jax.synth import scene, seeds
+from mdhr_jax.synth import course, seeds
 
 # An AU counts as active at or above this intensity.
 THRESHOLD = 0.3
@@ -297,7 +297,7 @@ def intensities(
     }
     intensity |= {au: UNLABELLED * intensity[au] for au in unlabelled.aus}
     intensity |= _talk(
-        layout, intensity, scene.speech(*name.values(), np.arange(len(labels)))[:, 0]
+        layout, intensity, course.speech(*name.values(), np.arange(len(labels)))[:, 0]
     )
     return np.stack([intensity[au] for au in facs.AU_NAMES], axis=1).astype(np.float32)
 
@@ -352,6 +352,4 @@ def _activations(active: np.ndarray, rng: np.random.Generator) -> Float[np.ndarr
 
 def _drift(frames: int, rng: np.random.Generator) -> Float[np.ndarray, " t"]:
     """Random swelling and sinking about 0 in a second or a few, mostly within -1..1."""
-    periods = rng.uniform(12, 90, size=(3, 1))
-    phases = rng.uniform(0, 2 * np.pi, size=(3, 1))
-    return 0.6 * np.sin(2 * np.pi * np.arange(frames) / periods + phases).sum(axis=0)
+    return 0.6 * course.waves(rng, np.arange(frames), count=3, periods=(12, 90))

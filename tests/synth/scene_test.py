@@ -2,7 +2,7 @@
 import jax
 import numpy as np
 
-from mdhr_jax.synth import scene
+from mdhr_jax.synth import course, scene
 
 NAME = (0, "F001", "T1")
 
@@ -29,7 +29,7 @@ def test_gaze_rests_and_jumps():
 
 
 def test_people_talk_in_spells():
-    openness, roundness = scene.speech(*NAME, np.arange(5000)).T
+    openness, roundness = course.speech(*NAME, np.arange(5000)).T
     assert 0 <= openness.min() and openness.max() <= 1
     assert roundness.max() > 0.3
     assert 0.1 < (openness > 0.05).mean() < 0.8

@@ -90,6 +90,10 @@ def test_a_frame_alone_equals_the_frame_within_the_video(whole):
     np.testing.assert_array_equal(render(frames=[18, 3]), whole[[18, 3]])
 
 
+def test_no_frame_asked_for_gives_none(whole):
+    assert render(frames=[]).shape == (0, *whole.shape[1:])
+
+
 def test_a_call_repeats_exactly(whole):
     np.testing.assert_array_equal(render(), whole)
 
