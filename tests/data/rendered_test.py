@@ -83,6 +83,13 @@ def test_long_videos_are_rendered_in_chunks(tmp_path, plain_renderer, monkeypatc
     np.testing.assert_array_equal(chunked.pictures(rows), whole.pictures(rows))
 
 
+@pytest.mark.slow
+def test_more_than_a_thousand_people(tmp_path, plain_renderer):
+    source = build(tmp_path / "set", subjects=1100, videos_per_subject=1, frames_per_video=1)
+    assert source.records[1099]["subject"] == b"S1100"
+    assert source.pictures(np.array([0, 1099])).shape == (2, 16, 16, 3)
+
+
 def test_png_is_lossless_and_jpeg_nearly(tmp_path, monkeypatch):
     picture = np.indices((16, 16, 3), np.uint8).sum(0, dtype=np.uint8) * 5
     monkeypatch.setattr(

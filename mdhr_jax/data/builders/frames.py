@@ -246,7 +246,8 @@ def read(
     index = _read_index(path, metadata)
     try:
         builder = tfds.builder_from_directory(path)
-        records = builder.as_data_source("all", decoders={"image": tfds.decode.SkipDecoding()})
+        everybody = _all_splits(list(builder.info.splits))
+        records = builder.as_data_source(everybody, decoders={"image": tfds.decode.SkipDecoding()})
         found = [(name, split.num_examples) for name, split in builder.info.splits.items()]
     except Exception as error:  # TFDS documents no set of exceptions
         raise InputError(
@@ -255,6 +256,17 @@ def read(
     if found != list(collections.Counter(index.subjects[v] for v in index.video).items()):
         raise InputError(f"{path}: records and {_INDEX} do not belong together, prepare it again")
     return metadata, index, records
+
+
+def _all_splits(names: Sequence[str]) -> tfds.core.splits.AbstractSplit:
+    """All splits one after the other, added pairwise: TFDS follows a sum by recursion.
+
+    Its own "all" adds them in a row, which ends at Python's limit of a thousand people.
+    """
+    if len(names) == 1:
+        return tfds.core.ReadInstruction(names[0])
+    middle = len(names) // 2
+    return _all_splits(names[:middle]) + _all_splits(names[middle:])
 
 
 def _check_settings(layout: facs.AuLayout, image_format: str, subjects: Sequence[str]) -> None:
