@@ -190,6 +190,29 @@ def restore_model(workdir: pathlib.Path, config: ConfigDict, kind: str) -> dict:
     return checkpoint.restore(checkpoints(workdir), kind, wanted)
 
 
+def with_initial_backbone(state: dict, config: ConfigDict) -> dict:
+    """`state` with the backbone of the run `config.model.init_from`, if one is named.
+
+    Raises:
+      InputError: no such run, or its backbone is another one.
+    """
+    path = config.model.init_from
+    if not path:
+        return state
+    other = restore_model(pathlib.Path(path), load_config(pathlib.Path(path)), "last")
+    started = dict(state)
+    for part in ("params", "batch_stats"):
+        old, new = state[part]["backbone"], other[part]["backbone"]
+        if jax.tree.map(jnp.shape, old) != jax.tree.map(jnp.shape, new):
+            raise InputError(
+                f"config.model.init_from={path}: its backbone does not fit "
+                f"{config.model.backbone!r}; name a run with the same backbone"
+            )
+        placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), new, old)
+        started[part] = state[part] | {"backbone": placed}
+    return started
+
+
 def _model_state(create: Callable[[nnx.Rngs], mdhr.MDHR]) -> dict:
     _, params, batch_stats = steps.split(create(nnx.Rngs(0)))
     return {"step": jnp.zeros((), jnp.int32), "params": params, "batch_stats": batch_stats}

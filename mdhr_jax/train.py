@@ -47,9 +47,9 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     start = checkpoint.latest_step(saved, "last") or 0
     batches = training_batches(config, source, start)
     programs = compile_programs(config, source, mesh, total_steps)
-    runs.claim(workdir, config)
-
-    state = checkpoint.restore(saved, "last", programs.abstract) if start else programs.init()
+    fresh = None if start else runs.with_initial_backbone(programs.init(), config)
+    runs.claim(workdir, config)  # after what may refuse the configuration
+    state = fresh or checkpoint.restore(saved, "last", programs.abstract)
     devices = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
     print(f"{workdir}: step {start} of {total_steps} on {mesh.size} x {devices}", flush=True)
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
 import pathlib
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from mdhr_jax import checkpoint, errors, evaluate, runs, sharding, steps, train, writers
+from mdhr_jax.models import mdhr
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -93,6 +95,43 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     with pytest.raises(errors.NonFiniteLossError, match="step 5: the loss is nan"):
         train.train(tiny_config, tmp_path)
     assert checkpoint.latest_step(runs.checkpoints(tmp_path), "last") == 3
+
+
+@pytest.fixture
+def other_run(tiny_config, tmp_path):
+    """A run with temporal filters, another seed and no steps, and its parameters."""
+    config = tiny_config.copy_and_resolve_references()
+    config.seed = 1
+    programs = train.compile_programs(config, runs.open_data(config), sharding.make_mesh(), 1)
+    state = programs.init()
+    runs.claim(tmp_path / "other", config)
+    checkpoint.save(runs.checkpoints(tmp_path / "other"), "last", 0, state)
+    return tmp_path / "other", state["params"]
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_the_backbone_of_another(tiny_config, tmp_path, one_device, other_run):
+    path, params = other_run
+    tiny_config.model.init_from = str(path)
+    tiny_config.model.temporal = False  # only the backbones must be the same
+    tiny_config.learning_rate, tiny_config.epochs = 0.0, 0.1
+    train.train(tiny_config, tmp_path / "run")
+    started = runs.restore_model(tmp_path / "run", tiny_config, "last")["params"]
+    jax.tree.map(np.testing.assert_array_equal, started["backbone"], params["backbone"])
+    with pytest.raises(AssertionError):
+        jax.tree.map(np.testing.assert_array_equal, started["au_features"], params["au_features"])
+
+
+def test_a_backbone_that_does_not_fit_is_refused_and_nothing_is_written(
+    tiny_config, tmp_path, one_device, other_run, monkeypatch
+):
+    tiny_config.model.init_from = str(other_run[0])
+    narrow = mdhr.BACKBONES["resnet_narrow"]
+    monkeypatch.setitem(mdhr.BACKBONES, "wide", functools.partial(narrow, width=16))
+    tiny_config.model.backbone = "wide"
+    with pytest.raises(errors.InputError, match="does not fit 'wide'; name a run with the same"):
+        train.train(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
