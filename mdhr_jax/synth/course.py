@@ -35,15 +35,41 @@ def events(
       At each time: how long ago its event began, the event's random values in 0..1, and the share
       of the event that has passed.
     """
+    event, starts, ends, table = _timetable(rng, times, lengths, values)
+    since = times - starts[event]
+    return since, table[event].T, since / (ends - starts)[event]
+
+
+def rests(
+    rng: np.random.Generator, times: Times, lengths: tuple[int, int], move: int
+) -> Float[np.ndarray, " f"]:
+    """A place in -1..1 that is kept for a while and left for another within `move` frames."""
+    event, starts, _, table = _timetable(rng, times, lengths, 1)
+    places = 2 * table[:, 0] - 1
+    moved = np.clip((times - starts[event]) / move, 0, 1)
+    moved = moved**2 * (3 - 2 * moved)
+    return places[np.maximum(event - 1, 0)] * (1 - moved) + places[event] * moved
+
+
+def _timetable(
+    rng: np.random.Generator, times: Times, lengths: tuple[int, int], values: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Event of each time; first and last moment and random values in 0..1 of each event."""
     shortest, longest = lengths
     count = int(max(times, default=0) / shortest) + 2
     # Row by row: a later time does not change earlier events.
     table = rng.uniform(size=(count, 1 + values))
     durations = shortest + (longest - shortest) * table[:, 0]
     ends = np.cumsum(durations)
-    event = np.searchsorted(ends, times, side="right")
-    since = times - (ends - durations)[event]
-    return since, table[event, 1:].T, since / durations[event]
+    return np.searchsorted(ends, times, side="right"), ends - durations, ends, table[:, 1:]
+
+
+def twitches(rng: np.random.Generator, times: Times) -> Float[np.ndarray, " f"]:
+    """Brief contractions of a muscle at rest, seconds apart, 0..1."""
+    begun = rng.uniform(0, 200)  # not all at rest when a recording begins
+    since, (height, length), _ = events(rng, begun + times, (30, 200), 2)
+    passed = np.minimum(since / (6 + 14 * length), 1)
+    return height * np.sin(np.pi * passed) ** 2
 
 
 def speech(seed: int, subject: str, video: str, times: Times) -> Float[np.ndarray, "f 2"]:

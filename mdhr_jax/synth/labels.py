@@ -23,11 +23,12 @@ from mdhr_jax.synth import course, seeds
 
 # An AU counts as active at or above this intensity.
 THRESHOLD = 0.3
-# Intensities while active, once the onset is over: activations have levels of their own, and swell
-# and sink about them.
-APEX = (0.45, 1.0)
+# An activation has a level of its own, about which it swells and sinks by about a quarter of it, as
+# nobody holds an expression still; once the onset is over it stays within the apex's limits.
+LEVEL = (0.4, 1.0)
 SWELL = 0.2
-# Twitches of inactive AUs, below the threshold.
+APEX = (0.35, 1.0)
+# Height of the twitches of inactive AUs, below the threshold.
 FLICKER = 0.2
 # AUs that the layout does not annotate are shown too, at this share of their intensity.
 UNLABELLED = 0.5
@@ -343,13 +344,8 @@ def _activations(active: np.ndarray, rng: np.random.Generator) -> Float[np.ndarr
     for edge, ramp in zip(edges, ramps, strict=True):
         nearest = np.minimum(nearest, np.abs(np.arange(frames) + 0.5 - edge) / ramp)
     settled = nearest**2 * (3 - 2 * nearest)
-    low, high = APEX
-    level = rng.uniform(low, high, size=len(edges) + 1)[run]
-    apex = np.clip(level + SWELL * _drift(frames, rng), low, high)
-    rest = FLICKER * np.clip(_drift(frames, rng), 0, 1)
+    level = rng.uniform(*LEVEL, size=len(edges) + 1)[run]
+    swell = SWELL * course.waves(rng, np.arange(frames), count=3, periods=(8, 40))
+    apex = np.clip(level * (1 + swell), *APEX)
+    rest = FLICKER * course.twitches(rng, np.arange(frames))
     return THRESHOLD + (np.where(active, apex, rest) - THRESHOLD) * settled
-
-
-def _drift(frames: int, rng: np.random.Generator) -> Float[np.ndarray, " t"]:
-    """Random swelling and sinking about 0 in a second or a few, mostly within -1..1."""
-    return 0.6 * course.waves(rng, np.arange(frames), count=3, periods=(12, 90))

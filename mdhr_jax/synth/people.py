@@ -35,11 +35,11 @@ _IRIS = (
     (0.34, 0.41, 0.27),
     (0.42, 0.32, 0.17),
 )
-# Standard deviation of the resting posture, in full intensities: per AU one person in fifteen rests
+# Standard deviation of the resting posture, in full intensities: per AU one person in nine rests
 # beyond the threshold of the label (`labels.THRESHOLD`).
-_RESTING = 0.2
+_RESTING = 0.25
 # But nobody's mouth is open at rest.
-_SLACK = np.array([0.25 if au in (25, 26) else 1.0 for au in facs.AU_NAMES])
+_SLACK = np.array([0.2 if au in (25, 26) else 1.0 for au in facs.AU_NAMES])
 
 
 class Identity(NamedTuple):

@@ -31,14 +31,14 @@ def pose(seed: int, subject: str, video: str, times: Times) -> Pose:
     """The head at these times (frames, fractions too), every leaf with a leading time axis."""
     rng = seeds.generator(seed, subject, video, "pose")
     gaze = _saccades(seeds.generator(seed, subject, video, "gaze"), times)
-    turned = course.drift(rng, times, 0.12)
+    turned = _held(rng, times, 0.12)
     values = Pose(
         shift_x=course.drift(rng, times, 0.006),
         shift_y=course.drift(rng, times, 0.006),
         scale=1 + course.drift(rng, times, 0.012),
-        roll=course.drift(rng, times, 0.02),
+        roll=_held(rng, times, 0.02),
         yaw=turned,
-        pitch=course.drift(rng, times, 0.07) + _nods(rng, times),
+        pitch=_held(rng, times, 0.07) + _nods(rng, times),
         # The eyes stay where they look while the head turns.
         gaze_x=np.clip(gaze[:, 0] - 1.5 * turned, -1, 1),
         gaze_y=gaze[:, 1],
@@ -75,6 +75,13 @@ def camera(seed: int, subject: str, video: str, size: int) -> Camera:
         noise=np.float32(rng.uniform(0.8, 2.4) * scale),
         quality=np.int32(100 - rng.uniform(5, 25) * scale),
     )
+
+
+def _held(rng: np.random.Generator, times: Times, spread: float) -> Float[np.ndarray, " f"]:
+    """An angle that is held, swaying a little, and changed every few seconds."""
+    begun = rng.uniform(0, 200)  # nobody moves just because a recording begins
+    held = course.rests(rng, begun + times, (50, 200), 25)
+    return 3**0.5 * spread * held + course.drift(rng, times, 0.1 * spread)
 
 
 def _nods(rng: np.random.Generator, times: Times) -> Float[np.ndarray, " f"]:

@@ -23,7 +23,7 @@ def test_a_film_shows_people_and_their_aus(short, tmp_path):
         for number in range(picture.n_frames):
             picture.seek(number)
             frames.append(np.asarray(picture.convert("RGB")).astype(int))
-    assert (np.abs(np.diff(frames, axis=0)).max(axis=(1, 2, 3)) > 20).all()
+    assert np.abs(frames[-1] - frames[0]).max() > 20
     assert (frames[0][64:] > 240).all(axis=-1).mean() > 0.3  # the AUs' paper
 
 
