@@ -17,7 +17,6 @@ def get_config() -> ConfigDict:
     config.layout = "bp4d"  # AUs and regions: a key of facs.LAYOUTS
     config.fold = 1  # cross-validation fold to test on; the others train
     config.clip_length = 16  # T, frames per clip
-    config.frame_step = 1  # frames from one frame of a clip to the next
     config.image_size = 224  # network input, pixels; stored pictures are usually 256
     config.batch_size = 8  # clips per training step, over all devices
     config.augmentation = 1.0  # strength of random crops and colours; 0: flips only

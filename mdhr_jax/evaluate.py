@@ -43,7 +43,6 @@ def score(
     *,
     fold: int,
     clip_length: int,
-    frame_step: int,
     batch_size: int,
 ) -> Scores:
     """Scores every frame of the fold's test split once.
@@ -55,7 +54,6 @@ def score(
       mesh: where batches go.
       fold: cross-validation fold, from 1.
       clip_length: frames per clip.
-      frame_step: frames from one frame of a clip to the next.
       batch_size: clips per batch, a multiple of the number of devices.
     """
     rows = source.rows(fold, "test")
@@ -63,11 +61,7 @@ def score(
     scores = np.full(labels.shape, np.nan, np.float32)
     counts = metrics.Counts(*np.zeros((4, labels.shape[1]), np.int64))
     batches = pipeline.eval_batches(
-        source,
-        fold=fold,
-        clip_length=clip_length,
-        frame_step=frame_step,
-        batch_size=batch_size,
+        source, fold=fold, clip_length=clip_length, batch_size=batch_size
     )
     for batch, predicted, counted in _ahead(
         batches,
@@ -132,7 +126,6 @@ def evaluate(
         mesh,
         fold=fold,
         clip_length=config.clip_length,
-        frame_step=config.frame_step,
         batch_size=batch_size(config.eval_batch_size, mesh),
     )
     return table(scored, source, config.threshold, kind, int(state["step"])), scored

@@ -224,7 +224,6 @@ class Predictor:
     Attributes:
       layout: AUs in the order of the scores.
       clip_length: T, the frames of a clip.
-      frame_step: frames from one frame of a clip to the next.
       record_size: height and width of the pictures that `scores` takes.
       threshold: score from which an AU counts as active.
     """
@@ -236,7 +235,6 @@ class Predictor:
         config = load_config(workdir)
         self.layout = layout_of(config)
         self.clip_length = config.clip_length
-        self.frame_step = config.frame_step
         self.threshold = config.threshold
         graph, transform = eval_graph(config), eval_transform(config)
         state = restore_model(workdir, config, kind)

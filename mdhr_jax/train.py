@@ -185,7 +185,6 @@ def _score(
         mesh,
         fold=config.fold,
         clip_length=config.clip_length,
-        frame_step=config.frame_step,
         batch_size=evaluate.batch_size(config.eval_batch_size, mesh),
     )
 
@@ -224,14 +223,13 @@ def training_batches(
     config: ConfigDict, source: records.FrameSource, start: int
 ) -> Iterator[steps.Batch]:
     """The run's batches from step `start` on; InputError if clips are configured wrongly."""
-    for key in ("clip_length", "frame_step", "clips_per_video"):
+    for key in ("clip_length", "clips_per_video"):
         if config[key] < 1:
             raise InputError(f"config.{key}={config[key]}: give at least 1")
     return pipeline.train_batches(
         source,
         fold=config.fold,
         clip_length=config.clip_length,
-        frame_step=config.frame_step,
         batch_size=config.batch_size,
         clips_per_video=config.clips_per_video,
         seed=config.seed,

@@ -90,7 +90,7 @@ def test_a_checkpoint_of_another_layout_is_refused(tiny_config, tmp_path, capsys
         ("--config.model.auxiliary=False", "needs the auxiliary heads"),
         ("--config.fold=4", "fold 4"),
         ("--config.augmentation=2.0", "augmentation is 2.0: give a strength from 0 to 1"),
-        ("--config.frame_step=0", "config.frame_step=0: give at least 1"),
+        ("--config.clip_length=0", "config.clip_length=0: give at least 1"),
         ("--config.evaluation_crop=left", "config.evaluation_crop='left' is unknown"),
         ("--config.model.initial=loud", "initial='loud' is unknown; choose from release, calm"),
         ("--config.fsdp=3", "fsdp=3 does not divide the 8 devices"),

@@ -3,8 +3,8 @@
 
 Evaluation visits every frame once, in clips that close where a video ends or a frame number is
 missing. Training draws clips: each video `clips_per_video` times per epoch, from a random start
-(the release: once). A clip's frames are `frame_step` apart (the release: neighbours). Frames
-missing at its end are replaced by its last frame and marked as not valid.
+(the release: once). Frames missing at a clip's end are replaced by its last frame and marked as
+not valid.
 """
 
 import dataclasses
@@ -110,26 +110,22 @@ class Clips:
         return len(self.rows)
 
 
-def evaluation_clips(table: FrameTable, clip_length: int, frame_step: int = 1) -> Clips:
-    """Every frame of `table` once, in clips inside runs of successive frame numbers.
-
-    A run is cut into pieces of `clip_length * frame_step` frames, and each piece dealt out to
-    `frame_step` clips.
-    """
+def evaluation_clips(table: FrameTable, clip_length: int) -> Clips:
+    """Every frame of `table` once, in consecutive clips inside runs of successive frame numbers."""
     gap = (np.diff(table.video) != 0) | (np.diff(table.number) != 1)
     edges = np.concatenate([[0], np.flatnonzero(gap) + 1, [len(table)]])
-    starts, lengths = edges[:-1], np.diff(edges)
-    in_run = np.arange(len(table)) - np.repeat(starts, lengths)
-    begins = in_run % (clip_length * frame_step) < frame_step
-    first = np.flatnonzero(begins)
-    return _clips(first, np.repeat(edges[1:], lengths)[first], clip_length, frame_step)
+    starts, stops = edges[:-1], edges[1:]
+    clips_per_run = -(-(stops - starts) // clip_length)
+    run = np.repeat(np.arange(len(starts)), clips_per_run)
+    earlier = np.cumsum(clips_per_run) - clips_per_run
+    first = starts[run] + (np.arange(len(run)) - earlier[run]) * clip_length
+    return _clips(first, stops[run], clip_length)
 
 
 def training_clips(
     table: FrameTable,
     *,
     clip_length: int,
-    frame_step: int = 1,
     clips_per_video: int,
     crop_offsets: range,
     colour_jitter: float,
@@ -140,13 +136,12 @@ def training_clips(
 
     A pure function of its arguments. The draws are raw 64-bit words of a counter-based generator
     keyed by `(seed, epoch)`: numpy keeps those the same for ever, `Generator` methods it does not.
-    Like the release, a clip may start wherever it fits into its video: a missing frame number
+    Like the release, a clip may start anywhere in its video, U{0..frames-T}: a missing frame number
     inside does not close it.
 
     Args:
       table: frames of the training subjects.
       clip_length: T, frames.
-      frame_step: frames from one frame of a clip to the next.
       clips_per_video: clips of every video in an epoch.
       crop_offsets: where a crop may begin, in x and in y, pixels.
       colour_jitter: largest change of brightness, contrast and saturation.
@@ -164,15 +159,14 @@ def training_clips(
     order, start, *crop, flip = (draws[:, i] for i in range(5))
 
     video = videos[np.argsort(order, kind="stable")]
-    span = (clip_length - 1) * frame_step + 1
-    choices = np.maximum(stops - starts - span, 0) + 1
+    choices = np.maximum(stops - starts - clip_length, 0) + 1
     first = starts[video] + _below(start, choices[video])
 
     low, high = 1 - colour_jitter, 1 + colour_jitter
     jitter = low + (high - low) * (draws[:, 5:] >> 11) * 2.0**-53
     offsets = [crop_offsets.start + _below(draw, len(crop_offsets)) for draw in crop]
     augment = np.column_stack([*offsets, _below(flip, 2), jitter]).astype(np.float32)
-    return _clips(first, stops[video], clip_length, frame_step), augment
+    return _clips(first, stops[video], clip_length), augment
 
 
 def _below(words: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
@@ -180,8 +174,6 @@ def _below(words: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
     return (words % np.asarray(bound, np.uint64)).astype(np.int64)
 
 
-def _clips(first: np.ndarray, stop: np.ndarray, clip_length: int, frame_step: int) -> Clips:
-    rows = first[:, None] + frame_step * np.arange(clip_length)
-    valid = rows < stop[:, None]
-    # What does not fit repeats the last frame that does.
-    return Clips(rows=np.maximum.accumulate(rows * valid, axis=1), valid=valid)
+def _clips(first: np.ndarray, stop: np.ndarray, clip_length: int) -> Clips:
+    rows = first[:, None] + np.arange(clip_length)
+    return Clips(rows=np.minimum(rows, stop[:, None] - 1), valid=rows < stop[:, None])

@@ -37,7 +37,6 @@ def train_batches(
     *,
     fold: int,
     clip_length: int,
-    frame_step: int = 1,
     batch_size: int,
     clips_per_video: int,
     seed: int,
@@ -54,7 +53,6 @@ def train_batches(
       source: the data set.
       fold: cross-validation fold, from 1.
       clip_length: T, frames.
-      frame_step: frames from one frame of a clip to the next.
       batch_size: clips per batch.
       clips_per_video: clips of every video in an epoch.
       seed: of order, starts and augmentation.
@@ -75,7 +73,6 @@ def train_batches(
         source,
         source.rows(fold, "train"),
         clip_length=clip_length,
-        frame_step=frame_step,
         clips_per_video=clips_per_video,
         crop_offsets=crop_offsets,
         colour_jitter=colour_jitter,
@@ -91,10 +88,9 @@ def eval_batches(
     fold: int,
     split: str = "test",
     clip_length: int,
-    frame_step: int = 1,
     batch_size: int,
 ) -> Iterator[Batch]:
-    """Every frame of a split once (`clips.evaluation_clips`).
+    """Every frame of a split once, in consecutive clips (`clips.evaluation_clips`).
 
     The last batch is filled with clips that are not valid, so that all have one shape.
 
@@ -108,9 +104,7 @@ def eval_batches(
       InputError: no such fold, or nobody in that part of it; while iterating, a picture that cannot
         be read.
     """
-    rows = source.rows(fold, split)
-    index = clips.evaluation_clips(source.table.take(rows), clip_length, frame_step)
-    data = _EvaluationClips(source, rows, index, batch_size)
+    data = _EvaluationClips(source, source.rows(fold, split), clip_length, batch_size)
     return iter(grain.MapDataset.source(data).batch(batch_size).to_iter_dataset(READ_OPTIONS))
 
 
@@ -148,10 +142,11 @@ class _EvaluationClips:
     """Random access to the evaluation clips, filled up to whole batches."""
 
     def __init__(
-        self, source: records.FrameSource, rows: np.ndarray, index: clips.Clips, batch_size: int
+        self, source: records.FrameSource, rows: np.ndarray, clip_length: int, batch_size: int
     ):
         self._source = source
         self._rows = rows
+        index = clips.evaluation_clips(source.table.take(rows), clip_length)
         filler = ((0, -len(index) % batch_size), (0, 0))
         self._index = clips.Clips(
             rows=np.pad(index.rows, filler), valid=np.pad(index.valid, filler)

@@ -5,9 +5,9 @@
     1,0.000000,0.031250,0.812500,...,0,1,...
 
 One row per decoded frame: `frame` counts from 1, `timestamp` is in seconds, `_p` is the score in
-[0, 1], `_c` is 1 where the score reaches the model's threshold. The video is cut as in evaluation:
-pieces of `clip_length * frame_step` frames, dealt out to `frame_step` clips (one, in the release);
-the last ones are filled up with their last frame. No more than one piece is in memory.
+[0, 1], `_c` is 1 where the score reaches the model's threshold. The video is cut into clips of the
+model's `clip_length` frames, as in evaluation; the last clip is filled up with its last frame. No
+more than one clip is in memory.
 """
 
 import contextlib
@@ -36,14 +36,12 @@ class Model(Protocol):
     Attributes:
       layout: the AUs that it scores; its frame rate dates frames that carry no time.
       clip_length: T, frames.
-      frame_step: frames from one frame of a clip to the next.
       record_size: side of the pictures that it takes, pixels.
       threshold: an AU is active from this score on.
     """
 
     layout: facs.AuLayout
     clip_length: int
-    frame_step: int
     record_size: int
     threshold: float
 
@@ -89,14 +87,10 @@ def predict(
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_header(model.layout))
         frames = _cropped(source, crop, model.record_size)
-        for piece in itertools.batched(frames, model.clip_length * model.frame_step):
-            scores = np.empty((len(piece), len(model.layout.aus)), np.float32)
-            for first in range(min(model.frame_step, len(piece))):
-                clip = slice(first, None, model.frame_step)
-                scores[clip] = _scores(piece[clip], model, source)
-            table.writerows(_rows(piece, scores, model))
-            bar.update(len(piece))
-        return piece[-1].number
+        for clip in itertools.batched(frames, model.clip_length):
+            table.writerows(_rows(clip, _scores(clip, model, source), model))
+            bar.update(len(clip))
+        return clip[-1].number
 
 
 @contextlib.contextmanager

@@ -29,13 +29,6 @@ def test_evaluation_clips_close_at_gaps_and_at_the_end_of_a_video():
     np.testing.assert_array_equal(index.valid.sum(1), [3, 2, 4, 1])
 
 
-def test_evaluation_clips_with_a_step_are_dealt_out():
-    index = clips.evaluation_clips(table_of(a=range(15), b=range(3)), 4, frame_step=3)
-    expected = [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11], [12] * 4, [13] * 4, [14] * 4]
-    np.testing.assert_array_equal(index.rows, [*expected, [15] * 4, [16] * 4, [17] * 4])
-    np.testing.assert_array_equal(np.sort(index.rows[index.valid]), np.arange(18))
-
-
 def test_evaluation_clips_visit_every_frame_once():
     rng = np.random.default_rng(0)
     numbers = {f"v{i}": np.cumsum(rng.integers(1, 3, rng.integers(1, 40))) for i in range(20)}
@@ -61,15 +54,6 @@ def test_training_starts_cover_the_video_evenly_and_no_more():
     assert len(starts) == 6
     np.testing.assert_allclose(starts, 1000, atol=150)
     assert index.valid.all()
-
-
-def test_training_clips_with_a_step_fit_into_the_video():
-    index, _ = draw(table_of(a=range(12)), clips_per_video=3000, frame_step=3)
-    assert (np.diff(index.rows, axis=1) == 3).all() and index.valid.all()
-    np.testing.assert_array_equal(np.unique(index.rows[:, 0]), [0, 1, 2])
-    short, _ = draw(table_of(a=range(5)), frame_step=3)
-    np.testing.assert_array_equal(short.rows, [[0, 3, 3, 3]])
-    np.testing.assert_array_equal(short.valid, [[True, True, False, False]])
 
 
 def test_short_training_video_is_padded_with_its_last_frame():

@@ -27,7 +27,6 @@ class Brightness:
 
     layout: facs.AuLayout = LAYOUT
     clip_length: int = 4
-    frame_step: int = 1
     record_size: int = 16
     threshold: float = 0.5
     broken: int | None = None
@@ -95,16 +94,6 @@ def test_the_last_clip_is_filled_up_with_its_last_frame(tmp_path):
     assert {clip.shape for clip in model.clips} == {(1, 4, 16, 16, 3)}
     seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
     assert seen == [[0, 10, 20, 30], [40, 50, 50, 50]]
-
-
-def test_clips_with_a_step_are_dealt_out_and_their_scores_put_back(tmp_path):
-    model = Brightness(clip_length=2, frame_step=3)
-    levels = [10 * frame for frame in range(11)]
-    run(write_folder(tmp_path / "in", levels), tmp_path / "out.csv", model)
-    seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
-    assert seen == [[0, 30], [10, 40], [20, 50], [60, 90], [70, 100], [80, 80]]
-    scores = [float(row["AU01_p"]) for row in read(tmp_path / "out.csv")]
-    np.testing.assert_allclose(scores, np.divide(levels, 255), atol=1e-6)
 
 
 def test_the_model_sees_the_crop_at_its_record_size(tmp_path):
