@@ -6,7 +6,6 @@ kind "train" or "eval". A step is a finished update. The file holds only what th
 that two equal runs write equal files; clock times go to TensorBoard and the progress bar.
 """
 
-import io
 import json
 import math
 import os
@@ -16,11 +15,9 @@ from collections.abc import Mapping
 from typing import SupportsFloat
 
 import tensorboardX
-import tqdm
 
 from mdhr_jax import errors
-
-LINE_INTERVAL = 30  # seconds between progress lines where no terminal shows a bar
+from mdhr_jax.progress import Bar
 
 
 class RunWriter:
@@ -42,15 +39,7 @@ class RunWriter:
         self._tensorboard = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1
         )
-        terminal = sys.stderr.isatty()
-        self._progress = tqdm.tqdm(
-            initial=step,
-            total=total_steps,
-            unit="step",
-            file=sys.stderr if terminal else _Lines(),
-            mininterval=0.1 if terminal else LINE_INTERVAL,
-            dynamic_ncols=terminal,
-        )
+        self._progress = Bar(total_steps, "step", initial=step)
 
     def train(
         self, step: int, values: Mapping[str, SupportsFloat], *, frames_per_second: float
@@ -116,12 +105,3 @@ def _row(line: str, place: str) -> dict:
             f"{place}: expected a JSON object with a step: delete the line or the file"
         ) from error
     return row
-
-
-class _Lines(io.TextIOBase):
-    """Standard error for logs: each state of the progress bar on a line of its own."""
-
-    def write(self, text: str) -> int:
-        if text.strip():
-            sys.stderr.write(text.strip() + "\n")
-        return len(text)

@@ -21,11 +21,13 @@ HOMES = {
     "torch": set(),
     "tensorflow": set(),
     "pickle": set(),
+    "tqdm": {"progress"},
 }
 # Room -> the rooms of the package that it may see.
 ARROWS = {
     "facs": set(),
     "errors": set(),
+    "progress": set(),
     "models": {"models", "facs"},
     "losses": {"facs"},
     "metrics": set(),
@@ -33,12 +35,12 @@ ARROWS = {
     "preprocess": {"errors"},
     "steps": {"facs", "losses", "metrics", "preprocess"},
     "synth": {"synth", "facs", "errors"},
-    "data": {"data", "synth", "facs", "errors"},
+    "data": {"data", "synth", "facs", "errors", "progress"},
     "faces": {"faces", "preprocess", "errors"},
-    "infer": {"infer", "faces", "preprocess", "facs", "errors"},
+    "infer": {"infer", "faces", "preprocess", "facs", "errors", "progress"},
     "interop": {"interop", "facs"},
     "report": {"report", "metrics", "facs", "errors"},
-    "writers": {"errors"},
+    "writers": {"errors", "progress"},
     "sharding": {"errors"},
     "checkpoint": {"errors"},
 }

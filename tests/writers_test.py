@@ -4,7 +4,7 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from mdhr_jax import errors, writers
+from mdhr_jax import errors, progress, writers
 
 
 def _train(workdir, steps, start=0):
@@ -87,7 +87,7 @@ def test_speed_goes_to_tensorboard_and_terminal_only(tmp_path, capsys):
 
 
 def test_without_a_terminal_progress_is_whole_lines(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(writers, "LINE_INTERVAL", 0)
+    monkeypatch.setattr(progress, "LINE_INTERVAL", 0)
     _train(tmp_path, 4)
     error = capsys.readouterr().err
     assert "\r" not in error

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, TextIO, runtime_checkable
 
 import numpy as np
-import tqdm
 from einops import rearrange
 from jaxtyping import Float, UInt8
 
@@ -27,6 +26,7 @@ from mdhr_jax import facs, preprocess
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import crop as crops
 from mdhr_jax.faces import video
+from mdhr_jax.progress import Bar
 
 
 @runtime_checkable
@@ -82,7 +82,7 @@ def predict(
         raise InputError(f"{out}: is the source itself; name another file for the result")
     with (
         _replacing(out) as file,
-        tqdm.tqdm(total=video.count(source), unit="frame", disable=not progress) as bar,
+        Bar(video.count(source), "frame", show=progress) as bar,
     ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_header(model.layout))

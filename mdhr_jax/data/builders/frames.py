@@ -25,11 +25,11 @@ import simplejpeg
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
-from tqdm import tqdm
 
 from mdhr_jax import facs
 from mdhr_jax.data import clips, folds
 from mdhr_jax.errors import InputError
+from mdhr_jax.progress import Bar
 
 Picture = UInt8[np.ndarray, "h w c"]
 
@@ -114,7 +114,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     def __init__(
-        self, *, table: clips.FrameTable, metadata: Metadata, data_dir: str, progress: tqdm
+        self, *, table: clips.FrameTable, metadata: Metadata, data_dir: str, progress: Bar
     ):
         self.table = table
         self.metadata = metadata
@@ -219,7 +219,7 @@ def prepare(
     partial = out.with_name(out.name + _INCOMPLETE)
     shutil.rmtree(partial, ignore_errors=True)
     tfds.disable_progress_bar()
-    with tqdm(total=len(table), unit="frame", desc=str(out), disable=not progress) as bar:
+    with Bar(len(table), "frame", about=str(out), show=progress) as bar:
         builder = builder_class(table=table, metadata=metadata, data_dir=str(partial), progress=bar)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
             builder.download_and_prepare(file_format="array_record")
