@@ -12,6 +12,11 @@ from mdhr_jax.synth import seeds
 Times = Float[np.ndarray, " f"] | Int[np.ndarray, " f"]  # frames, fractions too
 
 
+def ease(share: Float[np.ndarray, " f"]) -> Float[np.ndarray, " f"]:
+    """From 0 to 1, starting and ending at rest."""
+    return share**2 * (3 - 2 * share)
+
+
 def waves(
     rng: np.random.Generator, times: Times, *, count: int, periods: tuple[int, int]
 ) -> Float[np.ndarray, " f"]:
@@ -44,11 +49,16 @@ def rests(
     rng: np.random.Generator, times: Times, lengths: tuple[int, int], move: int
 ) -> Float[np.ndarray, " f"]:
     """A place in -1..1 that is kept for a while and left for another within `move` frames."""
+    times = _under_way(rng, times)
     event, starts, _, table = _timetable(rng, times, lengths, 1)
     places = 2 * table[:, 0] - 1
-    moved = np.clip((times - starts[event]) / move, 0, 1)
-    moved = moved**2 * (3 - 2 * moved)
+    moved = ease(np.clip((times - starts[event]) / move, 0, 1))
     return places[np.maximum(event - 1, 0)] * (1 - moved) + places[event] * moved
+
+
+def _under_way(rng: np.random.Generator, times: Times) -> Float[np.ndarray, " f"]:
+    """Times in a course that began before the recording, so that not all begin with it."""
+    return rng.uniform(0, 200) + times
 
 
 def _timetable(
@@ -66,8 +76,7 @@ def _timetable(
 
 def twitches(rng: np.random.Generator, times: Times) -> Float[np.ndarray, " f"]:
     """Brief contractions of a muscle at rest, seconds apart, 0..1."""
-    begun = rng.uniform(0, 200)  # not all at rest when a recording begins
-    since, (height, length), _ = events(rng, begun + times, (30, 200), 2)
+    since, (height, length), _ = events(rng, _under_way(rng, times), (30, 200), 2)
     passed = np.minimum(since / (6 + 14 * length), 1)
     return height * np.sin(np.pi * passed) ** 2
 

@@ -343,7 +343,7 @@ def _activations(active: np.ndarray, rng: np.random.Generator) -> Float[np.ndarr
     nearest = np.full(frames, 1.0)
     for edge, ramp in zip(edges, ramps, strict=True):
         nearest = np.minimum(nearest, np.abs(np.arange(frames) + 0.5 - edge) / ramp)
-    settled = nearest**2 * (3 - 2 * nearest)
+    settled = course.ease(nearest)
     level = rng.uniform(*LEVEL, size=len(edges) + 1)[run]
     swell = SWELL * course.waves(rng, np.arange(frames), count=3, periods=(8, 40))
     apex = np.clip(level * (1 + swell), *APEX)

@@ -79,8 +79,7 @@ def camera(seed: int, subject: str, video: str, size: int) -> Camera:
 
 def _held(rng: np.random.Generator, times: Times, spread: float) -> Float[np.ndarray, " f"]:
     """An angle that is held, swaying a little, and changed every few seconds."""
-    begun = rng.uniform(0, 200)  # nobody moves just because a recording begins
-    held = course.rests(rng, begun + times, (50, 200), 25)
+    held = course.rests(rng, times, (50, 200), 25)
     return 3**0.5 * spread * held + course.drift(rng, times, 0.1 * spread)
 
 
