@@ -136,7 +136,7 @@ def training_clips(
 
     A pure function of its arguments. The draws are raw 64-bit words of a counter-based generator
     keyed by `(seed, epoch)`: numpy keeps those the same for ever, `Generator` methods it does not.
-    Like the release, a clip may start anywhere in its video, U{0..frames-T}: a missing frame number
+    Like the release, a clip may start wherever it fits into its video: a missing frame number
     inside does not close it.
 
     Args:
