@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pickle streams read as data: nothing is imported, nothing is called but what the reader brings.
+
+A pickle is a program for a small stack machine. `pickletools` of the standard library takes it
+apart; this machine knows only the instructions that build numbers, strings, tuples, lists and
+dicts. A global name is looked up in the caller's table and nowhere else.
+"""
+
+import io
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+MAX_INSTRUCTIONS = 2**17  # a checkpoint with its optimizer's state has about 2**16
+MAX_DEPTH = 16
+
+_MARK = object()
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_PLAIN = {
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "BINFLOAT",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_WITHOUT_EFFECT = {"PROTO", "FRAME", "STOP"}
+_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+
+
+class Refused(ValueError):
+    """The stream holds something that the reader does not know; the message names it."""
+
+
+class Global:
+    """A name that the stream refers to; `build` makes a value from arguments, or is None."""
+
+    def __init__(self, name: str, build: Callable | None):
+        self.name = name
+        self.build = build
+
+
+def load(
+    stream: io.BufferedIOBase,
+    *,
+    allowed: Mapping[str, Callable | None],
+    persistent: Callable[[object], object],
+) -> object:
+    """The value of one pickle; the stream is left after its end.
+
+    Args:
+      stream: starts with a pickle.
+      allowed: global names to what makes a value of their arguments; None for names that are only
+        referred to.
+      persistent: takes a persistent identifier, gives the value for it.
+
+    Raises:
+      Refused: unknown names or instructions, a broken, too long or too deeply nested stream.
+    """
+    machine = _Machine(allowed, persistent)
+    try:
+        for count, (code, argument, _) in enumerate(pickletools.genops(stream)):
+            if count >= MAX_INSTRUCTIONS:
+                raise Refused(f"more than {MAX_INSTRUCTIONS} instructions")
+            machine.run(code.name, argument)
+        value = machine.result()
+    except Refused:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        raise Refused(f"a broken pickle ({error})") from error
+    _check_depth(value)
+    return value
+
+
+class _Machine:
+    """The stack, the memo, and a method for each instruction that does more than push."""
+
+    def __init__(self, allowed: Mapping[str, Callable | None], persistent: Callable):
+        self._allowed = allowed
+        self._persistent = persistent
+        self._stack: list[object] = []
+        self._memo: dict[int, object] = {}
+
+    def run(self, name: str, argument: object) -> None:
+        """Carries one instruction out."""
+        if name in _PLAIN:
+            self._stack.append(argument)
+        elif name in _CONSTANTS:
+            self._stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            self._stack.append(_EMPTY[name]())
+        elif name in _TUPLES:
+            items = [self.pop() for _ in range(_TUPLES[name])]
+            self._stack.append(tuple(reversed(items)))
+        elif name in self._INSTRUCTIONS:
+            self._INSTRUCTIONS[name](self, argument)
+        elif name not in _WITHOUT_EFFECT:
+            raise Refused(f"the instruction {name}")
+
+    def pop(self) -> object:
+        """The topmost value."""
+        value = self._stack.pop()
+        if value is _MARK:
+            raise Refused("a broken pickle (a mark where a value belongs)")
+        return value
+
+    def result(self) -> object:
+        """What is left when the stream has stopped."""
+        if len(self._stack) != 1:
+            raise Refused(f"a broken pickle ({len(self._stack)} values instead of one)")
+        return self.pop()
+
+    def _pop_to_mark(self) -> list[object]:
+        items = []
+        while (item := self._stack.pop()) is not _MARK:
+            items.append(item)
+        return items[::-1]
+
+    def _top(self, kind: type) -> object:
+        top = self._stack[-1]
+        if type(top) is not kind:
+            raise Refused(f"a broken pickle ({_kind(top)} where a {kind.__name__} belongs)")
+        return top
+
+    def _mark(self, _: object) -> None:
+        self._stack.append(_MARK)
+
+    def _tuple(self, _: object) -> None:
+        self._stack.append(tuple(self._pop_to_mark()))
+
+    def _append(self, _: object) -> None:
+        value = self.pop()
+        self._top(list).append(value)
+
+    def _appends(self, _: object) -> None:
+        values = self._pop_to_mark()
+        self._top(list).extend(values)
+
+    def _set_item(self, _: object) -> None:
+        value, key = self.pop(), self.pop()
+        _set(self._top(dict), [key, value])
+
+    def _set_items(self, _: object) -> None:
+        pairs = self._pop_to_mark()
+        _set(self._top(dict), pairs)
+
+    def _put(self, slot: int) -> None:
+        self._memo[slot] = self._stack[-1]
+
+    def _memoize(self, _: object) -> None:
+        self._put(len(self._memo))
+
+    def _get(self, slot: int) -> None:
+        self._stack.append(self._memo[slot])
+
+    def _global(self, argument: str) -> None:
+        self._push_global(*argument.split(" ", 1))
+
+    def _stack_global(self, _: object) -> None:
+        name, module = self.pop(), self.pop()
+        self._push_global(module, name)
+
+    def _push_global(self, module: object, name: object) -> None:
+        full = f"{module}.{name}"
+        if full not in self._allowed:
+            raise Refused(f"the name {full}")
+        self._stack.append(Global(full, self._allowed[full]))
+
+    def _reduce(self, _: object) -> None:
+        arguments, function = self.pop(), self.pop()
+        if type(function) is not Global or function.build is None or type(arguments) is not tuple:
+            raise Refused(f"a call of {_kind(function)}")
+        self._stack.append(function.build(*arguments))
+
+    def _build(self, _: object) -> None:
+        # Attributes, such as the _metadata of a state_dict, carry no weights: they are dropped.
+        self.pop()
+
+    def _persistent_id(self, _: object) -> None:
+        self._stack.append(self._persistent(self.pop()))
+
+    _INSTRUCTIONS: ClassVar[dict[str, Callable]] = {
+        "MARK": _mark,
+        "TUPLE": _tuple,
+        "APPEND": _append,
+        "APPENDS": _appends,
+        "SETITEM": _set_item,
+        "SETITEMS": _set_items,
+        "BINPUT": _put,
+        "LONG_BINPUT": _put,
+        "MEMOIZE": _memoize,
+        "BINGET": _get,
+        "LONG_BINGET": _get,
+        "GLOBAL": _global,
+        "STACK_GLOBAL": _stack_global,
+        "REDUCE": _reduce,
+        "BUILD": _build,
+        "BINPERSID": _persistent_id,
+    }
+
+
+def _kind(value: object) -> str:
+    return value.name if type(value) is Global else type(value).__name__
+
+
+def _set(target: dict, items: list[object]) -> None:
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if type(key) not in (str, int):
+            raise Refused(f"a dict key of type {type(key).__name__}")
+        if key in target:
+            raise Refused(f"two entries named {key!r}")
+        target[key] = value
+
+
+def _check_depth(value: object) -> None:
+    """Breadth first over each container once, so cycles and shared parts cost nothing."""
+    level, seen = [value], set()
+    for _ in range(MAX_DEPTH):
+        containers = [v for v in level if type(v) in (dict, list, tuple) and id(v) not in seen]
+        seen.update(map(id, containers))
+        level = [item for c in containers for item in (c.values() if type(c) is dict else c)]
+        if not level:
+            return
+    raise Refused(f"values nested more than {MAX_DEPTH} deep")

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Torch's files (`.pth`, `.pt`) read and written without torch, and without executing anything.
+
+Torch writes a zip archive: a pickle of the structure and one uncompressed member per storage.
+Before version 1.6 it wrote a row of pickles followed by the storages. In both, a tensor is a view
+of a storage: offset, shape, strides. Everything claimed is checked against what is there before
+an array is made.
+"""
+
+import dataclasses
+import io
+import itertools
+import math
+import pathlib
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+
+import ml_dtypes
+import numpy as np
+
+from mdhr_jax.errors import InputError
+from mdhr_jax.interop import pickles
+from mdhr_jax.interop.pickles import Global, Refused
+
+STORAGES = {
+    "BFloat16": ml_dtypes.bfloat16,
+    "Bool": np.bool_,
+    "Byte": np.uint8,
+    "Char": np.int8,
+    "Double": np.float64,
+    "Float": np.float32,
+    "Half": np.float16,
+    "Int": np.int32,
+    "Long": np.int64,
+    "Short": np.int16,
+}
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_MAX_DIMENSIONS = 8
+_MAX_PICKLE = 2**25  # bytes; that of a checkpoint with its optimizer's state is below 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """A run of numbers in the file. `read` gives its bytes; `key` is the file's name for it."""
+
+    key: str
+    dtype: np.dtype
+    numel: int
+    read: Callable[[], bytes] = dataclasses.field(compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor as the file describes it: a dense part of a storage, not read yet."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
+
+    def array(self) -> np.ndarray:
+        """The values, in an array of their own."""
+        dtype = self.storage.dtype
+        strides = [stride * dtype.itemsize for stride in self.strides]
+        data, start = self.storage.read(), self.offset * dtype.itemsize
+        return np.array(np.ndarray(self.shape, dtype, data, start, strides), order="C")
+
+
+def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether the elements fill a stretch without gaps, in any order of the axes."""
+    expected = 1
+    for stride, length in sorted(zip(strides, shape, strict=True)):
+        if length != 1:
+            if stride != expected and 0 not in shape:
+                return False
+            expected *= length
+    return True
+
+
+def _tensor(storage: object, offset: object, shape: object, strides: object, *_: object) -> Tensor:
+    """What `torch._utils._rebuild_tensor_v2` makes; requires_grad and hooks are of no use here."""
+    if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
+        raise Refused("a tensor without a storage, a shape or strides")
+    numbers = (offset, *shape, *strides)
+    whole = all(type(number) is int and number >= 0 for number in numbers)
+    if not whole or len(shape) != len(strides) or len(shape) > _MAX_DIMENSIONS:
+        raise Refused(f"a tensor of shape {shape!r:.80} and strides {strides!r:.80}")
+    if offset + math.prod(shape) > storage.numel:
+        raise Refused(
+            f"a tensor of shape {shape} from {offset} on in storage {storage.key!r}, which holds "
+            f"{storage.numel}"
+        )
+    if not _is_dense(shape, strides):
+        raise Refused(f"a tensor with gaps or overlaps, shape {shape}, strides {strides}")
+    return Tensor(storage, offset, shape, strides)
+
+
+def _parameter(data: object, *_: object) -> Tensor:
+    """What `torch._utils._rebuild_parameter` makes."""
+    if type(data) is not Tensor:
+        raise Refused("a parameter without a tensor")
+    return data
+
+
+def _ordered_dict(pairs: object = ()) -> dict:
+    """What `collections.OrderedDict` makes; Python 2 wrote the items as an argument."""
+    if type(pairs) not in (list, tuple) or not all(
+        type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in pairs
+    ):
+        raise Refused("an ordered dict of anything but pairs")
+    return dict(pairs)
+
+
+_STORAGE_TYPES = {
+    f"{module}.{name}Storage": np.dtype(dtype)
+    for module in ("torch", "torch.cuda")
+    for name, dtype in STORAGES.items()
+}
+_ALLOWED: dict[str, Callable | None] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.nn.parameter.Parameter": _parameter,
+    **dict.fromkeys(_STORAGE_TYPES),
+}
+
+
+def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a saved state_dict, under their names without `module.`.
+
+    A state_dict saved alone, or as an entry `state_dict` (MDHR) or `model` (Swin) of a checkpoint.
+
+    Raises:
+      InputError: no torch file, one that holds anything but plain tensors, or no state_dict in it;
+        what was refused is named.
+    """
+    path = pathlib.Path(path)
+    try:
+        with path.open("rb") as stream:
+            contents = _read_zip(stream) if zipfile.is_zipfile(stream) else _read_legacy(stream)
+            tensors = _without_prefix(_find_state_dict(contents))
+            _check_apart(tensors)
+            return {name: _finite(name, tensor.array()) for name, tensor in tensors.items()}
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    except Refused as error:
+        raise InputError(f"{path}: refused for {error}; give a file with tensors alone") from error
+
+
+def _find_state_dict(contents: object) -> dict[str, Tensor]:
+    """The named tensors of a file, wherever they customarily are."""
+    places = [contents]
+    if type(contents) is dict:
+        places += [contents[key] for key in ("state_dict", "model") if key in contents]
+    for place in places:
+        if type(place) is dict and place and all(type(v) is Tensor for v in place.values()):
+            return place
+    raise Refused("holding no state_dict (names to tensors, alone or as 'state_dict' or 'model')")
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the `module.` that DataParallel puts before every one of them."""
+    prefix = "module."
+    if not all(str(name).startswith(prefix) for name in tensors):
+        return tensors
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _check_apart(tensors: dict[str, Tensor]) -> None:
+    """No number of the file belongs to two tensors."""
+    ordered = sorted(tensors.items(), key=lambda item: (item[1].storage.key, item[1].offset))
+    for (name, tensor), (other, following) in itertools.pairwise(ordered):
+        shared = tensor.storage.key == following.storage.key
+        if shared and following.offset < tensor.offset + math.prod(tensor.shape):
+            raise Refused(f"tensors that overlap, {name} and {other}")
+
+
+def _finite(name: str, array: np.ndarray) -> np.ndarray:
+    wrong = 0 if np.issubdtype(array.dtype, np.integer) else np.sum(~np.isfinite(array))
+    if wrong:
+        raise Refused(f"{wrong} values of {name} that are not finite")
+    return array
+
+
+def _read_zip(stream: io.BufferedIOBase) -> object:
+    """The contents of an archive with one root folder, `archive/data.pkl` and `archive/data/0`."""
+    try:
+        archive = zipfile.ZipFile(stream)
+        members = {info.filename: info for info in archive.infolist()}
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        raise Refused(f"a broken archive ({error})") from error
+    if len(members) != len(archive.infolist()):
+        raise Refused("two members of one name")
+    roots = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise Refused(f"having {len(roots)} members */data.pkl instead of one")
+    root = roots[0].removesuffix("data.pkl")
+    order = f"{root}byteorder"
+    if order in members and _member(archive, members[order], 16) != b"little":
+        raise Refused("a byte order other than little-endian")
+
+    def storage(key: str, dtype: np.dtype, numel: int, view: object) -> Storage:
+        info = members.get(f"{root}data/{key}")
+        if info is None or view is not None:
+            raise Refused(f"storage {key!r}, which is not in the archive")
+        if info.file_size != numel * dtype.itemsize:
+            raise Refused(
+                f"storage {key!r} of {info.file_size} bytes, said to hold {numel} x {dtype}"
+            )
+        return Storage(key, dtype, numel, lambda: _member(archive, info, info.file_size))
+
+    pickle = _member(archive, members[roots[0]], _MAX_PICKLE)
+    return _load(io.BytesIO(pickle), storage)
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
+    """A member's bytes, which torch stores as they are."""
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise Refused(f"a compressed member, {info.filename}")
+    if info.file_size > limit:
+        raise Refused(f"{info.file_size} bytes of {info.filename}, at most {limit} are expected")
+    try:
+        return archive.read(info)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        raise Refused(f"a broken archive ({error})") from error
+
+
+def _read_legacy(stream: io.BufferedIOBase) -> object:
+    """Pickles of magic number, protocol, machine, contents and storage keys; then the storages."""
+    stream.seek(0)
+    if _load(stream, _no_storage) != _LEGACY_MAGIC:
+        raise Refused("being no torch file")
+    if _load(stream, _no_storage) != _LEGACY_PROTOCOL:
+        raise Refused("another protocol of torch's old format")
+    machine = _load(stream, _no_storage)
+    if type(machine) is not dict or machine.get("little_endian") is not True:
+        raise Refused("a byte order other than little-endian")
+    claimed: dict[str, Storage] = {}
+    places: dict[str, int] = {}
+
+    def storage(key: str, dtype: np.dtype, numel: int, view: object) -> Storage:
+        if view is not None:
+            raise Refused(f"storage {key!r}, a view of another one")
+        new = Storage(key, dtype, numel, lambda: _at(stream, places[key], numel * dtype.itemsize))
+        if claimed.setdefault(key, new) != new:
+            raise Refused(f"storage {key!r}, described in two ways")
+        return claimed[key]
+
+    contents = _load(stream, storage)
+    keys = _load(stream, _no_storage)
+    if type(keys) is not list or sorted(map(str, keys)) != sorted(claimed):
+        raise Refused("storages that are not those of its tensors")
+    for key in keys:
+        places[key] = _legacy_place(stream, claimed[key])
+    return contents
+
+
+def _legacy_place(stream: io.BufferedIOBase, storage: Storage) -> int:
+    """Where a storage's numbers start; leaves the stream behind them."""
+    header, size = stream.read(8), storage.numel * storage.dtype.itemsize
+    start = stream.tell()
+    left = stream.seek(0, io.SEEK_END) - start
+    if header != struct.pack("<q", storage.numel) or left < size:
+        raise Refused(
+            f"storage {storage.key!r}, said to hold {storage.numel} x {storage.dtype}, which are "
+            "not there"
+        )
+    stream.seek(start + size)
+    return start
+
+
+def _at(stream: io.BufferedIOBase, start: int, size: int) -> bytes:
+    stream.seek(start)
+    return stream.read(size)
+
+
+def _no_storage(key: str, *_: object) -> Storage:
+    raise Refused(f"storage {key!r} outside the contents")
+
+
+def _load(stream: io.BufferedIOBase, storage: Callable[..., Storage]) -> object:
+    """One pickle in which persistent identifiers are storages."""
+
+    def persistent(identifier: object) -> Storage:
+        match identifier:
+            case ("storage", Global() as kind, str() as key, str(), int() as numel, *view):
+                dtype = _STORAGE_TYPES.get(kind.name)
+                if dtype is not None and type(numel) is int and numel >= 0 and len(view) < 2:
+                    return storage(key, dtype, numel, *(view or [None]))
+        raise Refused(f"an identifier that describes no storage, {identifier!r:.80}")
+
+    return pickles.load(stream, allowed=_ALLOWED, persistent=persistent)
+
+
+def write(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray], *, epoch: int) -> None:
+    """Writes `{"epoch": ..., "state_dict": ...}` as `torch.save` does; complete or not at all.
+
+    Raises:
+      InputError: the file can't be written.
+    """
+    path = pathlib.Path(path)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    root = f"{path.stem}/"
+    stored = [np.ascontiguousarray(array).reshape(array.shape) for array in arrays.values()]
+    try:
+        with zipfile.ZipFile(unfinished, "w") as archive:
+            archive.writestr(
+                f"{root}data.pkl", _pickled(dict(zip(arrays, stored, strict=True)), epoch)
+            )
+            archive.writestr(f"{root}byteorder", "little")
+            for key, array in enumerate(stored):
+                archive.writestr(f"{root}data/{key}", array.tobytes())
+            archive.writestr(f"{root}version", "3\n")
+        unfinished.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror})") from error
+
+
+def _pickled(arrays: dict[str, np.ndarray], epoch: int) -> bytes:
+    """The pickle of the structure, protocol 2, storages numbered in order."""
+    entries = b"".join(
+        _text(name) + _pickled_tensor(str(key), array)
+        for key, (name, array) in enumerate(arrays.items())
+    )
+    state_dict = _ORDERED_DICT + b"(" + entries + b"u"
+    top = b"}(" + _text("epoch") + _number(epoch) + _text("state_dict") + state_dict + b"u"
+    return b"\x80\x02" + top + b"."
+
+
+def _pickled_tensor(key: str, array: np.ndarray) -> bytes:
+    kind = next(name for name, dtype in STORAGES.items() if array.dtype == dtype)
+    storage = _text("storage") + _name("torch", f"{kind}Storage") + _text(key) + _text("cpu")
+    strides = [stride // array.itemsize for stride in array.strides]
+    return (
+        _name("torch._utils", "_rebuild_tensor_v2")
+        + b"("  # its arguments: storage, offset, shape, strides, requires_grad, hooks
+        + _tuple(storage + _number(array.size))
+        + b"Q"
+        + _number(0)
+        + _tuple(b"".join(map(_number, array.shape)))
+        + _tuple(b"".join(map(_number, strides)))
+        + b"\x89"
+        + _ORDERED_DICT
+        + b"tR"
+    )
+
+
+def _tuple(items: bytes) -> bytes:
+    return b"(" + items + b"t"
+
+
+def _name(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def _number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
