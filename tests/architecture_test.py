@@ -38,7 +38,7 @@ ARROWS = {
     "data": {"data", "synth", "facs", "errors", "progress"},
     "faces": {"faces", "preprocess", "errors"},
     "infer": {"infer", "faces", "preprocess", "facs", "errors", "progress"},
-    "interop": {"interop", "facs", "errors"},
+    "interop": {"interop", "models", "facs", "errors"},
     "report": {"report", "metrics", "facs", "errors"},
     "writers": {"errors", "progress"},
     "sharding": {"errors"},

@@ -7,6 +7,7 @@ side begins with `n`, our array stacks one official entry per AU.
 """
 
 import dataclasses
+import math
 import re
 
 import jax
@@ -20,6 +21,8 @@ LINEAR = "i o -> o i"
 POINTWISE = "i o -> o i 1 1"
 CONV = "h w i o -> o i h w"
 PATCH = "(p q i) o -> o i p q"
+# Last parts of entries that torch computes by itself; they have no place in our tree.
+COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 NORM_LEAVES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
@@ -41,13 +44,17 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One official entry: name, shape, and the piece of our tree that holds it."""
+    """One official entry: name, shape, and the piece of our tree that holds it.
+
+    `place` orders entries as the official state_dict does.
+    """
 
     name: str
     shape: tuple[int, ...]
     path: tuple[str | int, ...]
     row: Row
     index: int | None
+    place: tuple[int | float, ...]
 
     def read(self, array: np.ndarray) -> np.ndarray:
         """The official array, cut out of ours at `path`."""
@@ -88,60 +95,70 @@ def _swin() -> list[Row]:
         *_linear("backbone.patches", "Backbone.patch_embed.proj", PATCH, patch=4),
         *_norm("backbone.patch_norm", "Backbone.patch_embed.norm"),
         *_norm(f"{block}.attention_norm", f"{official}.norm1"),
+        Row(f"{block}.attention.position_bias", f"{official}.attn.relative_position_bias_table"),
         *_linear(f"{block}.attention.qkv", f"{official}.attn.qkv"),
         *_linear(f"{block}.attention.projection", f"{official}.attn.proj"),
-        Row(f"{block}.attention.position_bias", f"{official}.attn.relative_position_bias_table"),
         *_norm(f"{block}.mlp_norm", f"{official}.norm2"),
         *_linear(f"{block}.mlp_in", f"{official}.mlp.fc1"),
         *_linear(f"{block}.mlp_out", f"{official}.mlp.fc2"),
-        *_norm(f"{merge}.norm", f"{merged}.norm"),
         *_linear(f"{merge}.reduction", f"{merged}.reduction"),
+        *_norm(f"{merge}.norm", f"{merged}.norm"),
         *_norm("backbone.norm", "Backbone.norm"),
     ]
 
 
 def _dynamics() -> list[Row]:
-    rows = []
+    projections, norms, squeezes, squeeze_norms = [], [], [], []
     for scale in (1, 2, 3, 4):
         project, squeeze = f"dynamics.projections.{scale - 1}", f"dynamics.squeezes.{scale - 1}"
         patch = 2 ** (4 - scale)
-        rows += _linear(f"{project}.convolution", f"MFD.conv{scale}", PATCH, patch=patch)
-        rows += _norm(f"{project}.norm", f"MFD.bn{scale}")
-        rows += _linear(f"{squeeze}.linear", f"MFD.weight_{scale}", POINTWISE)
-        rows += _norm(f"{squeeze}.norm", f"MFD.wbn{scale}")
-    rows += _linear("dynamics.choice", "MFD.weight", POINTWISE)
-    rows += _linear("dynamics.fusion.linear", "MFD.convcat", POINTWISE)
-    return rows + _norm("dynamics.fusion.norm", "MFD.bn")
+        projections += _linear(f"{project}.convolution", f"MFD.conv{scale}", PATCH, patch=patch)
+        norms += _norm(f"{project}.norm", f"MFD.bn{scale}")
+        squeezes += _linear(f"{squeeze}.linear", f"MFD.weight_{scale}", POINTWISE)
+        squeeze_norms += _norm(f"{squeeze}.norm", f"MFD.wbn{scale}")
+    return [
+        *projections,
+        *_linear("dynamics.fusion.linear", "MFD.convcat", POINTWISE),
+        *norms,
+        *_norm("dynamics.fusion.norm", "MFD.bn"),
+        *squeezes,
+        *_linear("dynamics.choice", "MFD.weight", POINTWISE),
+        *squeeze_norms,
+    ]
 
 
 def _relations(layout: facs.AuLayout) -> list[Row]:
-    rows = []
+    extractors, blocks, heads = [], [], []
     for r, region in enumerate(layout.regions):
-        rows += _linear(f"regions.blocks.{r}.linear", f"LRM.{region.name}_linear.fc")
-        rows += _norm(f"regions.blocks.{r}.norm", f"LRM.{region.name}_linear.bn")
-        rows += _linear(f"heads.heads.{r}", f"LRM.{region.name}_fc")
         stack = {"aus": tuple(layout.au_indices(region))}
         ours, official = f"au_features.blocks.{r}", "LRM.class_linears.{n}"
-        rows.append(Row(f"{ours}.kernel", f"{official}.fc.weight", "c n d -> n d c", **stack))
-        rows.append(Row(f"{ours}.bias", f"{official}.fc.bias", "n d -> n d", **stack))
-        rows += _norm(f"{ours}.norm", f"{official}.bn", rule="n d -> n d", **stack)
-    return rows
+        extractors += [
+            Row(f"{ours}.kernel", f"{official}.fc.weight", "c n d -> n d c", **stack),
+            Row(f"{ours}.bias", f"{official}.fc.bias", "n d -> n d", **stack),
+            *_norm(f"{ours}.norm", f"{official}.bn", rule="n d -> n d", **stack),
+        ]
+        blocks += _linear(f"regions.blocks.{r}.linear", f"LRM.{region.name}_linear.fc")
+        blocks += _norm(f"regions.blocks.{r}.norm", f"LRM.{region.name}_linear.bn")
+        heads += _linear(f"heads.heads.{r}", f"LRM.{region.name}_fc")
+    return extractors + blocks + heads
 
 
-def _head(layout: facs.AuLayout) -> list[Row]:
-    stack = {"aus": tuple(range(len(layout.aus)))}
-    temporal = "TCN.temporal_cnn.{n}"
+def _edges() -> list[Row]:
     return [
-        *_linear("static.linear", "global_linear.fc"),
-        *_norm("static.norm", "global_linear.bn"),
-        Row("edges.attention.linear.kernel", "CRM.gat.linear.weight", LINEAR),
-        Row("edges.attention.source", "CRM.gat.scoring_fn_source", "c -> 1 1 c"),
         Row("edges.attention.target", "CRM.gat.scoring_fn_target", "c -> 1 1 c"),
+        Row("edges.attention.source", "CRM.gat.scoring_fn_source", "c -> 1 1 c"),
         Row("edges.attention.bias", "CRM.gat.bias"),
-        Row("temporal.kernel", f"{temporal}.weight", "k n d -> n d 1 k", **stack),
-        Row("temporal.bias", f"{temporal}.bias", "n d -> n d", **stack),
+        Row("edges.attention.linear.kernel", "CRM.gat.linear.weight", LINEAR),
+    ]
+
+
+def _temporal(layout: facs.AuLayout) -> list[Row]:
+    stack = {"aus": tuple(range(len(layout.aus)))}
+    filters = "TCN.temporal_cnn.{n}"
+    return [
         *_norm("temporal.norm", "TCN.bn"),
-        Row("classifier.class_vectors", "node_classifier.sc"),
+        Row("temporal.kernel", f"{filters}.weight", "k n d -> n d 1 k", **stack),
+        Row("temporal.bias", f"{filters}.bias", "n d -> n d", **stack),
     ]
 
 
@@ -149,12 +166,20 @@ BACKBONE_ROWS = {"resnet50": _resnet, "swin_b": _swin}
 
 
 def table(layout: facs.AuLayout, backbone: str) -> list[Row]:
-    """All rows for a model with the default slots."""
-    return [*BACKBONE_ROWS[backbone](), *_head(layout), *_dynamics(), *_relations(layout)]
+    """All rows for a model with the default slots, in the order of the official state_dict."""
+    return [
+        *BACKBONE_ROWS[backbone](),
+        *_linear("static.linear", "global_linear.fc"),
+        *_norm("static.norm", "global_linear.bn"),
+        *_dynamics(),
+        *_relations(layout),
+        *_edges(),
+        *_temporal(layout),
+        Row("classifier.class_vectors", "node_classifier.sc"),
+    ]
 
 
-def _official_name(row: Row, match: re.Match, au: int | None) -> str:
-    numbers = [int(group) for group in match.groups()]
+def _official_name(row: Row, numbers: tuple[int, ...], au: int | None) -> str:
     name = row.official.replace("{n}", str(au))
     for position, number in enumerate(numbers, start=1):
         # "{+1}": official stages of the ResNet count from 1.
@@ -163,8 +188,19 @@ def _official_name(row: Row, match: re.Match, au: int | None) -> str:
     return name
 
 
+def _place(rows: list[Row], row: Row, numbers: tuple[int, ...], au: int | None) -> tuple:
+    """Where an entry stands: its group of rows, stage, block or AU in it, its row.
+
+    Rows whose names agree up to the first number form a group. What belongs to a stage as a whole
+    (Swin's merges) follows the stage's blocks.
+    """
+    group = [other.official.split("{")[0] for other in rows].index(row.official.split("{")[0])
+    within = numbers if au is None else (au,)
+    return (group, *within, *[math.inf] * (2 - len(within)), rows.index(row))
+
+
 def entries(tree: dict, layout: facs.AuLayout, backbone: str) -> list[Entry]:
-    """The official entries of a tree of arrays or shapes (parameters, statistics, or both).
+    """The official entries of a tree of arrays or shapes, in the order of the state_dict.
 
     Raises:
       ValueError: leaves that match no row or several; all are named.
@@ -179,17 +215,15 @@ def entries(tree: dict, layout: facs.AuLayout, backbone: str) -> list[Entry]:
             problems.append(f"{dotted} matches {len(matches)} rows")
             continue
         row, match = matches[0]
+        numbers = tuple(int(group) for group in match.groups())
         shape = rearrange(np.empty(leaf.shape, bool), row.rule, **row.sizes).shape
-        if row.aus:
-            found += [
-                Entry(_official_name(row, match, au), shape[1:], path, row, index)
-                for index, au in enumerate(row.aus)
-            ]
-        else:
-            found.append(Entry(_official_name(row, match, None), shape, path, row, None))
+        for index, au in enumerate(row.aus) if row.aus else [(None, None)]:
+            name, place = _official_name(row, numbers, au), _place(rows, row, numbers, au)
+            own = shape if au is None else shape[1:]
+            found.append(Entry(name, own, path, row, index, place))
     if problems:
         raise ValueError("official names: " + "; ".join(problems))
-    return found
+    return sorted(found, key=lambda entry: entry.place)
 
 
 def lookup(tree: dict, path: tuple[str | int, ...]) -> Array | np.ndarray:
@@ -204,21 +238,25 @@ def to_official(tree: dict, found: list[Entry]) -> dict[str, np.ndarray]:
     return {entry.name: entry.read(np.asarray(lookup(tree, entry.path))) for entry in found}
 
 
+def problems(found: list[Entry], official: dict[str, np.ndarray]) -> list[str]:
+    """Missing, left-over and mis-shaped entries, in words; empty when all is as expected."""
+    expected = {entry.name: entry.shape for entry in found}
+    return [
+        *(f"missing {name}" for name in expected if name not in official),
+        *(f"left over {name}" for name in official if name not in expected),
+        *(
+            f"{name} has shape {official[name].shape}, expected {shape}"
+            for name, shape in expected.items()
+            if name in official and official[name].shape != shape
+        ),
+    ]
+
+
 def from_official(tree: dict, found: list[Entry], official: dict[str, np.ndarray]) -> dict:
     """Our tree (of which `tree` gives the structure) filled with official arrays.
 
-    Raises:
-      ValueError: missing, left-over or mis-shaped entries; all are named.
+    `problems` says beforehand whether they fit.
     """
-    problems = [f"missing {e.name}" for e in found if e.name not in official]
-    problems += [f"left over {name}" for name in official.keys() - {e.name for e in found}]
-    problems += [
-        f"{e.name} has shape {official[e.name].shape}, expected {e.shape}"
-        for e in found
-        if e.name in official and official[e.name].shape != e.shape
-    ]
-    if problems:
-        raise ValueError("official arrays: " + "; ".join(sorted(problems)))
     groups: dict[tuple, list[Entry]] = {}
     for entry in found:
         groups.setdefault(entry.path, []).append(entry)
@@ -231,5 +269,5 @@ def from_official(tree: dict, found: list[Entry], official: dict[str, np.ndarray
 def _join(group: list[Entry], official: dict[str, np.ndarray]) -> np.ndarray:
     row = group[0].row
     ours, theirs = row.rule.split(" -> ")
-    arrays = [official[entry.name] for entry in group]
+    arrays = [official[entry.name] for entry in sorted(group, key=lambda entry: entry.index or 0)]
     return rearrange(np.stack(arrays) if row.aus else arrays[0], f"{theirs} -> {ours}")

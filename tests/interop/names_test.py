@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
-import json
-import pathlib
 
 import jax
 import numpy as np
@@ -13,8 +11,6 @@ from mdhr_jax.interop import names
 from mdhr_jax.models import mdhr, resnet, swin
 from mdhr_jax.verify import network
 
-NAMES = pathlib.Path(__file__).parents[3] / "shared/reference/NAMES.json"
-COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 # The structure of the full models with as little in it as possible.
 TINY = {
     "resnet50": functools.partial(resnet.ResNet, depths=(1, 2, 1, 1), width=2),
@@ -113,25 +109,8 @@ def test_missing_left_over_and_misshaped_entries_are_reported_together(tiny):
     del official["TCN.bn.weight"]
     official["TCN.extra"] = np.zeros(3)
     official["node_classifier.sc"] = np.zeros((8, 4))
-    with pytest.raises(ValueError) as error:
-        names.from_official(params, entries, official)
-    for problem in (
+    assert names.problems(entries, official) == [
         "missing TCN.bn.weight",
         "left over TCN.extra",
         "node_classifier.sc has shape (8, 4), expected (8, 3)",
-    ):
-        assert problem in str(error.value)
-
-
-@pytest.mark.skipif(not NAMES.exists(), reason="the official names (../shared) are not here")
-@MODELS
-def test_names_and_shapes_of_the_full_models_are_the_official_ones(layout, backbone):
-    official = {"resnet50": "resnet", "swin_b": "swin_transformer"}[backbone]
-    listed = json.loads(NAMES.read_text())[f"{layout.name.upper()}_{official}"]
-    expected = {n: tuple(shape) for n, shape, _ in listed if n.rpartition(".")[2] not in COMPUTED}
-    found = {
-        entry.name: entry.shape
-        for tree in _shapes(layout, backbone, features=512)
-        for entry in names.entries(tree, layout, backbone)
-    }
-    assert found == expected
+    ]
