@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config = quickstart.get_config()
     config.clip_length = 16
     config.batch_size = 8
+    config.augmentation = 0.15
     config.eval_batch_size = 8
     config.model.dynamics.k = 5
     config.learning_rate = 3e-3
