@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     model.edges = "cross_region_activated"  # a key of mdhr.EDGES
     model.temporal = True  # a temporal filter per AU
     model.initial = "release"  # values before training: a key of mdhr.INITIAL
-    model.init_from = ""  # run whose backbone to start from; empty: the values above
+    model.init_from = ""  # run or .pth whose backbone to start from; empty: the values above
 
     # Arithmetic.
     config.precision = "float32"  # float32 for parity, bfloat16 for speed

@@ -61,6 +61,11 @@ def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:
     wanted = _parts(abstract_state)
     with _checkpointer(directory / kind) as checkpointer:
         stored = checkpointer.checkpointables_metadata(step).metadata
+        if not wanted.keys() <= stored.keys():
+            raise InputError(
+                f"{directory / kind / str(step)}: holds a converted model, which has no state to "
+                "train on from; start a run of its own with config.model.init_from"
+            )
         differing = _shapes(wanted["model"]) ^ _shapes(stored["model"])
         if differing:
             name, shape = min(differing)

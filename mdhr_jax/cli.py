@@ -271,7 +271,7 @@ def _compare(values: Flags, arguments: Sequence[str]) -> int:
 
 
 def _evaluate_flags(values: Flags, arguments: Sequence[str]) -> None:
-    _path(values, "checkpoint", "Directory of a run.")
+    _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
     _path(values, "data", "Directory of a data set; default: the run's.")
     _path(values, "out", "Directory for f1.csv, f1.json, f1.md; default: RUN/evaluation.")
     flags.DEFINE_enum(
@@ -288,14 +288,36 @@ def _evaluate(values: Flags, arguments: Sequence[str]) -> int:
     result, _ = evaluate.evaluate(
         values.checkpoint, data=values.data, fold=values.fold, kind=values.select
     )
-    default = pathlib.Path(values.checkpoint) / "evaluation"
-    evaluate.write(result, pathlib.Path(values.out) if values.out else default)
+    run = pathlib.Path(values.checkpoint)
+    run = run.with_suffix("") if run.is_file() else run
+    evaluate.write(result, pathlib.Path(values.out) if values.out else run / "evaluation")
     print(result.text(), end="")
     return 0
 
 
+def _convert_flags(values: Flags, arguments: Sequence[str]) -> None:
+    flags.DEFINE_enum(
+        "select", "last", ["last", "best"], "Which checkpoint of a run.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "clip_length", 16, "T of a model from a file, frames.", lower_bound=2, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "k", 5, "Half its temporal window, frames.", lower_bound=1, flag_values=values
+    )
+
+
+def _convert(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import convert
+
+    source, target = map(pathlib.Path, _exactly(arguments, "SOURCE", "TARGET"))
+    convert.convert(source, target, kind=values.select, clip_length=values.clip_length, k=values.k)
+    print(target)
+    return 0
+
+
 def _predict_flags(values: Flags, arguments: Sequence[str]) -> None:
-    _path(values, "checkpoint", "Directory of a run.")
+    _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
     _path(values, "out", "CSV to write.")
     flags.DEFINE_string(
         "crop", "center", "Where the face is: none, center or X,Y,W,H.", flag_values=values
@@ -372,6 +394,12 @@ COMMANDS = {
         "--config FILE --workdir DIR --results DIR --variant NAME: [KEY=VALUE ...] ...",
         _compare_flags,
         _compare,
+    ),
+    "convert": Command(
+        "Official .pth or safetensors to a run, and back.",
+        "RUN|FILE RUN|FILE.pth|FILE.safetensors",
+        _convert_flags,
+        _convert,
     ),
     "predict": Command(
         "AU scores of every frame of a video or a folder of pictures.",

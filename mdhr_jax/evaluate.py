@@ -13,7 +13,15 @@ from jaxtyping import Bool, Float, Int
 from mdhr_jax import checkpoint, metrics, runs, sharding, steps
 from mdhr_jax.data import pipeline, records
 from mdhr_jax.errors import InputError
+from mdhr_jax.interop import files
 from mdhr_jax.report import tables
+
+# Where the checkpoint comes from -> what was chosen where.
+PROTOCOLS = {
+    "last": "last step",
+    "best": "best step, chosen on this test fold",
+    "file": "unknown, the file does not say how its step was chosen",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +104,7 @@ def evaluate(
     """Evaluates a run's checkpoint on a test fold.
 
     Args:
-      workdir: the run.
+      workdir: the run, or an official weight file.
       data: data set; the one that the run trained on when None.
       fold: fold to test on; the run's own when None.
       kind: `last` or `best`.
@@ -128,6 +136,7 @@ def evaluate(
         clip_length=config.clip_length,
         batch_size=batch_size(config.eval_batch_size, mesh),
     )
+    kind = "file" if files.is_weight_file(workdir) else kind
     return table(scored, source, config.threshold, kind, int(state["step"])), scored
 
 
@@ -143,7 +152,7 @@ def table(
     return tables.evaluation(
         source.layout,
         scored.counts,
-        protocol={"last": "last step", "best": "best step, chosen on this test fold"}[kind],
+        protocol=PROTOCOLS[kind],
         threshold=threshold,
         checkpoint=kind,
         step=step,

@@ -2,13 +2,15 @@
 """A run's directory: its configuration, and the model behind its checkpoints.
 
 `config.json` says what was trained, `metrics.jsonl` how it went, `checkpoints/` holds the states.
+Where a trained model is asked for, an official weight file (`interop.files`) does as well.
 """
 
+import contextlib
 import difflib
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +19,11 @@ from flax import nnx
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
+from configs import base
 from mdhr_jax import checkpoint, facs, preprocess, sharding, steps
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
+from mdhr_jax.interop import files, names, official
 from mdhr_jax.models import mdhr
 
 PRECISIONS = {name: jnp.dtype(name) for name in ("float32", "bfloat16")}
@@ -68,15 +72,35 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
-    """The configuration that a run was started with.
+    """The configuration that a run was started with, or the release's for an official file.
 
     Raises:
-      InputError: the directory holds no run.
+      InputError: the directory holds no run, or the file no MDHR.
     """
+    if files.is_weight_file(workdir):
+        return _official_config(workdir)
     try:
         return ConfigDict(json.loads(config_file(workdir).read_text()))
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{workdir}: holds no run (no readable config.json in it)") from error
+
+
+def _official_config(path: pathlib.Path) -> ConfigDict:
+    arrays = files.read(path)
+    with _naming(path):
+        layout, backbone = official.recognise(arrays)
+    config = base.get_config()
+    config.layout, config.model.backbone = layout.name, backbone
+    return config
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+    """Puts the file before what is wrong with its entries."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def nearest(key: str, known: list[str]) -> str:
@@ -179,30 +203,42 @@ def eval_transform(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
 
 
 def restore_model(workdir: pathlib.Path, config: ConfigDict, kind: str) -> dict:
-    """`step`, `params` and `batch_stats` of a run's checkpoint (`last` or `best`).
+    """`step`, `params` and `batch_stats` of a run's checkpoint (`last` or `best`), or of a file.
 
     Raises:
-      InputError: the run has no such checkpoint.
+      InputError: the run has no such checkpoint, or the file other entries.
     """
     shapes = jax.eval_shape(functools.partial(_model_state, model_factory(config)))
     shardings = sharding.state_shardings(sharding.make_mesh(), shapes)
+    if files.is_weight_file(workdir):
+        return jax.device_put(_official_state(workdir, config, shapes), shardings)
     wanted = checkpoint.abstract(shapes, shardings)
     return checkpoint.restore(checkpoints(workdir), kind, wanted)
 
 
+def _official_state(path: pathlib.Path, config: ConfigDict, like: dict) -> dict:
+    arrays = files.read(path)
+    with _naming(path):
+        return official.load(arrays, like, layout_of(config), config.model.backbone)
+
+
 def with_initial_backbone(state: dict, config: ConfigDict) -> dict:
-    """`state` with the backbone of the run `config.model.init_from`, if one is named.
+    """`state` with the backbone that `config.model.init_from` names, if it names one.
 
     Raises:
-      InputError: no such run, or its backbone is another one.
+      InputError: no such run or file, or its backbone is another one.
     """
-    path = config.model.init_from
-    if not path:
+    path = pathlib.Path(config.model.init_from)
+    if not config.model.init_from:
         return state
-    other = restore_model(pathlib.Path(path), load_config(pathlib.Path(path)), "last")
+    own = {part: {"backbone": state[part]["backbone"]} for part in official.PARTS}
+    if files.is_weight_file(path):
+        other = _official_backbone(path, config, own)
+    else:
+        other = restore_model(path, load_config(path), "last")
     started = dict(state)
-    for part in ("params", "batch_stats"):
-        old, new = state[part]["backbone"], other[part]["backbone"]
+    for part, like in own.items():
+        old, new = like["backbone"], other[part]["backbone"]
         if jax.tree.map(jnp.shape, old) != jax.tree.map(jnp.shape, new):
             raise InputError(
                 f"config.model.init_from={path}: its backbone does not fit "
@@ -211,6 +247,18 @@ def with_initial_backbone(state: dict, config: ConfigDict) -> dict:
         placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), new, old)
         started[part] = state[part] | {"backbone": placed}
     return started
+
+
+def _official_backbone(path: pathlib.Path, config: ConfigDict, like: dict) -> dict:
+    """The backbone in a file of MDHR, of torchvision (ResNet-50) or of Swin's authors (Swin-B)."""
+    if config.model.backbone not in names.BACKBONE_ROWS:
+        raise InputError(
+            f"config.model.init_from={path}: no official file holds a {config.model.backbone!r}; "
+            f"use one of {', '.join(names.BACKBONE_ROWS)}"
+        )
+    arrays = official.backbone_alone(files.read(path))
+    with _naming(path):
+        return official.load(arrays, like, layout_of(config), config.model.backbone)
 
 
 def _model_state(create: Callable[[nnx.Rngs], mdhr.MDHR]) -> dict:

@@ -17,10 +17,29 @@ from mdhr_jax.interop import names
 from mdhr_jax.models import swin
 
 PARTS = ("params", "batch_stats")
+# Backbones by the name of their first entry.
+_FIRST = {"Backbone.conv1.weight": "resnet50", "Backbone.patch_embed.proj.weight": "swin_b"}
 # Entries of ImageNet models that MDHR has no use for.
 CLASSIFIER = ("fc.weight", "fc.bias", "head.weight", "head.bias")
 _BLOCK = re.compile(r"(Backbone\.layers\.(\d)\.blocks\.(\d+))\.norm1\.weight")
 _SWIN_MAPS = {0: 56, 1: 28, 2: 14}  # stage -> width of the maps in which windows are shifted
+
+
+def recognise(arrays: dict[str, np.ndarray]) -> tuple[facs.AuLayout, str]:
+    """The layout and backbone of the MDHR that a state_dict holds.
+
+    Raises:
+      InputError: it holds none.
+    """
+    backbones = [backbone for name, backbone in _FIRST.items() if name in arrays]
+    aus = len(arrays.get("node_classifier.sc", ()))
+    layouts = [layout for layout in facs.LAYOUTS.values() if len(layout.aus) == aus]
+    if not backbones or not layouts:
+        raise InputError(
+            f"holds no MDHR of the release (its first entry is {next(iter(arrays))!r}); for a "
+            "backbone alone use config.model.init_from"
+        )
+    return layouts[0], backbones[0]
 
 
 def export(state: dict, layout: facs.AuLayout, backbone: str) -> dict[str, np.ndarray]:
@@ -57,7 +76,7 @@ def load(arrays: dict[str, np.ndarray], like: dict, layout: facs.AuLayout, backb
     problems += _wrong_types(weights) + _wrong_tables(arrays)
     if problems:
         shown = "; ".join(problems[:20]) + ("; ..." if len(problems) > 20 else "")
-        raise InputError(f"{len(problems)} entries do not fit {backbone} MDHR: {shown}")
+        raise InputError(f"{len(problems)} entries do not fit {backbone}: {shown}")
     seen = [int(a) for n, a in arrays.items() if n.endswith(".num_batches_tracked")]
     return {"step": np.int32(max(seen, default=0))} | {
         part: names.from_official(like[part], found[part], weights) for part in PARTS

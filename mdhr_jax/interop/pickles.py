@@ -15,22 +15,6 @@ MAX_INSTRUCTIONS = 2**17  # a checkpoint with its optimizer's state has about 2*
 MAX_DEPTH = 16
 
 _MARK = object()
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_PLAIN = {
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "LONG1",
-    "BINFLOAT",
-    "BINUNICODE",
-    "SHORT_BINUNICODE",
-    "BINUNICODE8",
-    "BINSTRING",
-    "SHORT_BINSTRING",
-}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_WITHOUT_EFFECT = {"PROTO", "FRAME", "STOP"}
-_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 
 
 class Refused(ValueError):
@@ -88,19 +72,9 @@ class _Machine:
 
     def run(self, name: str, argument: object) -> None:
         """Carries one instruction out."""
-        if name in _PLAIN:
-            self._stack.append(argument)
-        elif name in _CONSTANTS:
-            self._stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            self._stack.append(_EMPTY[name]())
-        elif name in _TUPLES:
-            items = [self.pop() for _ in range(_TUPLES[name])]
-            self._stack.append(tuple(reversed(items)))
-        elif name in self._INSTRUCTIONS:
-            self._INSTRUCTIONS[name](self, argument)
-        elif name not in _WITHOUT_EFFECT:
+        if name not in self._INSTRUCTIONS:
             raise Refused(f"the instruction {name}")
+        self._INSTRUCTIONS[name](self, argument)
 
     def pop(self) -> object:
         """The topmost value."""
@@ -127,8 +101,35 @@ class _Machine:
             raise Refused(f"a broken pickle ({_kind(top)} where a {kind.__name__} belongs)")
         return top
 
+    def _nothing(self, _: object) -> None: ...
+
+    def _push(self, value: object) -> None:
+        self._stack.append(value)
+
     def _mark(self, _: object) -> None:
         self._stack.append(_MARK)
+
+    def _none(self, _: object) -> None:
+        self._stack.append(None)
+
+    def _true(self, _: object) -> None:
+        self._stack.append(True)
+
+    def _false(self, _: object) -> None:
+        self._stack.append(False)
+
+    def _empty_dict(self, _: object) -> None:
+        self._stack.append({})
+
+    def _empty_list(self, _: object) -> None:
+        self._stack.append([])
+
+    def _empty_tuple(self, _: object) -> None:
+        self._stack.append(())
+
+    def _tuple_of(self, length: int) -> None:
+        items = [self.pop() for _ in range(length)]
+        self._stack.append(tuple(reversed(items)))
 
     def _tuple(self, _: object) -> None:
         self._stack.append(tuple(self._pop_to_mark()))
@@ -185,7 +186,29 @@ class _Machine:
         self._stack.append(self._persistent(self.pop()))
 
     _INSTRUCTIONS: ClassVar[dict[str, Callable]] = {
+        "PROTO": _nothing,
+        "FRAME": _nothing,
+        "STOP": _nothing,
         "MARK": _mark,
+        "NONE": _none,
+        "NEWTRUE": _true,
+        "NEWFALSE": _false,
+        "BININT": _push,
+        "BININT1": _push,
+        "BININT2": _push,
+        "LONG1": _push,
+        "BINFLOAT": _push,
+        "BINUNICODE": _push,
+        "SHORT_BINUNICODE": _push,
+        "BINUNICODE8": _push,
+        "BINSTRING": _push,
+        "SHORT_BINSTRING": _push,
+        "EMPTY_DICT": _empty_dict,
+        "EMPTY_LIST": _empty_list,
+        "EMPTY_TUPLE": _empty_tuple,
+        "TUPLE1": lambda self, _: self._tuple_of(1),
+        "TUPLE2": lambda self, _: self._tuple_of(2),
+        "TUPLE3": lambda self, _: self._tuple_of(3),
         "TUPLE": _tuple,
         "APPEND": _append,
         "APPENDS": _appends,

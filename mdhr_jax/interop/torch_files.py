@@ -110,6 +110,8 @@ def _ordered_dict(pairs: object = ()) -> dict:
         type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in pairs
     ):
         raise Refused("an ordered dict of anything but pairs")
+    if len(dict(pairs)) != len(pairs):
+        raise Refused("two entries of one name")
     return dict(pairs)
 
 
@@ -129,7 +131,7 @@ _ALLOWED: dict[str, Callable | None] = {
 
 
 def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of a saved state_dict, under their names without `module.`.
+    """The arrays of a saved state_dict.
 
     A state_dict saved alone, or as an entry `state_dict` (MDHR) or `model` (Swin) of a checkpoint.
 
@@ -141,9 +143,9 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as stream:
             contents = _read_zip(stream) if zipfile.is_zipfile(stream) else _read_legacy(stream)
-            tensors = _without_prefix(_find_state_dict(contents))
+            tensors = _find_state_dict(contents)
             _check_apart(tensors)
-            return {name: _finite(name, tensor.array()) for name, tensor in tensors.items()}
+            return {name: tensor.array() for name, tensor in tensors.items()}
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror})") from error
     except Refused as error:
@@ -156,17 +158,13 @@ def _find_state_dict(contents: object) -> dict[str, Tensor]:
     if type(contents) is dict:
         places += [contents[key] for key in ("state_dict", "model") if key in contents]
     for place in places:
-        if type(place) is dict and place and all(type(v) is Tensor for v in place.values()):
+        if type(place) is dict and place and all(map(_is_named_tensor, place.items())):
             return place
     raise Refused("holding no state_dict (names to tensors, alone or as 'state_dict' or 'model')")
 
 
-def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the `module.` that DataParallel puts before every one of them."""
-    prefix = "module."
-    if not all(str(name).startswith(prefix) for name in tensors):
-        return tensors
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+def _is_named_tensor(item: tuple[object, object]) -> bool:
+    return type(item[0]) is str and type(item[1]) is Tensor
 
 
 def _check_apart(tensors: dict[str, Tensor]) -> None:
@@ -176,13 +174,6 @@ def _check_apart(tensors: dict[str, Tensor]) -> None:
         shared = tensor.storage.key == following.storage.key
         if shared and following.offset < tensor.offset + math.prod(tensor.shape):
             raise Refused(f"tensors that overlap, {name} and {other}")
-
-
-def _finite(name: str, array: np.ndarray) -> np.ndarray:
-    wrong = 0 if np.issubdtype(array.dtype, np.integer) else np.sum(~np.isfinite(array))
-    if wrong:
-        raise Refused(f"{wrong} values of {name} that are not finite")
-    return array
 
 
 def _read_zip(stream: io.BufferedIOBase) -> object:
@@ -295,38 +286,27 @@ def _load(stream: io.BufferedIOBase, storage: Callable[..., Storage]) -> object:
     return pickles.load(stream, allowed=_ALLOWED, persistent=persistent)
 
 
-def write(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray], *, epoch: int) -> None:
-    """Writes `{"epoch": ..., "state_dict": ...}` as `torch.save` does; complete or not at all.
+def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes contiguous arrays as `{"epoch": 0, "state_dict": ...}`, as `torch.save` does.
 
-    Raises:
-      InputError: the file can't be written.
+    The epoch is one of the release's entries; our runs count steps, so it says nothing.
     """
-    path = pathlib.Path(path)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    root = f"{path.stem}/"
-    stored = [np.ascontiguousarray(array).reshape(array.shape) for array in arrays.values()]
-    try:
-        with zipfile.ZipFile(unfinished, "w") as archive:
-            archive.writestr(
-                f"{root}data.pkl", _pickled(dict(zip(arrays, stored, strict=True)), epoch)
-            )
-            archive.writestr(f"{root}byteorder", "little")
-            for key, array in enumerate(stored):
-                archive.writestr(f"{root}data/{key}", array.tobytes())
-            archive.writestr(f"{root}version", "3\n")
-        unfinished.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror})") from error
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", _pickled(arrays))
+        archive.writestr("archive/byteorder", "little")
+        for key, array in enumerate(arrays.values()):
+            archive.writestr(f"archive/data/{key}", array.tobytes())
+        archive.writestr("archive/version", "3\n")
 
 
-def _pickled(arrays: dict[str, np.ndarray], epoch: int) -> bytes:
+def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The pickle of the structure, protocol 2, storages numbered in order."""
     entries = b"".join(
         _text(name) + _pickled_tensor(str(key), array)
         for key, (name, array) in enumerate(arrays.items())
     )
     state_dict = _ORDERED_DICT + b"(" + entries + b"u"
-    top = b"}(" + _text("epoch") + _number(epoch) + _text("state_dict") + state_dict + b"u"
+    top = b"}(" + _text("epoch") + _number(0) + _text("state_dict") + state_dict + b"u"
     return b"\x80\x02" + top + b"."
 
 

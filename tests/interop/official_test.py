@@ -74,7 +74,7 @@ def test_everything_that_does_not_fit_is_named_at_once(swin_state):
     with pytest.raises(InputError) as error:
         official.load(arrays, swin_state, facs.DISFA, "swin_b")
     for problem in (
-        "4 entries do not fit swin_b MDHR",
+        "4 entries do not fit swin_b:",
         "missing TCN.bn.weight",
         "left over TCN.extra",
         "MFD.bn.weight has type float64, expected float32",

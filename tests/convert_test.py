@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from mdhr_jax import checkpoint, cli, convert, evaluate, facs, runs, train
+from mdhr_jax.errors import InputError
+from mdhr_jax.interop import files, official
+from mdhr_jax.models import mdhr, resnet
+
+
+@pytest.fixture
+def config(tiny_config, monkeypatch, one_device):
+    """The tiny run's configuration with ResNet-50's structure, taken for the release's."""
+    tiny = functools.partial(resnet.ResNet, depths=(1, 2, 1, 1), width=2)
+    monkeypatch.setitem(mdhr.BACKBONES, "resnet50", tiny)
+    tiny_config.model.backbone = "resnet50"
+    monkeypatch.setattr(base, "get_config", tiny_config.copy_and_resolve_references)
+    return tiny_config.copy_and_resolve_references()
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    """A run at its beginning: a configuration and a checkpoint."""
+    runs.claim(tmp_path / "run", config)
+    state = _random_state(config)
+    checkpoint.save(runs.checkpoints(tmp_path / "run"), "last", 9, state)
+    return tmp_path / "run", state
+
+
+def _random_state(config):
+    shapes = jax.eval_shape(functools.partial(runs._model_state, runs.model_factory(config)))
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.5, 1, x.shape), x.dtype), shapes)
+    return state | {"step": jnp.int32(9)}
+
+
+@pytest.mark.parametrize("suffix", files.SUFFIXES)
+def test_a_run_to_a_file_and_back_is_the_same_model(run, config, tmp_path, suffix):
+    path, state = run
+    file = tmp_path / f"model{suffix}"
+    assert cli.main(["convert", str(path), str(file)]) == 0
+    back = tmp_path / "back"
+    arguments = ["--clip_length", "8", "--k", "2"]
+    assert cli.main(["convert", str(file), str(back), *arguments]) == 0
+    new = runs.load_config(back)
+    assert (new.layout, new.model.backbone) == ("bp4d", "resnet50")
+    assert (new.clip_length, new.model.dynamics.k) == (8, 2)
+    restored = runs.restore_model(back, new, "last")
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_a_file_is_evaluated_as_its_run_is(run, config, tmp_path):
+    path, _ = run
+    convert.convert(path, tmp_path / "model.pth", kind="last", clip_length=4, k=1)
+    table, scored = evaluate.evaluate(tmp_path / "model.pth", data=config.data)
+    _, expected = evaluate.evaluate(path)
+    np.testing.assert_array_equal(scored.scores, expected.scores)
+    assert table.details["protocol"].startswith("unknown")
+    assert table.details["step"] == 9
+
+
+def test_a_run_starts_from_the_backbone_of_a_file(run, config, tmp_path):
+    path, state = run
+    file = tmp_path / "imagenet.pth"
+    own = official.backbone_alone(official.export(state, facs.BP4D, "resnet50"))
+    imagenet = {name.removeprefix("Backbone."): array for name, array in own.items()}
+    files.write(file, imagenet | {"fc.weight": np.zeros((10, 4), np.float32)})
+    config.model.init_from = str(file)
+    create = runs.model_factory(config)
+    fresh = jax.device_put(runs._model_state(create), jax.devices()[0])
+    started = runs.with_initial_backbone(fresh, config)
+    for part in official.PARTS:
+        jax.tree.map(
+            np.testing.assert_array_equal, started[part]["backbone"], state[part]["backbone"]
+        )
+        own = started[part].keys() - {"backbone"}
+        assert all(started[part][name] is fresh[part][name] for name in own)
+
+
+def test_a_converted_model_is_not_trained_on(run, config, one_device):
+    with pytest.raises(InputError, match="start a run of its own with config.model.init_from"):
+        train.train(config, run[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"backbone": "resnet_narrow"}, "which has no model.backbone=resnet_narrow"),
+        ({"temporal": False}, "which has no model.temporal=False"),
+        ({"afe": False, "edges": "none"}, "which has no model.afe=False, model.edges=none"),
+    ],
+)
+def test_models_that_the_release_does_not_have_are_refused(config, tmp_path, change, expected):
+    config.model.update(change)
+    runs.claim(tmp_path / "run", config)
+    checkpoint.save(runs.checkpoints(tmp_path / "run"), "last", 1, _random_state(config))
+    with pytest.raises(InputError, match=expected):
+        convert.convert(tmp_path / "run", tmp_path / "out.pth", kind="last", clip_length=16, k=5)
+    assert not (tmp_path / "out.pth").exists()
+
+
+def test_a_run_is_not_overwritten(run, tmp_path):
+    with pytest.raises(InputError, match="holds a run already"):
+        convert.convert(run[0], run[0], kind="last", clip_length=16, k=5)
+
+
+def test_a_file_without_mdhr_is_refused(tmp_path):
+    files.write(tmp_path / "other.pth", {"conv1.weight": np.zeros(3, np.float32)})
+    with pytest.raises(InputError, match="other.pth: holds no MDHR of the release"):
+        runs.load_config(tmp_path / "other.pth")
