@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 make_environment "[dev]"
+bash launch/torch_env.sh || true # without it, comparisons with PyTorch are skipped
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 .venv/bin/pytest -m "slow or not slow" "$@"

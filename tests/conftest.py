@@ -4,6 +4,7 @@
 import functools
 import json
 import pathlib
+import subprocess
 
 import jax
 import numpy as np
@@ -104,3 +105,21 @@ def _write_lists(root, layout, fold, split, paths, labels):
 @pytest.fixture(scope="session")
 def write_lists():
     return _write_lists
+
+
+TORCH = pathlib.Path(__file__).parents[1] / ".venv-torch/bin/python"
+
+
+@pytest.fixture
+def run_torch(tmp_path):
+    """Runs a script with PyTorch in `tmp_path`, in PyTorch's own environment."""
+    if not TORCH.exists():
+        pytest.skip("PyTorch is not here; bash launch/torch_env.sh installs it where it can")
+
+    def run(script, *arguments):
+        command = [TORCH, "-c", script, *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
