@@ -24,7 +24,7 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.interop import names
 from mdhr_jax.models import mdhr
 from mdhr_jax.verify import verdict
-from mdhr_jax.verify.verdict import Check
+from mdhr_jax.verify.verdict import Check, Values
 
 BACKBONES = {"resnet": "resnet50", "swin_transformer": "swin_b"}
 RELEASE = {
@@ -114,6 +114,11 @@ def read(directory: pathlib.Path) -> list[Golden]:
     return sorted(found, key=lambda g: (g.layout.name, g.backbone, g.facts["base_seed"]))
 
 
+def weights(case: Golden) -> tuple[dict, dict]:
+    """The case's parameters and statistics in our tree."""
+    return _weights(case.layout, case.backbone, case.facts["base_seed"])
+
+
 @functools.lru_cache(maxsize=1)
 def _weights(layout: facs.AuLayout, backbone: str, seed: int) -> tuple[dict, dict]:
     """Parameters and statistics drawn by the recipe, in our tree."""
@@ -134,7 +139,7 @@ def _model(layout: facs.AuLayout, backbone: str, k: int) -> mdhr.MDHR:
 
 def verify(case: Golden) -> Iterator[Check]:
     """Every stage of one configuration: evaluation, training, and optimisation if it is there."""
-    params, batch_stats = _weights(case.layout, case.backbone, case.facts["base_seed"])
+    params, batch_stats = weights(case)
     model = nnx.eval_shape(lambda: _model(case.layout, case.backbone, case.facts["k"]))
     yield from _evaluation(case, model, params, batch_stats)
     yield from _training(case, model, params, batch_stats)
@@ -169,8 +174,8 @@ def official_layouts(outputs: dict, layout: facs.AuLayout) -> dict[str, np.ndarr
     return tensors
 
 
-def _forward_checks(case: Golden, mode: str, outputs: dict) -> Iterator[Check]:
-    tensors = official_layouts(outputs, case.layout)
+def forward_checks(case: Golden, mode: str, tensors: dict[str, np.ndarray]) -> Iterator[Check]:
+    """Every stage in official layout against the golden one; `mode` is `eval` or `train`."""
     share = 1.0
     if case.backbone == "swin_transformer":
         share = 0.1 if jax.default_backend() == "cpu" else 0.25
@@ -197,10 +202,11 @@ def _statistic_checks(
 def _evaluation(case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict) -> Iterator[Check]:
     graph, *_ = steps.split(mdhr.eval_view(model, dtype=jnp.float32))
     outputs, _ = jax.jit(functools.partial(steps.run, graph))(params, batch_stats, case.clips)
-    yield from _forward_checks(case, "eval", outputs)
+    yield from forward_checks(case, "eval", official_layouts(outputs, case.layout))
 
 
-def _train_batch(case: Golden) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def train_batch(case: Golden) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clips, labels and mask of the training vectors."""
     clips = case.clips[: case.facts["train_B"], : case.facts["train_T"]]
     labels = case.arrays["train.labels"]
     return clips, labels, np.ones(labels.shape, bool)
@@ -219,14 +225,26 @@ def _training(case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict) -
     step = jax.jit(
         functools.partial(steps.loss_and_gradients, _train_graph(model), _objective(case))
     )
-    losses, gradients, stats, outputs = step(params, batch_stats, *_train_batch(case))
-    yield from _forward_checks(case, "train", outputs)
+    losses, gradients, stats, outputs = step(params, batch_stats, *train_batch(case))
+    yield from forward_checks(case, "train", official_layouts(outputs, case.layout))
+    yield from loss_checks(case, *(losses[name] for name in ("loss", "au_loss", "region_loss")))
+    arrays = official_arrays(case, gradients)
+    yield from _settled(case, model, params, batch_stats, list(gradient_checks(case, arrays)))
+    yield from running_checks(case, official_arrays(case, stats))
+
+
+def official_arrays(case: Golden, tree: dict) -> dict[str, np.ndarray]:
+    """A tree of parameters or statistics under its official names."""
+    found = names.entries(tree, case.layout, BACKBONES[case.backbone])
+    return names.to_official(tree, found)
+
+
+def loss_checks(case: Golden, total: Values, aus: Values, regions: Values) -> Iterator[Check]:
+    """The training loss and its two parts."""
     stored = case.facts["train_loss"]
-    yield verdict.absolute("train loss total", losses["loss"], stored["total"], LOSS)
-    yield verdict.absolute("train loss AUs", losses["au_loss"], stored["wa"], LOSS)
-    yield verdict.absolute("train loss regions", losses["region_loss"], stored["ce"], REGION_LOSS)
-    yield from _settled(case, model, params, batch_stats, list(_gradient_checks(case, gradients)))
-    yield from _running_checks(case, stats)
+    yield verdict.absolute("train loss total", total, stored["total"], LOSS)
+    yield verdict.absolute("train loss AUs", aus, stored["wa"], LOSS)
+    yield verdict.absolute("train loss regions", regions, stored["ce"], REGION_LOSS)
 
 
 def _settled(
@@ -240,7 +258,8 @@ def _settled(
     if all(check.passed for check in checks):
         yield from checks
         return
-    wide = _gradient_checks(case, _float64_gradients(case, model, params, batch_stats))
+    gradients = _float64_gradients(case, model, params, batch_stats)
+    wide = gradient_checks(case, official_arrays(case, gradients))
     for check, judge in zip(checks, wide, strict=True):
         note = f"in float64; {check.difference:.2e} in float32"
         yield check if check.passed else dataclasses.replace(judge, note=note)
@@ -250,7 +269,7 @@ def _float64_gradients(case: Golden, model: mdhr.MDHR, params: dict, batch_stats
     """The training gradients of the same model in float64; blocks recomputed to save memory."""
     view = mdhr.train_view(model, dtype=jnp.float64, drop_path=False, remat=True)
     graph, *_ = steps.split(view)
-    clips, *labels_and_mask = _train_batch(case)
+    clips, *labels_and_mask = train_batch(case)
 
     def gradients(*arguments: dict | jax.Array) -> dict:
         return steps.loss_and_gradients(graph, _objective(case), *arguments)[1]
@@ -260,9 +279,8 @@ def _float64_gradients(case: Golden, model: mdhr.MDHR, params: dict, batch_stats
         return jax.tree.map(np.asarray, jax.jit(gradients)(*wide, *labels_and_mask))
 
 
-def _gradient_checks(case: Golden, gradients: dict) -> Iterator[Check]:
-    found = names.entries(gradients, case.layout, BACKBONES[case.backbone])
-    ours = names.to_official(gradients, found)
+def gradient_checks(case: Golden, ours: dict[str, np.ndarray]) -> Iterator[Check]:
+    """Training gradients by official name: names, norms and sampled entries."""
     norms = {name: np.linalg.norm(g.astype(np.float64)) for name, g in ours.items()}
     stored = dict(zip(case.facts["train_grad_names"], case.arrays["train.grad_norms"], strict=True))
     yield verdict.exact("train gradient names", sorted(norms), sorted(stored))
@@ -294,9 +312,8 @@ def _entry_tolerance(name: str) -> dict[str, float]:
     return SCORE_VECTOR_ENTRY if "scoring_fn" in name else HEAD_ENTRY
 
 
-def _running_checks(case: Golden, stats: dict) -> Iterator[Check]:
-    found = names.entries(stats, case.layout, BACKBONES[case.backbone])
-    ours = names.to_official(stats, found)
+def running_checks(case: Golden, ours: dict[str, np.ndarray]) -> Iterator[Check]:
+    """Running statistics by official name, after one training step."""
     for key, stored in case.arrays.items():
         if key.startswith("train.bn."):
             name = key.removeprefix("train.bn.")
@@ -318,7 +335,7 @@ def _optimisation(
         updates, opt_state = optimizer.update(gradients, opt_state, params)
         return losses["loss"], optax.apply_updates(params, updates), opt_state
 
-    batch, current, opt_state = _train_batch(case), params, optimizer.init(params)
+    batch, current, opt_state = train_batch(case), params, optimizer.init(params)
     for row, tolerance in enumerate(OPTIMISATION_LOSS):
         final = current  # the loss after the last step needs one more forward pass only
         loss, current, opt_state = step(current, opt_state, batch)
@@ -328,8 +345,7 @@ def _optimisation(
 
 
 def _delta_checks(case: Golden, delta: dict) -> Iterator[Check]:
-    found = names.entries(delta, case.layout, BACKBONES[case.backbone])
-    ours = names.to_official(delta, found)
+    ours = official_arrays(case, delta)
     stored = case.facts["opt_param_delta_norm"]
     zero = set(case.facts["train_structurally_zero_grads"])
     ratios = [
