@@ -144,7 +144,7 @@ def compile_programs(
     shardings = sharding.state_shardings(mesh, shapes)
     train_step = steps.make_train_step(
         _train_graph(config, create),
-        _objective(config, source),
+        objective(config, source),
         optimizer,
         schedule,
         image_size=config.image_size,
@@ -205,7 +205,8 @@ def _train_graph(config: ConfigDict, create: Callable[[nnx.Rngs], mdhr.MDHR]) ->
     return steps.split(mdhr.train_view(model, dtype=dtype, groups=groups))[0]
 
 
-def _objective(config: ConfigDict, source: records.FrameSource) -> steps.Objective:
+def objective(config: ConfigDict, source: records.FrameSource) -> steps.Objective:
+    """The loss, with class weights from the training labels of the fold."""
     labels = source.table.labels[source.rows(config.fold, "train")]
     known = np.maximum((labels >= 0).sum(0), 1)
     rates = (labels == 1).sum(0) / known

@@ -32,7 +32,7 @@ def window_average(frames: int, k: int) -> np.ndarray:
     if frames < 2:
         raise ValueError(f"a clip needs at least 2 frames for differences, not {frames}")
     t, j = np.arange(frames)[:, None], np.arange(frames - 1)[None, :]
-    return ((t - k <= j) & (j <= t + k - 1)).astype(np.float32) / (2 * k)
+    return ((t - k <= j) & (j <= t + k - 1)) / (2 * k)
 
 
 class ScaleProjection(layers.Layer):
