@@ -6,7 +6,7 @@
     mdhr crossval --config configs/bp4d_resnet50.py --workdir runs/bp4d_r50 --config.data=DIR
 
 Expected: mean F1 66.6 over three folds, `best` checkpoint, threshold 0.5 (paper, Table 1, with
-ImageNet weights, which this project does not carry yet; users of the release report 64). Ours: not
+ImageNet weights, to be named by `model.init_from`; users of the release report 64). Ours: not
 measured, the recordings are licensed.
 """
 

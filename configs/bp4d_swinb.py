@@ -5,7 +5,7 @@
         --config.data=DIR --config.fold=1
 
 Expected: mean F1 66.1 over three folds, `best` checkpoint, threshold 0.5 (paper, Table 1, with
-ImageNet weights, which this project does not carry yet). Ours: not measured, the recordings are
+ImageNet weights, to be named by `model.init_from`). Ours: not measured, the recordings are
 licensed.
 """
 

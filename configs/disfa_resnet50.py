@@ -5,7 +5,7 @@
         --config.data=DIR --config.fold=1
 
 Expected: mean F1 64.9 over three folds, `best` checkpoint, threshold 0.5 (paper, Table 2, with
-ImageNet weights, which this project does not carry yet). Ours: not measured, the recordings are
+ImageNet weights, to be named by `model.init_from`). Ours: not measured, the recordings are
 licensed. The release holds no training for DISFA: these are its settings for BP4D. An epoch of 18
 clips is three steps here, so the evaluations of every 25th epoch fall on every 75th step.
 """

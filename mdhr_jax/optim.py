@@ -13,6 +13,7 @@ def cosine(learning_rate: float, *, total_steps: int, warmup_steps: int = 0) -> 
     """
 
     def schedule(step: int | jax.Array) -> jax.Array:
+        step = jnp.asarray(step, jnp.result_type(float))  # float64 where that is switched on
         warm = learning_rate * step / max(warmup_steps, 1)
         # (1 + cos x) / 2 as a square: exact near the end, where the sum would cancel.
         remaining = (total_steps - step) / (total_steps - warmup_steps)

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,3 +74,10 @@ def test_adamw_decays_norms_and_biases_like_kernels():
     updates, _ = optimizer.update(no_gradient, optimizer.init(params), params)
     for leaf in jax.tree.leaves(updates):
         np.testing.assert_allclose(leaf, -0.01 * 0.1, rtol=1e-6)
+
+
+def test_the_schedule_is_as_exact_as_the_arithmetic():
+    with jax.enable_x64(True):
+        rate = optim.cosine(1e-3, total_steps=30)(jnp.int32(7))
+        expected = 1e-3 * (1 + math.cos(math.pi * 7 / 30)) / 2
+        assert abs(float(rate) - expected) < 1e-17
