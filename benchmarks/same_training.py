@@ -41,7 +41,7 @@ def configuration(folder: pathlib.Path) -> ConfigDict:
     config.clip_length = 8
     config.batch_size = 4
     config.clips_per_video = 4
-    config.learning_rate = 1e-3
+    config.learning_rate = 1e-4
     config.model.backbone = "resnet_narrow"
     config.model.features = 64
     config.model.dynamics.k = 2
