@@ -8,6 +8,7 @@ dicts. A global name is looked up in the caller's table and nowhere else.
 
 import io
 import pickletools
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -167,9 +168,11 @@ class _Machine:
         self._push_global(module, name)
 
     def _push_global(self, module: object, name: object) -> None:
+        if type(module) is not str or type(name) is not str:
+            raise Refused("a name that is no text")
         full = f"{module}.{name}"
         if full not in self._allowed:
-            raise Refused(f"the name {full}")
+            raise Refused(f"the name {full if full.isprintable() else ascii(full):.200}")
         self._stack.append(Global(full, self._allowed[full]))
 
     def _reduce(self, _: object) -> None:
@@ -236,7 +239,7 @@ def _set(target: dict, items: list[object]) -> None:
         if type(key) not in (str, int):
             raise Refused(f"a dict key of type {type(key).__name__}")
         if key in target:
-            raise Refused(f"two entries named {key!r}")
+            raise Refused(f"two entries named {reprlib.repr(key)}")
         target[key] = value
 
 
@@ -244,9 +247,9 @@ def _check_depth(value: object) -> None:
     """Breadth first over each container once, so cycles and shared parts cost nothing."""
     level, seen = [value], set()
     for _ in range(MAX_DEPTH):
-        containers = [v for v in level if type(v) in (dict, list, tuple) and id(v) not in seen]
-        seen.update(map(id, containers))
-        level = [item for c in containers for item in (c.values() if type(c) is dict else c)]
+        new = {id(v): v for v in level if type(v) in (dict, list, tuple) and id(v) not in seen}
+        seen.update(new)
+        level = [item for c in new.values() for item in (c.values() if type(c) is dict else c)]
         if not level:
             return
     raise Refused(f"values nested more than {MAX_DEPTH} deep")

@@ -7,14 +7,16 @@ of a storage: offset, shape, strides. Everything claimed is checked against what
 an array is made.
 """
 
+import contextlib
 import dataclasses
 import io
 import itertools
 import math
 import pathlib
+import reprlib
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -50,6 +52,9 @@ class Storage:
     numel: int
     read: Callable[[], bytes] = dataclasses.field(compare=False)
 
+    def __str__(self) -> str:
+        return f"storage {reprlib.repr(self.key)}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -60,11 +65,16 @@ class Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]  # in elements
 
-    def array(self) -> np.ndarray:
-        """The values, in an array of their own."""
+    @property
+    def stop(self) -> int:
+        """Where the next tensor of the storage may begin."""
+        return self.offset + math.prod(self.shape)
+
+    def array(self, data: bytes) -> np.ndarray:
+        """The values, in an array of their own; `data` is what the storage reads."""
         dtype = self.storage.dtype
         strides = [stride * dtype.itemsize for stride in self.strides]
-        data, start = self.storage.read(), self.offset * dtype.itemsize
+        start = self.offset * dtype.itemsize
         return np.array(np.ndarray(self.shape, dtype, data, start, strides), order="C")
 
 
@@ -86,11 +96,10 @@ def _tensor(storage: object, offset: object, shape: object, strides: object, *_:
     numbers = (offset, *shape, *strides)
     whole = all(type(number) is int and number >= 0 for number in numbers)
     if not whole or len(shape) != len(strides) or len(shape) > _MAX_DIMENSIONS:
-        raise Refused(f"a tensor of shape {shape!r:.80} and strides {strides!r:.80}")
+        raise Refused(f"a tensor of shape {reprlib.repr(shape)}, strides {reprlib.repr(strides)}")
     if offset + math.prod(shape) > storage.numel:
         raise Refused(
-            f"a tensor of shape {shape} from {offset} on in storage {storage.key!r}, which holds "
-            f"{storage.numel}"
+            f"a tensor of shape {shape} from {offset} on in {storage}, which holds {storage.numel}"
         )
     if not _is_dense(shape, strides):
         raise Refused(f"a tensor with gaps or overlaps, shape {shape}, strides {strides}")
@@ -143,9 +152,7 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as stream:
             contents = _read_zip(stream) if zipfile.is_zipfile(stream) else _read_legacy(stream)
-            tensors = _find_state_dict(contents)
-            _check_apart(tensors)
-            return {name: tensor.array() for name, tensor in tensors.items()}
+            return _arrays(_find_state_dict(contents))
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror})") from error
     except Refused as error:
@@ -164,25 +171,29 @@ def _find_state_dict(contents: object) -> dict[str, Tensor]:
 
 
 def _is_named_tensor(item: tuple[object, object]) -> bool:
-    return type(item[0]) is str and type(item[1]) is Tensor
+    name, tensor = item
+    return type(name) is str and name.isprintable() and len(name) < 1000 and type(tensor) is Tensor
 
 
-def _check_apart(tensors: dict[str, Tensor]) -> None:
-    """No number of the file belongs to two tensors."""
-    ordered = sorted(tensors.items(), key=lambda item: (item[1].storage.key, item[1].offset))
-    for (name, tensor), (other, following) in itertools.pairwise(ordered):
-        shared = tensor.storage.key == following.storage.key
-        if shared and following.offset < tensor.offset + math.prod(tensor.shape):
-            raise Refused(f"tensors that overlap, {name} and {other}")
+def _arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """The values of all; each storage is read once, and no number of it belongs to two tensors."""
+    names = sorted(tensors, key=lambda name: (tensors[name].storage.key, tensors[name].offset))
+    arrays = {}
+    for _, group in itertools.groupby(names, key=lambda name: tensors[name].storage.key):
+        group = list(group)
+        for name, following in itertools.pairwise(group):
+            if tensors[following].offset < tensors[name].stop:
+                raise Refused(f"tensors that overlap, {name} and {following}")
+        data = tensors[group[0]].storage.read()
+        arrays |= {name: tensors[name].array(data) for name in group}
+    return {name: arrays[name] for name in tensors}
 
 
 def _read_zip(stream: io.BufferedIOBase) -> object:
     """The contents of an archive with one root folder, `archive/data.pkl` and `archive/data/0`."""
-    try:
+    with _reading_archive():
         archive = zipfile.ZipFile(stream)
-        members = {info.filename: info for info in archive.infolist()}
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-        raise Refused(f"a broken archive ({error})") from error
+    members = {info.filename: info for info in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise Refused("two members of one name")
     roots = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -190,38 +201,47 @@ def _read_zip(stream: io.BufferedIOBase) -> object:
         raise Refused(f"having {len(roots)} members */data.pkl instead of one")
     root = roots[0].removesuffix("data.pkl")
     order = f"{root}byteorder"
+    whole = stream.seek(0, io.SEEK_END)
     if order in members and _member(archive, members[order], 16) != b"little":
         raise Refused("a byte order other than little-endian")
 
     def storage(key: str, dtype: np.dtype, numel: int, view: object) -> Storage:
         info = members.get(f"{root}data/{key}")
+        found = Storage(key, dtype, numel, lambda: _member(archive, info, whole))
         if info is None or view is not None:
-            raise Refused(f"storage {key!r}, which is not in the archive")
+            raise Refused(f"{found}, which is not in the archive")
         if info.file_size != numel * dtype.itemsize:
-            raise Refused(
-                f"storage {key!r} of {info.file_size} bytes, said to hold {numel} x {dtype}"
-            )
-        return Storage(key, dtype, numel, lambda: _member(archive, info, info.file_size))
+            raise Refused(f"{found} of {info.file_size} bytes, said to hold {numel} x {dtype}")
+        return found
 
     pickle = _member(archive, members[roots[0]], _MAX_PICKLE)
     return _load(io.BytesIO(pickle), storage)
 
 
+@contextlib.contextmanager
+def _reading_archive() -> Iterator[None]:
+    """`zipfile` documents no set of exceptions for broken archives; these are what it raises."""
+    try:
+        yield
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, struct.error) as error:
+        raise Refused(f"a broken archive ({error})") from error
+
+
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
     """A member's bytes, which torch stores as they are."""
+    name = reprlib.repr(info.filename)
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-        raise Refused(f"a compressed member, {info.filename}")
+        raise Refused(f"a compressed member, {name}")
     if info.file_size > limit:
-        raise Refused(f"{info.file_size} bytes of {info.filename}, at most {limit} are expected")
-    try:
+        raise Refused(f"{info.file_size} bytes of {name}, at most {limit} are expected")
+    with _reading_archive():
         return archive.read(info)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
-        raise Refused(f"a broken archive ({error})") from error
 
 
 def _read_legacy(stream: io.BufferedIOBase) -> object:
     """Pickles of magic number, protocol, machine, contents and storage keys; then the storages."""
     stream.seek(0)
+    stream = io.BytesIO(stream.read())  # reads no more than there is, whatever a length claims
     if _load(stream, _no_storage) != _LEGACY_MAGIC:
         raise Refused("being no torch file")
     if _load(stream, _no_storage) != _LEGACY_PROTOCOL:
@@ -229,20 +249,20 @@ def _read_legacy(stream: io.BufferedIOBase) -> object:
     machine = _load(stream, _no_storage)
     if type(machine) is not dict or machine.get("little_endian") is not True:
         raise Refused("a byte order other than little-endian")
-    claimed: dict[str, Storage] = {}
     places: dict[str, int] = {}
+    claimed: dict[str, Storage] = {}
 
     def storage(key: str, dtype: np.dtype, numel: int, view: object) -> Storage:
-        if view is not None:
-            raise Refused(f"storage {key!r}, a view of another one")
         new = Storage(key, dtype, numel, lambda: _at(stream, places[key], numel * dtype.itemsize))
-        if claimed.setdefault(key, new) != new:
-            raise Refused(f"storage {key!r}, described in two ways")
-        return claimed[key]
+        if view is not None:
+            raise Refused(f"{new}, a view of another one")
+        claimed[key] = new
+        return new
 
     contents = _load(stream, storage)
     keys = _load(stream, _no_storage)
-    if type(keys) is not list or sorted(map(str, keys)) != sorted(claimed):
+    listed = type(keys) is list and all(type(key) is str for key in keys)
+    if not listed or sorted(keys) != sorted(claimed):
         raise Refused("storages that are not those of its tensors")
     for key in keys:
         places[key] = _legacy_place(stream, claimed[key])
@@ -254,11 +274,8 @@ def _legacy_place(stream: io.BufferedIOBase, storage: Storage) -> int:
     header, size = stream.read(8), storage.numel * storage.dtype.itemsize
     start = stream.tell()
     left = stream.seek(0, io.SEEK_END) - start
-    if header != struct.pack("<q", storage.numel) or left < size:
-        raise Refused(
-            f"storage {storage.key!r}, said to hold {storage.numel} x {storage.dtype}, which are "
-            "not there"
-        )
+    if int.from_bytes(header, "little") != storage.numel or left < size:
+        raise Refused(f"{storage}, said to hold {storage.numel} x {storage.dtype}, not there")
     stream.seek(start + size)
     return start
 
@@ -269,19 +286,23 @@ def _at(stream: io.BufferedIOBase, start: int, size: int) -> bytes:
 
 
 def _no_storage(key: str, *_: object) -> Storage:
-    raise Refused(f"storage {key!r} outside the contents")
+    raise Refused(f"storage {reprlib.repr(key)} outside the contents")
 
 
 def _load(stream: io.BufferedIOBase, storage: Callable[..., Storage]) -> object:
     """One pickle in which persistent identifiers are storages."""
+    known: dict[str, Storage] = {}
 
     def persistent(identifier: object) -> Storage:
         match identifier:
             case ("storage", Global() as kind, str() as key, str(), int() as numel, *view):
                 dtype = _STORAGE_TYPES.get(kind.name)
                 if dtype is not None and type(numel) is int and numel >= 0 and len(view) < 2:
-                    return storage(key, dtype, numel, *(view or [None]))
-        raise Refused(f"an identifier that describes no storage, {identifier!r:.80}")
+                    found = storage(key, dtype, numel, *(view or [None]))
+                    if known.setdefault(key, found) != found:
+                        raise Refused(f"{found}, described in two ways")
+                    return found
+        raise Refused(f"an identifier that describes no storage, {reprlib.repr(identifier)}")
 
     return pickles.load(stream, allowed=_ALLOWED, persistent=persistent)
 

@@ -87,26 +87,47 @@ def _archive(contents, storages=None, compression=zipfile.ZIP_STORED, more=()):
     return file.getvalue()
 
 
-def _legacy(contents, keys=("0",), numel=6, data=BYTES):
+def _legacy(contents, keys=("0",), numel=6, data=BYTES, listed=None):
     """The row of pickles that torch wrote before version 1.6."""
     machine = _dict(protocol_version=_int(1001), little_endian=b"\x88")
-    listed = b"](" + b"".join(map(_text, keys)) + b"e"
+    listed = listed or b"](" + b"".join(map(_text, keys)) + b"e"
     pickled = [_long(0x1950A86A20F9469CFC6C), _int(1001), machine, contents, listed]
     return b"".join(map(_whole, pickled)) + struct.pack("<q", numel) + data
 
 
-def _legacy_storage(view=b"N"):
+def _legacy_storage(view=b"N", numel=6):
     return (
         _tuple(
             _text("storage"),
             _name("torch", "FloatStorage"),
             _text("0"),
             _text("cpu"),
-            _int(6),
+            _int(numel),
             view,
         )
         + b"Q"
     )
+
+
+def _patched(offset, value):
+    """An honest archive in which two bytes of each entry of the central directory are replaced."""
+    raw = bytearray(_archive(_dict(a=_tensor())))
+    position = -1
+    while (position := raw.find(b"PK\x01\x02", position + 1)) >= 0:
+        raw[position + offset : position + offset + len(value)] = value
+    return bytes(raw)
+
+
+def _with_version(version):
+    return _patched(6, struct.pack("<H", version))
+
+
+def _with_flags(flags):
+    return _patched(8, struct.pack("<H", flags))
+
+
+def _with_sizes(size):
+    return _patched(20, struct.pack("<II", size, size))
 
 
 def _read(tmp_path, raw):
@@ -189,6 +210,8 @@ INSTRUCTIONS_NOT_ALLOWED = {
     "INT": b"I1\n",
     "BINBYTES8": b"\x8e" + struct.pack("<Q", 1) + b"x",
 }
+LAUGHS = b")" + b"q\x00h\x00h\x00\x86" * 60  # a tuple of two of the last one, sixty times
+WIDE = b"](](" + b"N" * 30000 + b"eq\x00" + b"h\x00" * 30000 + b"e"  # a list in a list, often
 FALSE_CLAIMS = {  # names that are allowed, numbers that are not true
     "more numbers than the storage holds": (_tensor(shape=(3, 3)), "which holds 6"),
     "an offset behind the end": (_tensor(offset=4, shape=(3,), strides=(1,)), "which holds"),
@@ -219,6 +242,37 @@ FALSE_CLAIMS = {  # names that are allowed, numbers that are not true
     "an ordered dict of numbers": (_call("collections", "OrderedDict", _ints([1])), "but pairs"),
 }
 STREAMS = {
+    "doubled tuples as an identifier": (_archive(LAUGHS + b"Q"), "describes no storage"),
+    "doubled tuples as a shape": (
+        _archive(_dict(a=_tensor(shape=_tuple(LAUGHS), strides=(1,)))),
+        "a tensor of shape",
+    ),
+    "doubled tuples as a name": (_archive(LAUGHS + LAUGHS + b"\x93"), "a name that is no text"),
+    "doubled tuples as storages": (
+        _legacy(_dict(a=_tensor(_legacy_storage())), listed=b"](" + LAUGHS + b"e"),
+        "storages that are not those",
+    ),
+    "one list many times over": (_archive(_dict(a=_tensor(), b=WIDE)), "no state|instructions"),
+    "a name of two lines": (
+        _archive(_text("os\nsystem") + _text("x") + b"\x93"),
+        r"the name 'os\\nsystem",
+    ),
+    "an entry of two lines": (_archive(_dict(**{"a\nb": _tensor()})), "no state_dict"),
+    "one storage, two types": (
+        _archive(_dict(a=_tensor(), b=_tensor(_storage(kind="IntStorage")))),
+        "described in two ways",
+    ),
+    "old format, a size beyond 64 bits": (
+        _legacy(_dict(a=_tensor(_legacy_storage(numel=2**70)))),
+        "not there",
+    ),
+    "old format, text of claimed 2^62 bytes": (
+        b"\x80\x04\x8d" + struct.pack("<Q", 2**62),
+        "broken pickle",
+    ),
+    "members of claimed 4 GB": (_with_sizes(2**32 - 2), "are expected|said to hold"),
+    "an encrypted member": (_with_flags(1), "encrypted"),
+    "a member for a later zip": (_with_version(99), "zip file version"),
     "nested lists": (_archive(_dict(a=_tensor(), b=ODD_NESTS)), "nested more than"),
     "a list in itself": (_archive(_dict(a=_tensor(), b=b"]q\x00h\x00a")), "no state_dict"),
     "endless instructions": (_archive(b"]" + b"Na" * 2**18), "instructions"),
@@ -252,11 +306,11 @@ STREAMS = {
     ),
     "old format, numbers missing": (
         _legacy(_dict(a=_tensor(_legacy_storage())), data=VALUES[:5].tobytes()),
-        "which are not there",
+        "not there",
     ),
     "old format, another size": (
         _legacy(_dict(a=_tensor(_legacy_storage())), numel=2**40),
-        "which are not there",
+        "not there",
     ),
     "old format, other storages": (
         _legacy(_dict(a=_tensor(_legacy_storage())), keys=("1",)),
