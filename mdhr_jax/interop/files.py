@@ -50,7 +50,7 @@ def write(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """
     path = pathlib.Path(path)
     unfinished = path.with_name(f"{path.name}.unfinished")
-    arrays = {name: np.array(array, order="C") for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":

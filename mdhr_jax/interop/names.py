@@ -162,7 +162,7 @@ def _temporal(layout: facs.AuLayout) -> list[Row]:
     ]
 
 
-BACKBONE_ROWS = {"resnet50": _resnet, "swin_b": _swin}
+BACKBONE_ROWS = {"resnet50": _resnet, "swin_b": _swin, "swin_b_outputs": _swin}
 
 
 def table(layout: facs.AuLayout, backbone: str) -> list[Row]:
@@ -188,15 +188,19 @@ def _official_name(row: Row, numbers: tuple[int, ...], au: int | None) -> str:
     return name
 
 
-def _place(rows: list[Row], row: Row, numbers: tuple[int, ...], au: int | None) -> tuple:
-    """Where an entry stands: its group of rows, stage, block or AU in it, its row.
+def _groups(rows: list[Row]) -> list[int]:
+    """For each row the first one whose name agrees with its own up to the first number."""
+    starts = [row.official.split("{")[0] for row in rows]
+    return [starts.index(start) for start in starts]
 
-    Rows whose names agree up to the first number form a group. What belongs to a stage as a whole
-    (Swin's merges) follows the stage's blocks.
+
+def _place(group: int, position: int, numbers: tuple[int, ...], au: int | None) -> tuple:
+    """Where an entry stands: its row's group, stage, block or AU in it, the row's position.
+
+    What belongs to a stage as a whole (Swin's merges) follows the stage's blocks.
     """
-    group = [other.official.split("{")[0] for other in rows].index(row.official.split("{")[0])
     within = numbers if au is None else (au,)
-    return (group, *within, *[math.inf] * (2 - len(within)), rows.index(row))
+    return (group, *within, *[math.inf] * (2 - len(within)), position)
 
 
 def entries(tree: dict, layout: facs.AuLayout, backbone: str) -> list[Entry]:
@@ -206,19 +210,22 @@ def entries(tree: dict, layout: facs.AuLayout, backbone: str) -> list[Entry]:
       ValueError: leaves that match no row or several; all are named.
     """
     rows = table(layout, backbone)
+    groups = _groups(rows)
     found, problems = [], []
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
         path = tuple(key.key for key in keys)
         dotted = ".".join(map(str, path))
-        matches = [(row, m) for row in rows if (m := re.fullmatch(row.ours, dotted))]
+        matches = [(i, m) for i, row in enumerate(rows) if (m := re.fullmatch(row.ours, dotted))]
         if len(matches) != 1:
             problems.append(f"{dotted} matches {len(matches)} rows")
             continue
-        row, match = matches[0]
+        position, match = matches[0]
+        row = rows[position]
         numbers = tuple(int(group) for group in match.groups())
         shape = rearrange(np.empty(leaf.shape, bool), row.rule, **row.sizes).shape
         for index, au in enumerate(row.aus) if row.aus else [(None, None)]:
-            name, place = _official_name(row, numbers, au), _place(rows, row, numbers, au)
+            name = _official_name(row, numbers, au)
+            place = _place(groups[position], position, numbers, au)
             own = shape if au is None else shape[1:]
             found.append(Entry(name, own, path, row, index, place))
     if problems:
@@ -243,7 +250,7 @@ def problems(found: list[Entry], official: dict[str, np.ndarray]) -> list[str]:
     expected = {entry.name: entry.shape for entry in found}
     return [
         *(f"missing {name}" for name in expected if name not in official),
-        *(f"left over {name}" for name in official if name not in expected),
+        *(f"left over {ascii(name)[1:-1]}" for name in official if name not in expected),
         *(
             f"{name} has shape {official[name].shape}, expected {shape}"
             for name, shape in expected.items()

@@ -17,8 +17,11 @@ from mdhr_jax.interop import names
 from mdhr_jax.models import swin
 
 PARTS = ("params", "batch_stats")
+LAYOUTS = (facs.BP4D, facs.DISFA)  # of the release
 # Backbones by the name of their first entry.
 _FIRST = {"Backbone.conv1.weight": "resnet50", "Backbone.patch_embed.proj.weight": "swin_b"}
+BACKBONES = tuple(_FIRST.values())
+_HEAD = re.compile(r"LRM\.\w+_fc\.weight")
 # Entries of ImageNet models that MDHR has no use for.
 CLASSIFIER = ("fc.weight", "fc.bias", "head.weight", "head.bias")
 _BLOCK = re.compile(r"(Backbone\.layers\.(\d)\.blocks\.(\d+))\.norm1\.weight")
@@ -32,12 +35,17 @@ def recognise(arrays: dict[str, np.ndarray]) -> tuple[facs.AuLayout, str]:
       InputError: it holds none.
     """
     backbones = [backbone for name, backbone in _FIRST.items() if name in arrays]
-    aus = len(arrays.get("node_classifier.sc", ()))
-    layouts = [layout for layout in facs.LAYOUTS.values() if len(layout.aus) == aus]
+    heads = {name for name in arrays if _HEAD.fullmatch(name)}
+    layouts = [
+        layout
+        for layout in LAYOUTS
+        if heads == {f"LRM.{region.name}_fc.weight" for region in layout.regions}
+    ]
     if not backbones or not layouts:
+        first = ascii(next(iter(arrays), "nothing"))
         raise InputError(
-            f"holds no MDHR of the release (its first entry is {next(iter(arrays))!r}); for a "
-            "backbone alone use config.model.init_from"
+            f"holds no MDHR of the release (its first entry is {first}); for a backbone alone use "
+            "config.model.init_from"
         )
     return layouts[0], backbones[0]
 
@@ -73,11 +81,11 @@ def load(arrays: dict[str, np.ndarray], like: dict, layout: facs.AuLayout, backb
     found = {part: names.entries(like[part], layout, backbone) for part in PARTS}
     weights = {n: a for n, a in arrays.items() if n.rpartition(".")[2] not in names.COMPUTED}
     problems = names.problems([entry for part in PARTS for entry in found[part]], weights)
-    problems += _wrong_types(weights) + _wrong_tables(arrays)
+    problems += _wrong_types(weights) + _wrong_tables(arrays, weights) + _wrong_counters(arrays)
     if problems:
         shown = "; ".join(problems[:20]) + ("; ..." if len(problems) > 20 else "")
         raise InputError(f"{len(problems)} entries do not fit {backbone}: {shown}")
-    seen = [int(a) for n, a in arrays.items() if n.endswith(".num_batches_tracked")]
+    seen = [int(array) for array in _counters(arrays).values()]
     return {"step": np.int32(max(seen, default=0))} | {
         part: names.from_official(like[part], found[part], weights) for part in PARTS
     }
@@ -112,9 +120,21 @@ def _wrong_types(weights: dict[str, np.ndarray]) -> list[str]:
     ]
 
 
-def _wrong_tables(arrays: dict[str, np.ndarray]) -> list[str]:
+def _counters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {n: a for n, a in arrays.items() if n.rpartition(".")[2] == "num_batches_tracked"}
+
+
+def _wrong_counters(arrays: dict[str, np.ndarray]) -> list[str]:
+    """Numbers of batches that are no numbers of batches, or more than a step can count."""
+    return [
+        f"{name} is no count of batches below 2**31"
+        for name, array in _counters(arrays).items()
+        if array.shape or array.dtype.kind not in "iu" or not 0 <= array < 2**31
+    ]
+
+
+def _wrong_tables(arrays: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> list[str]:
     """Tables of other windows than ours: the same weights would mean another model."""
-    weights = {n: a for n, a in arrays.items() if n.rpartition(".")[2] not in names.COMPUTED}
     expected = dict(_with_computed(weights, 0))
     return [
         f"{name} is another table than that of 7x7 windows on 224 pixels"

@@ -133,8 +133,8 @@ def statistics(layout: facs.AuLayout) -> LabelStatistics:
             f"layout {layout.name!r}: AUs {unknown} cannot be rendered, choose from "
             f"{sorted(facs.AU_NAMES)}"
         )
-    table = tables().get(layout.name)
-    if table and table.aus == layout.aus:
+    table = next((table for table in tables().values() if table.aus == layout.aus), None)
+    if table:
         return table
     return _mean_statistics(layout.aus)
 

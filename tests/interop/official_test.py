@@ -10,14 +10,14 @@ from flax import nnx
 
 from mdhr_jax import facs, steps
 from mdhr_jax.errors import InputError
-from mdhr_jax.interop import names, official
+from mdhr_jax.interop import official
 from mdhr_jax.models import mdhr, swin
 from mdhr_jax.verify import network
 
 NAMES = pathlib.Path(__file__).parents[3] / "shared/reference/NAMES.json"
 MODELS = pytest.mark.parametrize(
     ("layout", "backbone"),
-    [(layout, backbone) for layout in (facs.BP4D, facs.DISFA) for backbone in names.BACKBONE_ROWS],
+    [(layout, backbone) for layout in (facs.BP4D, facs.DISFA) for backbone in official.BACKBONES],
     ids=lambda x: getattr(x, "name", x),
 )
 
