@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
 
     # Data.
     config.data = ""  # directory of a prepared data set
-    config.layout = "bp4d"  # AUs and regions: a key of facs.LAYOUTS
+    config.layout = "bp4d"  # AUs and regions: a key of facs.LAYOUTS with the data's AUs
     config.fold = 1  # cross-validation fold to test on; the others train
     config.clip_length = 16  # T, frames per clip
     config.image_size = 224  # network input, pixels; stored pictures are usually 256
@@ -27,11 +27,12 @@ def get_config() -> ConfigDict:
     config.model = model = ConfigDict()
     model.backbone = "resnet50"  # a key of mdhr.BACKBONES
     model.dynamics = ConfigDict()
-    model.dynamics.kind = "multiscale"  # a key of mdhr.DYNAMICS
+    model.dynamics.kind = "multiscale"  # how scales are joined: a key of mdhr.DYNAMICS
     model.dynamics.scales = (1, 2, 3, 4)  # which scales, any subset
     model.dynamics.k = 5  # half the temporal window, frames
+    model.dynamics.window = "zero"  # what it sees beyond the clip: a key of dynamics.WINDOWS
     model.features = 512  # width of positions and AU nodes
-    model.afe = True  # AU-specific features from the AU's region
+    model.afe = "block"  # AU-specific features from the AU's region: a key of mdhr.AFE
     model.auxiliary = True  # heads for the regions' AU combinations
     model.edges = "cross_region_activated"  # a key of mdhr.EDGES
     model.temporal = True  # a temporal filter per AU
@@ -52,8 +53,12 @@ def get_config() -> ConfigDict:
     config.epsilon = 1e-8  # AdamW
     config.weight_decay = 5e-4  # AdamW, on every parameter
     config.region_loss_weight = 0.01  # lambda of the region cross-entropy
+    config.loss_reduction = "mean"  # over AUs, frames and regions: a key of losses.REDUCTIONS
 
     # Evaluation and checkpoints.
+    config.protocol = "official"  # what is chosen where: a key of protocol.PROTOCOLS
+    config.held_out = 0.2  # protocol held-out: share of the training subjects who choose
+    config.tune_thresholds = False  # protocol held-out: a threshold per AU, chosen there too
     config.evaluation_crop = "whole"  # whole pictures, or "centre": faces as large as in training
     config.threshold = 0.5  # score from which an AU counts as active
     config.eval_every = 700  # steps; the release: 25 epochs of 28 steps

@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 64
     config.eval_batch_size = 64
     config.augmentation = 0.3
+    config.protocol = "last"
     config.evaluation_crop = "centre"
     config.model.backbone = "resnet_narrow"
     config.model.features = 64

@@ -18,7 +18,7 @@ render --out runs/twin/others --seed 1 --subjects 1280 --videos_per_subject 1
 .venv/bin/mdhr train --config configs/quickstart.py --workdir runs/twin/backbone \
   --config.data=runs/twin/others --config.epochs=37.5 --config.eval_every=1000 \
   --config.learning_rate=3e-2 --config.augmentation=0.15 \
-  --config.model.dynamics.kind=none --config.model.afe=false --config.model.auxiliary=false \
+  --config.model.dynamics.kind=none --config.model.afe=none --config.model.auxiliary=false \
   --config.model.edges=none --config.model.temporal=false
 
 render --out runs/twin/data --seed 0 --subjects 640 --videos_per_subject 2
@@ -27,5 +27,5 @@ render --out runs/twin/data --seed 0 --subjects 640 --videos_per_subject 2
   --workdir runs/twin/runs --results docs/results/twin \
   --variant "full" \
   --variant "no motion (MFD): model.dynamics.kind=none" \
-  --variant "no relations (HSR): model.afe=false model.auxiliary=false model.edges=none" \
+  --variant "no relations (HSR): model.afe=none model.auxiliary=false model.edges=none" \
   --variant "no temporal filter: model.temporal=false"

@@ -233,11 +233,27 @@ def _train(values: Flags, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _protocol(values: Flags) -> None:
+    flags.DEFINE_enum(
+        "protocol",
+        None,
+        ["official", "last", "held-out"],
+        "Refuse a run that was not trained for it.",
+        flag_values=values,
+    )
+
+
+def _crossval_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _train_flags(values, arguments)
+    _protocol(values)
+
+
 def _crossval(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax import crossval
 
     _exactly(arguments)
-    print(crossval.crossval(_config(values), pathlib.Path(values.workdir)).text(), end="")
+    workdir = pathlib.Path(values.workdir)
+    print(crossval.crossval(_config(values), workdir, values.protocol).text(), end="")
     return 0
 
 
@@ -274,9 +290,7 @@ def _evaluate_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
     _path(values, "data", "Directory of a data set; default: the run's.")
     _path(values, "out", "Directory for f1.csv, f1.json, f1.md; default: RUN/evaluation.")
-    flags.DEFINE_enum(
-        "select", "last", ["last", "best"], "Which checkpoint of the run.", flag_values=values
-    )
+    _protocol(values)
     flags.DEFINE_integer("fold", None, "Fold to test on; default: the run's.", flag_values=values)
 
 
@@ -286,19 +300,16 @@ def _evaluate(values: Flags, arguments: Sequence[str]) -> int:
     _exactly(arguments)
     _required(values, "checkpoint")
     result, _ = evaluate.evaluate(
-        values.checkpoint, data=values.data, fold=values.fold, kind=values.select
+        values.checkpoint, data=values.data, fold=values.fold, asked=values.protocol
     )
     run = pathlib.Path(values.checkpoint)
-    run = run.with_suffix("") if run.is_file() else run
-    evaluate.write(result, pathlib.Path(values.out) if values.out else run / "evaluation")
+    beside = run.with_suffix("") if run.is_file() else run
+    evaluate.write(result, pathlib.Path(values.out or beside / "evaluation"))
     print(result.text(), end="")
     return 0
 
 
 def _convert_flags(values: Flags, arguments: Sequence[str]) -> None:
-    flags.DEFINE_enum(
-        "select", "last", ["last", "best"], "Which checkpoint of a run.", flag_values=values
-    )
     flags.DEFINE_integer(
         "clip_length", 16, "T of a model from a file, frames.", lower_bound=2, flag_values=values
     )
@@ -311,7 +322,7 @@ def _convert(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax import convert
 
     source, target = map(pathlib.Path, _exactly(arguments, "SOURCE", "TARGET"))
-    convert.convert(source, target, kind=values.select, clip_length=values.clip_length, k=values.k)
+    convert.convert(source, target, clip_length=values.clip_length, k=values.k)
     print(target)
     return 0
 
@@ -321,9 +332,6 @@ def _predict_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "out", "CSV to write.")
     flags.DEFINE_string(
         "crop", "center", "Where the face is: none, center or X,Y,W,H.", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "select", "last", ["last", "best"], "Which checkpoint of the run.", flag_values=values
     )
 
 
@@ -336,7 +344,7 @@ def _predict(values: Flags, arguments: Sequence[str]) -> int:
     _required(values, "checkpoint", "out")
     rows = predict.predict(
         source,
-        runs.Predictor(values.checkpoint, values.select),
+        runs.Predictor(values.checkpoint),
         crop=crop.parse(values.crop),
         out=pathlib.Path(values.out),
         progress=True,
@@ -378,7 +386,7 @@ COMMANDS = {
         _train,
     ),
     "evaluate": Command(
-        "Per-AU F1 of a checkpoint on a test fold, beside always-positive and the paper.",
+        "Per-AU F1 of a run under its protocol, with intervals, beside baselines and the paper.",
         "--checkpoint RUN [--data DIR]",
         _evaluate_flags,
         _evaluate,
@@ -386,7 +394,7 @@ COMMANDS = {
     "crossval": Command(
         "Train and evaluate every fold, and their mean.",
         "--config FILE --workdir DIR [--config.KEY=VALUE ...]",
-        _train_flags,
+        _crossval_flags,
         _crossval,
     ),
     "compare": Command(

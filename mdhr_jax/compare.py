@@ -17,21 +17,17 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, metrics, runs, train
-from mdhr_jax.data import records
+from mdhr_jax import bootstrap, evaluate, metrics, runs, train
 from mdhr_jax.errors import InputError
 from mdhr_jax.report import plots
 
 RUNS = "runs.jsonl"
-DRAWS = 2000  # of test subjects, for an interval
-INTERVAL = 0.95
 # What is compared must be the same in these.
-COMMON_KEYS = ("data", "layout", "fold", "seed")
+COMMON_KEYS = ("data", "fold", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,8 +231,7 @@ def _run(
     resumed, start = place.exists(), time.perf_counter()
     train.train(own, place)
     result, scored = evaluate.evaluate(place)
-    source = runs.open_data(own)
-    subjects, counts = subject_counts(scored, source, own.threshold)
+    subjects, counts = scored.subject_counts(own.threshold)
     return Run(
         variant=variant.name,
         seed=seed,
@@ -249,31 +244,9 @@ def _run(
     )
 
 
-def subject_counts(
-    scored: evaluate.Scores, source: records.FrameSource, threshold: float
-) -> tuple[list[str], Int[np.ndarray, "s n 4"]]:
-    """Test subjects, and for each of them and each AU the counts tp, fp, tn, fn."""
-    test = source.table.take(scored.rows)
-    owner = np.array(test.subjects)[test.video]
-    subjects = sorted(set(test.subjects))
-    frames = scored.scores, scored.labels, scored.mask
-    counts = [
-        metrics.count(*(jnp.asarray(x[owner == subject]) for x in frames), threshold)
-        for subject in subjects
-    ]
-    return subjects, np.array(counts).transpose(0, 2, 1)
-
-
-def mean_f1(counts: Int[np.ndarray, "*draws n 4"]) -> Float[np.ndarray, "*draws"] | np.floating:
-    """Mean F1 over AUs of counts tp, fp, tn, fn."""
-    return metrics.f1(metrics.Counts(*np.moveaxis(counts, -1, 0))).mean(axis=-1)
-
-
-def resampled_f1(counts: Int[np.ndarray, "s n 4"], draws: int) -> Float[np.ndarray, " b"]:
-    """Mean F1 of so many draws of as many subjects, with replacement; always the same draws."""
-    rng = np.random.default_rng(0)
-    times = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=draws)
-    return mean_f1(np.einsum("bs,snk->bnk", times, counts))
+def mean_f1(counts: metrics.Counts) -> Float[np.ndarray, "*draws"] | np.floating:
+    """Mean F1 over AUs."""
+    return metrics.f1(counts).mean(axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,7 +274,7 @@ def summarise(done: Sequence[Run], variants: Sequence[str]) -> list[Summary]:
     reference = counts[variants[0]]
     summaries = []
     for name, own in counts.items():
-        f1 = {seed: 100 * float(mean_f1(subjects.sum(axis=0))) for seed, subjects in own.items()}
+        f1 = {seed: 100 * float(mean_f1(bootstrap.total(c))) for seed, c in own.items()}
         shared = sorted(own.keys() & reference.keys()) if own is not reference else []
         pairs = [(own[seed], reference[seed]) for seed in shared]
         summaries.append(Summary(name, f1, *(_difference(pairs) if pairs else ())))
@@ -310,10 +283,9 @@ def summarise(done: Sequence[Run], variants: Sequence[str]) -> list[Summary]:
 
 def _difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float, float]:
     """Mean over pairs of `(s, n, 4)` counts of the difference in F1, and its interval, percent."""
-    found = np.mean([mean_f1(a.sum(axis=0)) - mean_f1(b.sum(axis=0)) for a, b in pairs])
-    drawn = np.mean([resampled_f1(a, DRAWS) - resampled_f1(b, DRAWS) for a, b in pairs], axis=0)
-    edge = (1 - INTERVAL) / 2
-    low, high = np.quantile(drawn, (edge, 1 - edge))
+    found = np.mean([mean_f1(bootstrap.total(a)) - mean_f1(bootstrap.total(b)) for a, b in pairs])
+    drawn = [mean_f1(bootstrap.resampled(a)) - mean_f1(bootstrap.resampled(b)) for a, b in pairs]
+    low, high = bootstrap.interval(np.mean(drawn, axis=0))
     return 100 * float(found), 100 * float(low), 100 * float(high)
 
 
@@ -321,7 +293,7 @@ def table(rows: Sequence[Summary], done: Sequence[Run]) -> str:
     """Markdown: mean F1 of each variant over seeds, and its difference to the first variant."""
     lines = [
         "| variant | seeds | F1 by seed | mean F1 | difference to the first "
-        f"| {INTERVAL:.0%} interval |",
+        f"| {bootstrap.INTERVAL:.0%} interval |",
         "|---|---|---|---:|---:|---|",
     ]
     for row in rows:
@@ -342,15 +314,15 @@ def _caption(done: Sequence[Run]) -> str:
     minutes = _minutes(done)
     pace = f" {minutes:.1f} minutes a run." if minutes else ""
     return (
-        f"Layout {first.config['layout']}, fold {first.config['fold']}, protocol last step, "
-        f"step {first.step}, threshold {first.config['threshold']}, {len(first.subjects)} test "
-        f"subjects, {int(first.count_array[:, 0].sum())} frames; always-positive "
-        f"{100 * always_positive_f1(first):.1f}. Intervals: {DRAWS} draws of the test subjects, "
-        f"paired, mean over seeds; they do not hold the spread between seeds.{pace}"
+        f"Layout {first.config['layout']}, fold {first.config['fold']}, protocol "
+        f"{first.config['protocol']}, step {first.step}, threshold "
+        f"{first.config['threshold']}; {len(first.subjects)} test subjects, "
+        f"{int(first.count_array[:, 0].sum())} frames, always-positive "
+        f"{100 * always_positive_f1(first):.1f}. Intervals: {bootstrap.DRAWS} draws of the test "
+        f"subjects, paired, mean over seeds; they do not hold the spread between seeds.{pace}"
     )
 
 
 def always_positive_f1(run: Run) -> float:
     """Mean F1 that answering "active" to every frame of the run's test set has, a fraction."""
-    counts = metrics.Counts(*run.count_array.sum(axis=0).T)
-    return float(metrics.f1(metrics.always_positive(counts)).mean())
+    return float(mean_f1(metrics.always_positive(bootstrap.total(run.count_array))))

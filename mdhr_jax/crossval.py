@@ -1,56 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cross-validation: every fold trained and tested, and their mean (paper section 4.1)."""
+"""Cross-validation: every fold trained and tested, and all of them together (paper section 4.1)."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, runs, train
+from mdhr_jax import bootstrap, evaluate, metrics, protocol, runs, train
 from mdhr_jax.report import tables
 
 
-def crossval(config: ConfigDict, workdir: pathlib.Path) -> tables.Table:
+def crossval(config: ConfigDict, workdir: pathlib.Path, asked: str | None = None) -> tables.Table:
     """Runs all folds under `workdir/fold1`, `fold2`, ...; finished ones are only evaluated.
 
     Writes each fold's table to its own `evaluation/`, and the summary to `workdir`.
 
     Returns:
-      F1 of the `last` checkpoint of every fold, their mean, and the mean of always-positive.
+      F1 of every fold, their mean, and the F1 of all folds' frames together.
 
     Raises:
-      InputError: as `train.train`.
+      InputError: as `train.train`; `asked` is another protocol than the configured one.
     """
+    protocol.check_trained_for(config.protocol, asked, "this configuration")
     folds = range(1, len(runs.open_data(config).folds) + 1)
-    results = []
+    results, counts = [], []
     for fold in folds:
         config.fold = fold
-        train.train(config, workdir / f"fold{fold}")
-        result, _ = evaluate.evaluate(workdir / f"fold{fold}")
-        evaluate.write(result, workdir / f"fold{fold}" / "evaluation")
+        place = workdir / f"fold{fold}"
+        train.train(config, place)
+        result, scored = evaluate.evaluate(place)
+        evaluate.write(result, place / "evaluation")
         results.append(result)
-    summary = summarise(results)
+        counts.append(scored.subject_counts(runs.load(place).thresholds)[1])
+    summary = summarise(results, counts)
     evaluate.write(summary, workdir)
     return summary
 
 
-def summarise(results: list[tables.Table]) -> tables.Table:
-    """One row of F1 per fold, then means over folds of F1 and always-positive, then the paper."""
-    rows = {name: [_values(result, name) for result in results] for name in _names(results[0])}
-    summary = [tables.Row(f"F1 fold {fold}", f1) for fold, f1 in enumerate(rows["F1"], start=1)]
-    for name, values in rows.items():
-        label = name if name.startswith("F1 paper") else f"{name}, mean of folds"
-        summary.append(tables.Row(label, tuple(np.mean(values, axis=0).tolist())))
+def summarise(results: Sequence[tables.Table], counts: Sequence[np.ndarray]) -> tables.Table:
+    """The folds' F1, each measure's mean over folds, and F1 of all frames with its interval.
+
+    Args:
+      results: the folds' tables.
+      counts: tp, fp, tn, fn of the folds' test subjects and AUs, `(s, n, 4)` each.
+    """
+    everybody = np.concatenate(counts)
+    f1, occurs = _pooled(bootstrap.total(everybody))
+    low, high = bootstrap.f1_interval(everybody)
+    columns = {f"F1 fold {i}": _column(result, "F1") for i, result in enumerate(results, start=1)}
+    columns["F1 mean of folds"] = _mean_of_folds(results, "F1")
+    columns["F1 pooled"] = np.where(occurs, f1, np.nan)
+    columns["low"] = np.where(occurs, low, np.nan)
+    columns["high"] = np.where(occurs, high, np.nan)
+    for measure in results[0].columns[3:]:
+        columns[measure] = _mean_of_folds(results, measure)
+    names = [row.name for row in results[0].rows]
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
     details = {
-        key: results[0].details[key] for key in ("layout", "protocol", "threshold", "checkpoint")
+        key: results[0].details[key]
+        for key in ("layout", "protocol", "step chosen", "threshold", "seed")
     }
-    frames = sum(result.details["frames"] for result in results)
-    return tables.Table(details | {"frames": frames}, results[0].columns, tuple(summary))
+    for key, together in (("test subjects", len(everybody)), ("frames", _frames(results))):
+        details[key] = together
+    details["steps"] = " ".join(str(result.details["step"]) for result in results)
+    rows = tuple(map(tables.Row, names, values))
+    return tables.Table(details, tuple(columns), rows)
 
 
-def _names(result: tables.Table) -> list[str]:
-    return [row.name for row in result.rows]
+def _pooled(counts: metrics.Counts) -> tuple[np.ndarray, np.ndarray]:
+    """F1 of AUs and their summaries, and which of them mean something."""
+    f1 = np.concatenate([metrics.f1(counts), metrics.f1_summaries(counts)])
+    return f1, np.concatenate([metrics.occurs(counts), [True] * 3])
 
 
-def _values(result: tables.Table, name: str) -> tuple[float, ...]:
-    return next(row.values for row in result.rows if row.name == name)
+def _column(result: tables.Table, name: str) -> np.ndarray:
+    place = result.columns.index(name)
+    return np.array([row.values[place] for row in result.rows])
+
+
+def _mean_of_folds(results: Sequence[tables.Table], name: str) -> np.ndarray:
+    """Mean over the folds in which the value is known; nan where it is known in none."""
+    folds = np.array([_column(result, name) for result in results])
+    known = ~np.isnan(folds)
+    total = np.where(known, folds, 0).sum(axis=0)
+    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+
+
+def _frames(results: Sequence[tables.Table]) -> int:
+    return sum(result.details["frames"] for result in results)

@@ -185,4 +185,15 @@ DISFA = AuLayout(
     folds=_folds(_DISFA_PARTS),
 )
 
-LAYOUTS = {layout.name: layout for layout in (BP4D, DISFA)}
+# BP4D's regions as the paper writes them: one lower region, where the release has two groups.
+BP4D_THREE_REGIONS = dataclasses.replace(
+    BP4D,
+    name="bp4d_three_regions",
+    regions=(*BP4D.regions[:2], Region("down", LOWER, (10, 12, 14, 15, 17, 23, 24))),
+)
+# Without the release's linear block per region, of which the paper says nothing.
+BP4D_NO_REGION_BLOCKS = dataclasses.replace(BP4D, name="bp4d_no_region_blocks", region_blocks=False)
+
+LAYOUTS = {
+    layout.name: layout for layout in (BP4D, DISFA, BP4D_THREE_REGIONS, BP4D_NO_REGION_BLOCKS)
+}

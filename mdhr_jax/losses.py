@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loss (paper Eq. 10-12): weighted asymmetric loss plus region cross-entropy.
 
-Means, not the paper's sums, as in the release. A mask says which labels count; unknown labels
-and padded frames never reach the mean.
+The release takes means where the paper sums (`REDUCTIONS`). A mask says which labels count;
+unknown labels and padded frames never reach either.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +27,30 @@ def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array
     return jnp.where(mask, x, 0).sum() / jnp.maximum(mask.sum(), 1)
 
 
+def clip_sum(x: Float[Array, "b ..."], mask: Bool[Array, "b ..."]) -> Float[Array, ""]:
+    """Sum of the entries of a clip under the mask, mean over clips."""
+    return jnp.where(mask, x, 0).sum() / x.shape[0]
+
+
+class Reduction(NamedTuple):
+    """How a loss per AU and frame, or per frame and region, becomes one number."""
+
+    entries: Callable[[Array, Array], Array]  # values and mask to one number
+    regions: Callable[[Array], Array]  # of one number per region
+
+
+REDUCTIONS = {
+    "mean": Reduction(masked_mean, jnp.mean),  # release
+    "sum": Reduction(clip_sum, jnp.sum),  # paper Eq. 10-12: over AUs, frames and regions of a clip
+}
+
+
 def weighted_asymmetric(
     scores: Float[Array, "... n"],
     labels: Num[Array, "... n"],
     mask: Bool[Array, "... n"],
     class_weights: Float[Array, " n"],
+    reduction: Reduction = REDUCTIONS["mean"],
 ) -> Float[Array, ""]:
     """`-mean w_n [y log p + p (1-y) log(1-p)]`, the factor p without gradient (paper Eq. 11).
 
@@ -37,12 +59,13 @@ def weighted_asymmetric(
       labels: 1 or 0; other values enter the formula as they are.
       mask: True where the label counts.
       class_weights: `facs.class_weights` of the training fold.
+      reduction: a value of `REDUCTIONS`.
     """
     rest = 1 - scores
     # The release computes the factor as 1 - (1 - p), which float32 rounds to 0 for tiny p.
     factor = jax.lax.stop_gradient(1 - rest)
     terms = labels * clamped_log(scores) + factor * (1 - labels) * clamped_log(rest)
-    return -masked_mean(class_weights * terms, mask)
+    return -reduction.entries(class_weights * terms, mask)
 
 
 def region_cross_entropy(
@@ -50,6 +73,7 @@ def region_cross_entropy(
     labels: Num[Array, "... n"],
     mask: Bool[Array, "... n"],
     layout: facs.AuLayout,
+    reduction: Reduction = REDUCTIONS["mean"],
 ) -> Float[Array, ""]:
     """Cross-entropy of the regions' AU combinations, mean over frames, then over regions.
 
@@ -64,5 +88,5 @@ def region_cross_entropy(
         wide = logits.astype(jnp.promote_types(jnp.float32, logits.dtype))
         log_p = jax.nn.log_softmax(wide)
         chosen = jnp.take_along_axis(log_p, combinations[..., r, None], -1)[..., 0]
-        losses.append(-masked_mean(chosen, unknown[..., r] == 0))
-    return jnp.stack(losses).mean()
+        losses.append(-reduction.entries(chosen, unknown[..., r] == 0))
+    return reduction.regions(jnp.stack(losses))

@@ -1,31 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masked counts of hits and misses per AU, and F1 and accuracy from them (release).
+"""What scores are worth: masked counts of hits and misses per AU, and measures from them.
 
 Counts are added up over a whole test fold; F1 is computed once from their sum, per AU, and the
-score of a fold is the plain mean over AUs.
+score of a fold is the plain mean over AUs (release). What cannot be said, such as the recall of an
+AU that is never active, is nan. On the host, numpy only.
 """
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
+from scipy import stats
 
 
 class Counts(NamedTuple):
     """How many labelled frames per AU were predicted right and wrong, `(n,)` integers each."""
 
-    tp: Int[Array | np.ndarray, " n"]  # active, predicted active
-    fp: Int[Array | np.ndarray, " n"]  # not active, predicted active
-    tn: Int[Array | np.ndarray, " n"]  # not active, predicted not active
-    fn: Int[Array | np.ndarray, " n"]  # active, predicted not active
+    tp: Num[np.ndarray, "*batch n"]  # active, predicted active
+    fp: Num[np.ndarray, "*batch n"]  # not active, predicted active
+    tn: Num[np.ndarray, "*batch n"]  # not active, predicted not active
+    fn: Num[np.ndarray, "*batch n"]  # active, predicted not active
 
 
 def count(
-    scores: Float[Array, "*frames n"],
-    labels: Num[Array, "*frames n"],
-    mask: Bool[Array, "*frames n"] | Num[Array, "*frames n"],
-    threshold: float = 0.5,
+    scores: Float[np.ndarray, "*frames n"],
+    labels: Num[np.ndarray, "*frames n"],
+    mask: Bool[np.ndarray, "*frames n"] | Num[np.ndarray, "*frames n"],
+    threshold: float | Float[np.ndarray, " n"] = 0.5,
 ) -> Counts:
     """Counts over all leading axes; an AU is predicted active where score >= threshold.
 
@@ -33,12 +34,14 @@ def count(
       scores: in [0, 1].
       labels: 1 active, 0 not; anything where the mask is 0.
       mask: 1 where the label is known.
-      threshold: the release's is 0.5.
+      threshold: of all AUs or of each one; the release's is 0.5.
     """
-    predicted, active, known = scores >= threshold, labels > 0.5, mask > 0.5
+    # A float32 score is compared with the threshold as float32, as on a device.
+    predicted = scores >= np.asarray(threshold, scores.dtype)
+    active, known = labels > 0.5, mask > 0.5
 
-    def total(cases: Bool[Array, "*frames n"]) -> Int[Array, " n"]:
-        return jnp.sum(cases & known, axis=tuple(range(cases.ndim - 1)), dtype=jnp.int32)
+    def total(cases: Bool[np.ndarray, "*frames n"]) -> Int[np.ndarray, " n"]:
+        return np.sum(cases & known, axis=tuple(range(cases.ndim - 1)), dtype=np.int64)
 
     return Counts(
         tp=total(predicted & active),
@@ -53,6 +56,11 @@ def add(first: Counts, second: Counts) -> Counts:
     return Counts(*(a + b for a, b in zip(first, second, strict=True)))
 
 
+def pooled(counts: Counts) -> Counts:
+    """All AUs as one, `(*batch, 1)`: the F1 of it is the micro average."""
+    return Counts(*(np.sum(part, axis=-1, keepdims=True) for part in counts))
+
+
 def f1(counts: Counts) -> Float[np.ndarray, "*batch n"]:
     """`2 p r / (p + r)` per AU as a fraction, with the release's 1e-20 under each line.
 
@@ -64,11 +72,47 @@ def f1(counts: Counts) -> Float[np.ndarray, "*batch n"]:
     return 2 * precision * recall / (precision + recall + 1e-20)
 
 
-def accuracy(counts: Counts) -> Float[np.ndarray, " n"]:
+def accuracy(counts: Counts) -> Float[np.ndarray, "*batch n"]:
     """Share of labelled frames predicted right, per AU; nan for an AU without a label."""
     tp, fp, tn, fn = _float64(counts)
-    labelled = tp + fp + tn + fn
-    return np.where(labelled > 0, (tp + tn) / np.maximum(labelled, 1), np.nan)
+    return _ratio(tp + tn, tp + fp + tn + fn)
+
+
+def balanced_accuracy(counts: Counts) -> Float[np.ndarray, "*batch n"]:
+    """Mean of the recalls of active and of inactive frames; nan where one of them is missing."""
+    tp, fp, tn, fn = _float64(counts)
+    return (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)) / 2
+
+
+def occurs(counts: Counts) -> Bool[np.ndarray, "*batch n"]:
+    """Whether an AU is active in any labelled frame; without, its F1 says nothing."""
+    return (np.asarray(counts.tp) + np.asarray(counts.fn)) > 0
+
+
+def f1_summaries(counts: Counts) -> Float[np.ndarray, "*batch 3"]:
+    """Mean F1 with AUs that never occur as 0, mean without them, and F1 of all AUs as one."""
+    each, seen = f1(counts), occurs(counts)
+    occurring = np.where(seen, each, 0).sum(-1) / np.maximum(seen.sum(-1), 1)
+    return np.stack([each.mean(-1), occurring, f1(pooled(counts))[..., 0]], axis=-1)
+
+
+def roc_auc(
+    scores: Float[np.ndarray, "m n"],
+    labels: Int[np.ndarray, "m n"],
+    mask: Bool[np.ndarray, "m n"],
+) -> Float[np.ndarray, " n"]:
+    """Area under the ROC curve per AU; nan where active or inactive frames are missing.
+
+    It is the probability that an active frame scores higher than an inactive one, ties counting
+    half (Mann and Whitney).
+    """
+    areas = []
+    for s, y, known in zip(scores.T, labels.T, mask.T, strict=True):
+        ranks, active = stats.rankdata(s[known]), y[known] > 0.5
+        positives, negatives = active.sum(), (~active).sum()
+        above = ranks[active].sum() - positives * (positives + 1) / 2
+        areas.append(above / (positives * negatives) if positives and negatives else np.nan)
+    return np.array(areas)
 
 
 def always_positive(counts: Counts) -> Counts:
@@ -76,6 +120,17 @@ def always_positive(counts: Counts) -> Counts:
     tp, fp, tn, fn = counts
     none = np.zeros_like(tp)
     return Counts(tp=tp + fn, fp=fp + tn, tn=none, fn=none)
+
+
+def coin_flip(counts: Counts) -> Counts:
+    """Counts that a fair coin has on average on the same labels."""
+    positives = (np.asarray(counts.tp) + counts.fn) / 2
+    negatives = (np.asarray(counts.tn) + counts.fp) / 2
+    return Counts(tp=positives, fp=negatives, tn=negatives, fn=positives)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
 def _float64(counts: Counts) -> Float[np.ndarray, "4 *batch n"]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from configs import quickstart as quickstart_config
 from mdhr_jax import evaluate, facs, metrics, preprocess, train, writers
@@ -47,7 +48,7 @@ def quickstart(out: pathlib.Path, layout_name: str) -> None:
         evaluate.write(result, out)
     with _timed("pictures", seconds):
         draw(out, source, scored, config.threshold)
-    summary = summarise(source, scored, config.fold, seconds)
+    summary = summarise(source, scored, config, seconds)
     (out / "result.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(result.text(), end="")
     print(f"pictures and tables in {out}")
@@ -61,17 +62,21 @@ def _timed(phase: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def summarise(
-    source: records.FrameSource, scored: evaluate.Scores, fold: int, seconds: dict[str, float]
+    source: records.FrameSource,
+    scored: evaluate.Scores,
+    config: ConfigDict,
+    seconds: dict[str, float],
 ) -> dict:
     """What `result.json` holds."""
-    f1 = metrics.f1(scored.counts)
-    baseline = metrics.f1(metrics.always_positive(scored.counts))
+    counts = scored.counts(config.threshold)
+    f1 = metrics.f1(counts)
+    baseline = metrics.f1(metrics.always_positive(counts))
     return {
         "mean_f1": float(f1.mean()),
         "always_positive_mean_f1": float(baseline.mean()),
         "per_au_f1": dict(zip(source.layout.au_names, f1.tolist(), strict=True)),
-        "test_subjects": _subjects(source, fold, "test"),
-        "train_subjects": _subjects(source, fold, "train"),
+        "test_subjects": _subjects(source, config.fold, "test"),
+        "train_subjects": _subjects(source, config.fold, "train"),
         "seconds": seconds,
     }
 
@@ -85,12 +90,13 @@ def draw(
 ) -> None:
     """Training curves, F1 per AU, and one test video with true and predicted AUs over time."""
     names = source.layout.au_names
+    counts = scored.counts(threshold)
     plots.training_curves(out / "curves.png", writers.read(out / "metrics.jsonl"))
     plots.f1_bars(
         out / "f1.png",
         names,
-        metrics.f1(scored.counts),
-        metrics.f1(metrics.always_positive(scored.counts)),
+        metrics.f1(counts),
+        metrics.f1(metrics.always_positive(counts)),
         "F1 on unseen people",
     )
     test = source.table.take(scored.rows)

@@ -6,6 +6,7 @@ Where a trained model is asked for, an official weight file (`interop.files`) do
 """
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import json
@@ -20,7 +21,16 @@ from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
 from configs import base
-from mdhr_jax import checkpoint, facs, preprocess, sharding, steps
+from mdhr_jax import (
+    checkpoint,
+    facs,
+    losses,
+    preprocess,
+    protocol,
+    sharding,
+    steps,
+    writers,
+)
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, names, official
@@ -72,26 +82,15 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
-    """The configuration that a run was started with, or the release's for an official file.
+    """The configuration that a run was started with.
 
     Raises:
-      InputError: the directory holds no run, or the file no MDHR.
+      InputError: the directory holds no run.
     """
-    if files.is_weight_file(workdir):
-        return _official_config(workdir)
     try:
         return ConfigDict(json.loads(config_file(workdir).read_text()))
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(f"{workdir}: holds no run (no readable config.json in it)") from error
-
-
-def _official_config(path: pathlib.Path) -> ConfigDict:
-    arrays = files.read(path)
-    with _naming(path):
-        layout, backbone = official.recognise(arrays)
-    config = base.get_config()
-    config.layout, config.model.backbone = layout.name, backbone
-    return config
 
 
 @contextlib.contextmanager
@@ -117,27 +116,39 @@ def _chosen[Kind](config: ConfigDict, key: str, table: Mapping[str, Kind]) -> Ki
         raise InputError(str(error)) from error
 
 
+def protocol_of(config: ConfigDict) -> protocol.Protocol:
+    """The configured protocol; InputError when there is none of that name, or its keys clash."""
+    chosen = _chosen(config, "protocol", protocol.PROTOCOLS)
+    if config.tune_thresholds and chosen.split != "held-out":
+        raise InputError(
+            f"config.tune_thresholds: protocol {chosen.name!r} has no frames to choose thresholds "
+            "on; use config.protocol=held-out"
+        )
+    return chosen
+
+
 def layout_of(config: ConfigDict) -> facs.AuLayout:
     """The configured AU layout; InputError with the choices when there is none of that name."""
     return _chosen(config, "layout", facs.LAYOUTS)
 
 
 def open_data(config: ConfigDict, path: str | pathlib.Path | None = None) -> records.FrameSource:
-    """The data set that a configuration (or `path`) names, if it has the layout's AUs.
+    """The data set that a configuration (or `path`) names, with its protocol's splits.
 
     Raises:
-      InputError: no directory given, nothing in it, or other AUs.
+      InputError: no directory given, nothing in it, or other AUs than the layout's.
     """
     path = path or config.data
     if not path:
         raise InputError("no data set given; add --config.data=DIRECTORY")
     source, layout = records.open_dataset(path), layout_of(config)
-    if source.layout != layout:
+    if source.layout.aus != layout.aus:
         raise InputError(
             f"{path}: has layout {source.layout.name!r} with AUs {list(source.layout.aus)}, the "
             f"model has layout {layout.name!r} with AUs {list(layout.aus)}; use matching ones"
         )
-    return source
+    held_out = config.held_out if config.protocol == "held-out" else 0.0
+    return dataclasses.replace(source, held_out=held_out)
 
 
 def model_factory(config: ConfigDict) -> Callable[[nnx.Rngs], mdhr.MDHR]:
@@ -155,6 +166,7 @@ def model_factory(config: ConfigDict) -> Callable[[nnx.Rngs], mdhr.MDHR]:
         dynamics=model.dynamics.kind,
         scales=tuple(model.dynamics.scales),
         k=model.dynamics.k,
+        window=model.dynamics.window,
         features=model.features,
         afe=model.afe,
         auxiliary=model.auxiliary,
@@ -172,6 +184,11 @@ def _create(layout: facs.AuLayout, initial: str, rngs: nnx.Rngs, **slots) -> mdh
         raise InputError(f"config.model: {error}") from error
     set_values(model)
     return model
+
+
+def loss_reduction(config: ConfigDict) -> losses.Reduction:
+    """How the configured loss is summed up."""
+    return _chosen(config, "loss_reduction", losses.REDUCTIONS)
 
 
 def precision(config: ConfigDict) -> jnp.dtype:
@@ -196,30 +213,104 @@ def eval_graph(config: ConfigDict) -> nnx.GraphDef:
     return steps.split(mdhr.eval_view(model, dtype=precision(config)))[0]
 
 
+def context(config: ConfigDict) -> int:
+    """Frames before and after a clip that the configured model reads."""
+    return nnx.eval_shape(lambda: model_factory(config)(nnx.Rngs(0))).dynamics.context
+
+
 def eval_transform(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     """From the frames of clips to network input, as configured for testing."""
     transform = _chosen(config, "evaluation_crop", preprocess.EVALUATION)
     return functools.partial(transform, image_size=config.image_size)
 
 
-def restore_model(workdir: pathlib.Path, config: ConfigDict, kind: str) -> dict:
-    """`step`, `params` and `batch_stats` of a run's checkpoint (`last` or `best`), or of a file.
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model: what a run reports under its protocol, or a weight file.
+
+    Attributes:
+      path: the run or the file.
+      config: its configuration; the release's for a file.
+      protocol: how its step was chosen.
+      state: `step`, `params` and `batch_stats`.
+      thresholds: score from which each AU counts as active.
+    """
+
+    path: pathlib.Path
+    config: ConfigDict
+    protocol: protocol.Protocol
+    state: dict
+    thresholds: Float[np.ndarray, " n"]
+
+    @property
+    def layout(self) -> facs.AuLayout:
+        """Its AUs and regions."""
+        return layout_of(self.config)
+
+
+def load(path: str | pathlib.Path) -> Trained:
+    """Reads a run's reported checkpoint or an official weight file.
 
     Raises:
-      InputError: the run has no such checkpoint, or the file other entries.
+      InputError: neither is there, it is damaged, or the run has not got that far.
     """
-    shapes = jax.eval_shape(functools.partial(_model_state, model_factory(config)))
-    shardings = sharding.state_shardings(sharding.make_mesh(), shapes)
-    if files.is_weight_file(workdir):
-        return jax.device_put(_official_state(workdir, config, shapes), shardings)
+    path = pathlib.Path(path)
+    return _load_file(path) if files.is_weight_file(path) else _load_run(path)
+
+
+def _load_run(path: pathlib.Path) -> Trained:
+    config = load_config(path)
+    chosen = protocol.FILE if config.protocol == protocol.FILE.name else protocol_of(config)
+    shapes, shardings = _abstract_model(config)
     wanted = checkpoint.abstract(shapes, shardings)
-    return checkpoint.restore(checkpoints(workdir), kind, wanted)
+    state = checkpoint.restore(checkpoints(path), chosen.checkpoint, wanted)
+    return Trained(path, config, chosen, state, _thresholds(path, config, int(state["step"])))
 
 
-def _official_state(path: pathlib.Path, config: ConfigDict, like: dict) -> dict:
+def _load_file(path: pathlib.Path) -> Trained:
     arrays = files.read(path)
+    config = base.get_config()
+    config.protocol = protocol.FILE.name
     with _naming(path):
-        return official.load(arrays, like, layout_of(config), config.model.backbone)
+        layout, config.model.backbone = official.recognise(arrays)
+        config.layout = layout.name
+        shapes, shardings = _abstract_model(config)
+        state = official.load(arrays, shapes, layout, config.model.backbone)
+    thresholds = np.full(len(layout.aus), config.threshold)
+    return Trained(path, config, protocol.FILE, jax.device_put(state, shardings), thresholds)
+
+
+def _abstract_model(config: ConfigDict) -> tuple[dict, dict]:
+    """Shapes of a configured model's state, and how it lies on the devices."""
+    shapes = jax.eval_shape(functools.partial(_model_state, model_factory(config)))
+    return shapes, sharding.state_shardings(sharding.make_mesh(), shapes)
+
+
+def threshold_scalars(
+    layout: facs.AuLayout, thresholds: Float[np.ndarray, " n"]
+) -> dict[str, float]:
+    """Thresholds as scalars of an evaluation."""
+    names = (f"threshold/{name}" for name in layout.au_names)
+    return dict(zip(names, thresholds.tolist(), strict=True))
+
+
+def _thresholds(workdir: pathlib.Path, config: ConfigDict, step: int) -> np.ndarray:
+    """The fixed threshold for every AU, or those that were chosen at that step's evaluation."""
+    layout = layout_of(config)
+    if not config.tune_thresholds:
+        return np.full(len(layout.aus), config.threshold)
+    for row in evaluations(workdir):
+        if row["step"] == step:
+            return np.array([row[f"threshold/{name}"] for name in layout.au_names])
+    raise InputError(
+        f"{workdir / 'metrics.jsonl'}: holds no evaluation of step {step}, which chose the "
+        "thresholds; bring the file back"
+    )
+
+
+def evaluations(workdir: pathlib.Path) -> list[dict]:
+    """The evaluation rows of a run so far."""
+    return [row for row in writers.read(workdir / "metrics.jsonl") if row["kind"] == "eval"]
 
 
 def with_initial_backbone(state: dict, config: ConfigDict) -> dict:
@@ -235,7 +326,7 @@ def with_initial_backbone(state: dict, config: ConfigDict) -> dict:
     if files.is_weight_file(path):
         other = _official_backbone(path, config, own)
     else:
-        other = restore_model(path, load_config(path), "last")
+        other = load(path).state
     started = dict(state)
     for part, like in own.items():
         old, new = like["backbone"], other[part]["backbone"]
@@ -271,29 +362,25 @@ class Predictor:
 
     Attributes:
       layout: AUs in the order of the scores.
-      clip_length: T, the frames of a clip.
+      clip_length: T, the frames of a clip that are scored.
+      context: frames before and after them that the model reads.
       record_size: height and width of the pictures that `scores` takes.
-      threshold: score from which an AU counts as active.
+      thresholds: score from which each AU counts as active.
     """
 
     record_size = 256
 
-    def __init__(self, workdir: str | pathlib.Path, kind: str = "last"):
-        workdir = pathlib.Path(workdir)
-        config = load_config(workdir)
-        self.layout = layout_of(config)
-        self.clip_length = config.clip_length
-        self.threshold = config.threshold
-        graph, transform = eval_graph(config), eval_transform(config)
-        state = restore_model(workdir, config, kind)
-
-        @jax.jit
-        def run(frames: UInt8[jax.Array, "b t h w 3"]) -> Float[jax.Array, "b t n"]:
-            outputs, _ = steps.run(graph, state["params"], state["batch_stats"], transform(frames))
-            return outputs["scores"]
-
+    def __init__(self, path: str | pathlib.Path):
+        trained = load(path)
+        config = trained.config
+        self.layout = trained.layout
+        self.clip_length, self.context = config.clip_length, context(config)
+        self.thresholds = trained.thresholds
+        step = steps.make_eval_step(eval_graph(config), transform=eval_transform(config))
+        run = jax.jit(lambda frames: step(params, batch_stats, {"frames": frames}))
+        params, batch_stats = trained.state["params"], trained.state["batch_stats"]
         self._run = run
 
-    def scores(self, frames: UInt8[np.ndarray, "b t h w 3"]) -> Float[np.ndarray, "b t n"]:
-        """AU scores in [0, 1] of clips of `clip_length` pictures of `record_size` pixels."""
+    def scores(self, frames: UInt8[np.ndarray, "b s h w 3"]) -> Float[np.ndarray, "b t n"]:
+        """AU scores in [0, 1] of clips of `clip_length` pictures with their context."""
         return np.asarray(self._run(frames))

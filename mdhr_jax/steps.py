@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Num
 
-from mdhr_jax import facs, losses, metrics, preprocess
+from mdhr_jax import facs, losses, preprocess
 
 State = dict
 Batch = dict[str, Array]
@@ -27,6 +27,7 @@ class Objective:
     layout: facs.AuLayout
     class_weights: tuple[float, ...]
     region_weight: float
+    reduction: losses.Reduction = losses.REDUCTIONS["mean"]
 
     def __call__(
         self,
@@ -36,9 +37,11 @@ class Objective:
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Total loss and its parts `au_loss` and `region_loss`."""
         weights = jnp.array(self.class_weights)
-        au_loss = losses.weighted_asymmetric(outputs["scores"], labels, mask, weights)
+        au_loss = losses.weighted_asymmetric(
+            outputs["scores"], labels, mask, weights, self.reduction
+        )
         region_loss = losses.region_cross_entropy(
-            outputs["region_logits"], labels, mask, self.layout
+            outputs["region_logits"], labels, mask, self.layout, self.reduction
         )
         total = au_loss + self.region_weight * region_loss
         return total, {"au_loss": au_loss, "region_loss": region_loss}
@@ -112,7 +115,7 @@ def make_train_step(
 ) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     """Builds `(state, batch) -> (state, scalars)`.
 
-    A batch holds uint8 `frames` (b, t, h, w, 3), `labels` and `mask` (b, t, n), and `augment`
+    A batch holds uint8 `frames` (b, s, h, w, 3), `labels` and `mask` (b, t, n), and `augment`
     (b, 6), the draw of each clip. Drop-path is a function of (seed, step).
     """
 
@@ -146,22 +149,17 @@ def make_train_step(
 
 
 def make_eval_step(
-    graph: nnx.GraphDef, *, transform: Callable[[Array], Array], threshold: float
-) -> Callable[[dict, dict, Batch], tuple[Float[Array, "b t n"], metrics.Counts]]:
-    """Builds `(params, batch_stats, batch) -> (scores, counts)`.
+    graph: nnx.GraphDef, *, transform: Callable[[Array], Array]
+) -> Callable[[dict, dict, Batch], Float[Array, "b t n"]]:
+    """Builds `(params, batch_stats, batch) -> scores`.
 
     Args:
       graph: the model in testing.
-      transform: from uint8 frames `(b, t, h, h, 3)` to network input, see `preprocess.EVALUATION`.
-      threshold: score from which an AU counts as active.
+      transform: from uint8 frames `(b, s, h, h, 3)` to network input, see `preprocess.EVALUATION`.
     """
 
-    def eval_step(
-        params: dict, batch_stats: dict, batch: Batch
-    ) -> tuple[Float[Array, "b t n"], metrics.Counts]:
-        images = transform(batch["frames"])
-        outputs, _ = run(graph, params, batch_stats, images)
-        scores = outputs["scores"]
-        return scores, metrics.count(scores, batch["labels"], batch["mask"], threshold)
+    def eval_step(params: dict, batch_stats: dict, batch: Batch) -> Float[Array, "b t n"]:
+        outputs, _ = run(graph, params, batch_stats, transform(batch["frames"]))
+        return outputs["scores"]
 
     return eval_step

@@ -33,14 +33,15 @@ from mdhr_jax.models import mdhr
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     """Trains as configured; goes on where an earlier call with the same `workdir` stopped.
 
-    Leaves `config.json`, `metrics.jsonl`, `tensorboard/` and `checkpoints/{last,best}`.
+    Leaves `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/last`, and
+    `checkpoints/best` if its protocol chooses among the evaluations.
 
     Raises:
       InputError: wrong input, or a run of another configuration in `workdir`.
       NonFiniteLossError: the loss is no longer a number; the last checkpoint is kept.
     """
     workdir = pathlib.Path(workdir)
-    source = runs.open_data(config)
+    protocol, source = runs.protocol_of(config), runs.open_data(config)
     mesh = sharding.make_mesh(config.fsdp)
     total_steps = count_steps(config, source)
     saved = runs.checkpoints(workdir)
@@ -54,7 +55,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     print(f"{workdir}: step {start} of {total_steps} on {mesh.size} x {devices}", flush=True)
 
     writer = writers.RunWriter(workdir, step=start, total_steps=total_steps)
-    best = max((row["mean_f1"] for row in evaluations(workdir)), default=-1.0)
+    best = max((row["mean_f1"] for row in runs.evaluations(workdir)), default=-1.0)
     log = _LateLog(writer, config.batch_size * config.clip_length)
     try:
         for step in range(start + 1, total_steps + 1):
@@ -62,9 +63,9 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
             log.add(step, scalars)
             if is_due(step, total_steps, config.eval_every):
                 log.flush()  # a state whose loss is not finite is never kept
-                result = evaluation_scalars(programs.score(state).counts, source.layout)
+                result = evaluation_scalars(programs.score(state), config)
                 writer.evaluation(step, result)
-                if result["mean_f1"] > best:
+                if protocol.chooses and result["mean_f1"] > best:
                     best = result["mean_f1"]
                     checkpoint.save(saved, "best", step, state)
                 log.restart_clock()
@@ -79,11 +80,6 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
 def is_due(step: int, total_steps: int, interval: int) -> bool:
     """Every `interval` steps, and at the end."""
     return step % interval == 0 or step == total_steps
-
-
-def evaluations(workdir: pathlib.Path) -> list[dict]:
-    """The evaluation rows of a run so far."""
-    return [row for row in writers.read(workdir / "metrics.jsonl") if row["kind"] == "eval"]
 
 
 def steps_per_epoch(config: ConfigDict, source: records.FrameSource) -> int:
@@ -101,14 +97,21 @@ def count_steps(config: ConfigDict, source: records.FrameSource) -> int:
     return max(1, round(config.epochs * steps_per_epoch(config, source)))
 
 
-def evaluation_scalars(counts: metrics.Counts, layout: facs.AuLayout) -> dict[str, float]:
-    """Mean F1, its always-positive baseline, and the F1 of every AU."""
+def evaluation_scalars(scored: evaluate.Scores, config: ConfigDict) -> dict[str, float]:
+    """Mean F1, its always-positive baseline, the F1 of every AU, and thresholds chosen here."""
+    layout, chosen = runs.layout_of(config), {}
+    thresholds = np.full(len(layout.aus), config.threshold)
+    if config.tune_thresholds:
+        thresholds = scored.best_thresholds(config.threshold)
+        chosen = runs.threshold_scalars(layout, thresholds)
+    counts = scored.counts(thresholds)
     f1 = metrics.f1(counts)
     baseline = metrics.f1(metrics.always_positive(counts))
     return {
         "mean_f1": float(f1.mean()),
         "always_positive_mean_f1": float(baseline.mean()),
         **{f"f1/{name}": float(x) for name, x in zip(layout.au_names, f1, strict=True)},
+        **chosen,
     }
 
 
@@ -153,7 +156,6 @@ def compile_programs(
     eval_step = steps.make_eval_step(
         runs.eval_graph(config),
         transform=runs.eval_transform(config),
-        threshold=config.threshold,
     )
     return Programs(
         init=jax.jit(init, out_shardings=shardings),
@@ -184,7 +186,9 @@ def _score(
         source,
         mesh,
         fold=config.fold,
+        split=runs.protocol_of(config).split,
         clip_length=config.clip_length,
+        context=runs.context(config),
         batch_size=evaluate.batch_size(config.eval_batch_size, mesh),
     )
 
@@ -217,7 +221,12 @@ def objective(config: ConfigDict, source: records.FrameSource) -> steps.Objectiv
         # Its weight would be infinite; that of the rarest other AU still teaches "not active".
         print(f"{source.path}: {', '.join(never)} never active in training, weighted as the rarest")
     weights = facs.class_weights(np.where(rates > 0, rates, rates[rates > 0].min()))
-    return steps.Objective(source.layout, tuple(weights.tolist()), config.region_loss_weight)
+    return steps.Objective(
+        runs.layout_of(config),
+        tuple(weights.tolist()),
+        config.region_loss_weight,
+        runs.loss_reduction(config),
+    )
 
 
 def training_batches(
@@ -236,6 +245,7 @@ def training_batches(
         seed=config.seed,
         crop_offsets=preprocess.crop_offsets(config.image_size, config.augmentation),
         colour_jitter=preprocess.COLOUR_JITTER * config.augmentation,
+        context=runs.context(config),
         start_step=start,
     )
 

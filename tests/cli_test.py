@@ -41,7 +41,8 @@ def test_help_lists_every_command_and_each_has_its_own(capsys):
         (["train", "more"], "expected no positional arguments, got more"),
         (["evaluate", "--checkpoint", "gone"], "gone: holds no run"),
         (["evaluate"], "--checkpoint is missing"),
-        (["evaluate", "--checkpoint", "x", "--select", "first"], "last|best"),
+        (["evaluate", "--checkpoint", "x", "--protocol", "first"], "official|last|held-out"),
+        (["evaluate", "--checkpoint", "x.pth", "--fold", "1"], "add --data DIRECTORY --fold N"),
         (["predict", "--checkpoint", "x"], "expected SOURCE, got nothing"),
         (["verify", "--golden", "gone"], "gone: no such directory"),
         (["synthesize", "--layout", "cat"], "--layout=cat is unknown"),
@@ -71,12 +72,9 @@ def test_a_run_of_another_layout_is_refused_before_anything_is_compiled(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_of_another_layout_is_refused(tiny_config, tmp_path, capsys):
-    tiny_config.layout = "disfa"
-    runs.claim(tmp_path / "run", tiny_config)
-    arguments = ["evaluate", "--checkpoint", str(tmp_path / "run"), "--data", tiny_config.data]
-    line = _refused(capsys, *arguments)
-    assert "[1, 2, 4, 6, 9, 12, 25, 26]" in line
+def test_a_data_set_fits_every_layout_of_its_aus(tiny_config):
+    tiny_config.layout = "bp4d_three_regions"
+    assert runs.open_data(tiny_config).layout.name == "bp4d"
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from configs import base
-from mdhr_jax import cli, compare, errors, metrics
+from mdhr_jax import bootstrap, cli, compare, errors, metrics
 
-COMMON = {"layout": "bp4d", "fold": 1, "threshold": 0.5}
+COMMON = {"layout": "bp4d", "fold": 1, "protocol": "last", "threshold": 0.5}
 
 
 def a_run(variant, seed, counts):
@@ -70,7 +70,7 @@ def test_drawn_subjects_spread_as_means_of_subjects_do():
     rng = np.random.default_rng(1)
     hits = rng.integers(0, 21, 400)
     counts = np.stack([hits, 0 * hits, 0 * hits, 20 - hits], axis=-1)[:, None]
-    drawn = compare.resampled_f1(counts, 2000)
+    drawn = compare.mean_f1(bootstrap.resampled(counts))
     recall = hits.mean() / 20
     slope = 2 / (1 + recall) ** 2
     expected = slope * (hits / 20).std() / np.sqrt(400)

@@ -155,3 +155,24 @@ def test_region_cross_entropy_of_bfloat16_logits_is_computed_in_float32():
 def test_region_cross_entropy_without_heads_is_0():
     _, labels, mask, _, _ = _random()
     assert losses.region_cross_entropy((), labels, mask, facs.DISFA) == 0
+
+
+def test_the_papers_sums_are_the_means_times_what_is_summed_over():
+    rng = np.random.default_rng(0)
+    clips, frames, layout = 2, 5, facs.DISFA
+    shape = (clips, frames, len(layout.aus))
+    scores = jnp.asarray(rng.uniform(0.1, 0.9, shape), jnp.float32)
+    labels, mask = jnp.asarray(rng.integers(0, 2, shape)), jnp.ones(shape, bool)
+    logits = tuple(
+        jnp.asarray(rng.normal(size=(clips, frames, region.combinations)), jnp.float32)
+        for region in layout.regions
+    )
+    mean, total = (
+        (
+            losses.weighted_asymmetric(scores, labels, mask, jnp.ones(shape[-1]), reduction),
+            losses.region_cross_entropy(logits, labels, mask, layout, reduction),
+        )
+        for reduction in (losses.REDUCTIONS["mean"], losses.REDUCTIONS["sum"])
+    )
+    np.testing.assert_allclose(total[0], mean[0] * frames * shape[-1], rtol=1e-5)
+    np.testing.assert_allclose(total[1], mean[1] * frames * len(layout.regions), rtol=1e-5)

@@ -96,22 +96,32 @@ class FrameTable:
 
 @dataclasses.dataclass(frozen=True)
 class Clips:
-    """Clips of `t` frames as rows of a `FrameTable`.
+    """Clips of `t` frames, and `s - t` neighbours of theirs, as rows of a `FrameTable`.
 
     Attributes:
-      rows: row of each frame; past the end of the video the clip's last one, repeated.
-      valid: False for those repeated frames.
+      rows: row of each of the t frames, after and before their neighbours in the video; past the
+        ends of a clip's run of frames the first or last one, repeated.
+      valid: of the t frames, False for repeated ones.
     """
 
-    rows: Int[np.ndarray, "b t"]
+    rows: Int[np.ndarray, "b s"]
     valid: Bool[np.ndarray, "b t"]
+
+    @property
+    def scored(self) -> Int[np.ndarray, "b t"]:
+        """Rows of the t frames alone."""
+        context = (self.rows.shape[1] - self.valid.shape[1]) // 2
+        return self.rows[:, context : context + self.valid.shape[1]]
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def evaluation_clips(table: FrameTable, clip_length: int) -> Clips:
-    """Every frame of `table` once, in consecutive clips inside runs of successive frame numbers."""
+def evaluation_clips(table: FrameTable, clip_length: int, context: int = 0) -> Clips:
+    """Every frame of `table` once, in consecutive clips inside runs of successive frame numbers.
+
+    Each clip carries `context` more frames of its run before and after it.
+    """
     gap = (np.diff(table.video) != 0) | (np.diff(table.number) != 1)
     edges = np.concatenate([[0], np.flatnonzero(gap) + 1, [len(table)]])
     starts, stops = edges[:-1], edges[1:]
@@ -119,7 +129,7 @@ def evaluation_clips(table: FrameTable, clip_length: int) -> Clips:
     run = np.repeat(np.arange(len(starts)), clips_per_run)
     earlier = np.cumsum(clips_per_run) - clips_per_run
     first = starts[run] + (np.arange(len(run)) - earlier[run]) * clip_length
-    return _clips(first, stops[run], clip_length)
+    return _clips(first, starts[run], stops[run], clip_length, context)
 
 
 def training_clips(
@@ -131,6 +141,7 @@ def training_clips(
     colour_jitter: float,
     seed: int,
     epoch: int,
+    context: int = 0,
 ) -> tuple[Clips, Float[np.ndarray, "b 6"]]:
     """The clips of one epoch in random order, and how each of them is augmented.
 
@@ -147,6 +158,7 @@ def training_clips(
       colour_jitter: largest change of brightness, contrast and saturation.
       seed: of the run, >= 0.
       epoch: counted from 0.
+      context: frames of the video before and after a clip that it carries.
 
     Returns:
       The clips, and per clip the columns `AUGMENTATION`: offsets out of `crop_offsets`, flip 0 or
@@ -166,7 +178,7 @@ def training_clips(
     jitter = low + (high - low) * (draws[:, 5:] >> 11) * 2.0**-53
     offsets = [crop_offsets.start + _below(draw, len(crop_offsets)) for draw in crop]
     augment = np.column_stack([*offsets, _below(flip, 2), jitter]).astype(np.float32)
-    return _clips(first, stops[video], clip_length), augment
+    return _clips(first, starts[video], stops[video], clip_length, context), augment
 
 
 def _below(words: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
@@ -174,6 +186,9 @@ def _below(words: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
     return (words % np.asarray(bound, np.uint64)).astype(np.int64)
 
 
-def _clips(first: np.ndarray, stop: np.ndarray, clip_length: int) -> Clips:
-    rows = first[:, None] + np.arange(clip_length)
-    return Clips(rows=np.minimum(rows, stop[:, None] - 1), valid=rows < stop[:, None])
+def _clips(
+    first: np.ndarray, start: np.ndarray, stop: np.ndarray, clip_length: int, context: int
+) -> Clips:
+    rows = first[:, None] + np.arange(-context, clip_length + context)
+    valid = rows[:, context : context + clip_length] < stop[:, None]
+    return Clips(rows=np.clip(rows, start[:, None], stop[:, None] - 1), valid=valid)

@@ -37,8 +37,14 @@ def check_disjoint(folds: Sequence[Sequence[str]]) -> None:
     _refuse_repeated([subject for fold in folds for subject in fold])
 
 
-def split_subjects(folds: Folds, fold: int, split: str) -> tuple[str, ...]:
-    """Who is in `split` ("train" or "test") of fold `fold`, counted from 1.
+def split_subjects(folds: Folds, fold: int, split: str, held_out: float = 0.0) -> tuple[str, ...]:
+    """Who is in a split of fold `fold`, counted from 1.
+
+    Args:
+      folds: test subjects of each fold.
+      fold: which one, from 1.
+      split: "train", "held-out" or "test".
+      held_out: share of the people of other folds who are held out of training.
 
     Raises:
       InputError: there is no such fold, or nobody is in that part of it.
@@ -46,15 +52,25 @@ def split_subjects(folds: Folds, fold: int, split: str) -> tuple[str, ...]:
     if not 1 <= fold <= len(folds):
         raise InputError(f"fold {fold} does not exist: choose one of 1 to {len(folds)}")
     others = folds[: fold - 1] + folds[fold:]
-    train = tuple(subject for other in others for subject in other)
-    subjects = {"train": train, "test": folds[fold - 1]}[split]
+    learning = tuple(subject for other in others for subject in other)
+    kept = _spread(learning, held_out)
+    train = tuple(subject for subject in learning if subject not in kept)
+    subjects = {"train": train, "held-out": kept, "test": folds[fold - 1]}[split]
     if not subjects:
         filled = [k for k, people in enumerate(folds, 1) if people]
         raise InputError(
-            f"fold {fold} has no {split} subjects in this data set: "
-            f"people are tested in folds {filled}, prepare more subjects or choose another fold"
+            f"fold {fold} has no {split} subjects in this data set: people are tested in folds "
+            f"{filled}, prepare more subjects or choose another fold"
+            + (f"; {held_out:g} of the others are held out" if held_out else "")
         )
     return subjects
+
+
+def _spread(subjects: tuple[str, ...], share: float) -> tuple[str, ...]:
+    """That share of the subjects, rounded, evenly over the order of their names."""
+    count = round(share * len(subjects))
+    chosen = {len(subjects) * (2 * i + 1) // (2 * count) for i in range(count)}
+    return tuple(s for i, s in enumerate(sorted(subjects)) if i in chosen)
 
 
 def _refuse_repeated(subjects: Sequence[str]) -> None:

@@ -42,6 +42,7 @@ def train_batches(
     seed: int,
     crop_offsets: range,
     colour_jitter: float,
+    context: int = 0,
     start_step: int = 0,
 ) -> Iterator[Batch]:
     """Random clips of the training videos, without end, cut into full batches.
@@ -58,11 +59,12 @@ def train_batches(
       seed: of order, starts and augmentation.
       crop_offsets: where a crop may begin, in x and in y, pixels.
       colour_jitter: largest change of brightness, contrast and saturation.
+      context: frames before and after a clip that come with it, pictures only.
       start_step: batches to leave out at the beginning.
 
     Returns:
-      Batches of `frames` uint8 `(b, t, h, w, 3)`, `labels` int32 `(b, t, n)` in {0, 1}, `mask` bool
-      `(b, t, n)` (label known, frame not padding), `augment` float32 `(b, 6)`
+      Batches of `frames` uint8 `(b, t + 2 context, h, w, 3)`, `labels` int32 `(b, t, n)` in {0, 1},
+      `mask` bool `(b, t, n)` (label known, frame not padding), `augment` float32 `(b, 6)`
       (`clips.AUGMENTATION`).
 
     Raises:
@@ -76,6 +78,7 @@ def train_batches(
         clips_per_video=clips_per_video,
         crop_offsets=crop_offsets,
         colour_jitter=colour_jitter,
+        context=context,
         seed=seed,
     )
     batches = grain.MapDataset.source(epochs).batch(batch_size)
@@ -89,6 +92,7 @@ def eval_batches(
     split: str = "test",
     clip_length: int,
     batch_size: int,
+    context: int = 0,
 ) -> Iterator[Batch]:
     """Every frame of a split once, in consecutive clips (`clips.evaluation_clips`).
 
@@ -104,7 +108,10 @@ def eval_batches(
       InputError: no such fold, or nobody in that part of it; while iterating, a picture that cannot
         be read.
     """
-    data = _EvaluationClips(source, source.rows(fold, split), clip_length, batch_size)
+    index = clips.evaluation_clips(
+        source.table.take(source.rows(fold, split)), clip_length, context
+    )
+    data = _EvaluationClips(source, source.rows(fold, split), index, batch_size)
     return iter(grain.MapDataset.source(data).batch(batch_size).to_iter_dataset(READ_OPTIONS))
 
 
@@ -134,7 +141,7 @@ class _TrainingClips:
     def __getitem__(self, position: SupportsIndex) -> Batch:
         epoch, index = divmod(int(position), self._clips_per_epoch)
         drawn, augment = self._epoch(epoch)
-        clip = _clip(self._source, self._rows, drawn.rows[index], drawn.valid[index])
+        clip = _clip(self._source, self._rows, drawn, index)
         return {**clip, "augment": augment[index]}
 
 
@@ -142,11 +149,10 @@ class _EvaluationClips:
     """Random access to the evaluation clips, filled up to whole batches."""
 
     def __init__(
-        self, source: records.FrameSource, rows: np.ndarray, clip_length: int, batch_size: int
+        self, source: records.FrameSource, rows: np.ndarray, index: clips.Clips, batch_size: int
     ):
         self._source = source
         self._rows = rows
-        index = clips.evaluation_clips(source.table.take(rows), clip_length)
         filler = ((0, -len(index) % batch_size), (0, 0))
         self._index = clips.Clips(
             rows=np.pad(index.rows, filler), valid=np.pad(index.valid, filler)
@@ -156,19 +162,18 @@ class _EvaluationClips:
         return len(self._index)
 
     def __getitem__(self, position: SupportsIndex) -> Batch:
-        row, valid = self._index.rows[position], self._index.valid[position]
-        clip = _clip(self._source, self._rows, row, valid)
-        return {**clip, "valid": valid, "row": row.astype(np.int32)}
+        clip = _clip(self._source, self._rows, self._index, int(position))
+        row = self._index.scored[position].astype(np.int32)
+        return {**clip, "valid": self._index.valid[position], "row": row}
 
 
 def _clip(
-    source: records.FrameSource, split_rows: np.ndarray, rows: np.ndarray, valid: np.ndarray
+    source: records.FrameSource, split_rows: np.ndarray, index: clips.Clips, position: int
 ) -> Batch:
-    """Pictures and labels of a clip whose `rows` count within `split_rows`."""
-    stored = split_rows[rows]
-    labels = source.table.labels[stored]
+    """Pictures and labels of a clip of an index whose rows count within `split_rows`."""
+    labels = source.table.labels[split_rows[index.scored[position]]]
     return {
-        "frames": source.pictures(stored),
+        "frames": source.pictures(split_rows[index.rows[position]]),
         "labels": (labels == 1).astype(np.int32),
-        "mask": (labels >= 0) & valid[:, None],
+        "mask": (labels >= 0) & index.valid[position][:, None],
     }

@@ -26,6 +26,7 @@ class FrameSource:
       layout: its AUs.
       table: subject, video, number and labels of every frame; row i is record i.
       records: encoded pictures, read when asked for.
+      held_out: share of each fold's training subjects that are a split of their own.
     """
 
     path: pathlib.Path
@@ -33,6 +34,7 @@ class FrameSource:
     layout: facs.AuLayout
     table: clips.FrameTable
     records: Sequence
+    held_out: float = 0.0
 
     @property
     def folds(self) -> folds.Folds:
@@ -45,12 +47,12 @@ class FrameSource:
         return self.metadata.image_size
 
     def rows(self, fold: int, split: str) -> Int[np.ndarray, " m"]:
-        """Rows of the frames in `split` ("train" or "test") of `fold` (from 1), in order.
+        """Rows of the frames in `split` of `fold` (`folds.split_subjects`), in order.
 
         Raises:
           InputError: no such fold, or nobody in it.
         """
-        return self.table.rows_of(folds.split_subjects(self.folds, fold, split))
+        return self.table.rows_of(folds.split_subjects(self.folds, fold, split, self.held_out))
 
     def encoded(self, row: int) -> bytes:
         """The stored picture of one frame as it was encoded.

@@ -36,16 +36,18 @@ class Model(Protocol):
     Attributes:
       layout: the AUs that it scores; its frame rate dates frames that carry no time.
       clip_length: T, frames.
+      context: frames before and after them that it reads, too.
       record_size: side of the pictures that it takes, pixels.
-      threshold: an AU is active from this score on.
+      thresholds: each AU is active from its score on.
     """
 
     layout: facs.AuLayout
     clip_length: int
     record_size: int
-    threshold: float
+    context: int
+    thresholds: Float[np.ndarray, " n"]
 
-    def scores(self, frames: UInt8[np.ndarray, "b t s s 3"]) -> Float[np.ndarray, "b t n"]:
+    def scores(self, frames: UInt8[np.ndarray, "b c s s 3"]) -> Float[np.ndarray, "b t n"]:
         """Scores in [0, 1] of every AU in every frame."""
         ...
 
@@ -87,8 +89,8 @@ def predict(
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_header(model.layout))
         frames = _cropped(source, crop, model.record_size)
-        for clip in itertools.batched(frames, model.clip_length):
-            table.writerows(_rows(clip, _scores(clip, model, source), model))
+        for clip, read in _clips(frames, model.clip_length, model.context):
+            table.writerows(_rows(clip, _scores(clip, read, model, source), model))
             bar.update(len(clip))
         return clip[-1].number
 
@@ -122,12 +124,29 @@ def _cropped(source: pathlib.Path, crop: crops.Crop, size: int) -> Iterator[vide
         yield frame._replace(picture=face)
 
 
+def _clips(
+    frames: Iterator[video.Frame], length: int, context: int
+) -> Iterator[tuple[list[video.Frame], list[video.Frame]]]:
+    """Clip after clip, and with each what a model reads: the clip between `context` neighbours.
+
+    The first and the last frame of the video stand for frames that it does not have.
+    """
+    before: list[video.Frame] = []
+    ahead = list(itertools.islice(frames, length + context))
+    while ahead:
+        clip = ahead[:length]
+        first = [*before, *clip][:1] * (context - len(before))
+        last = ahead[-1:] * (length + context - len(ahead))
+        yield clip, [*first, *before, *ahead, *last]
+        before = [*before, *clip][-context:] if context else []
+        ahead = [*ahead[length:], *itertools.islice(frames, length)]
+
+
 def _scores(
-    clip: Sequence[video.Frame], model: Model, source: pathlib.Path
+    clip: Sequence[video.Frame], read: Sequence[video.Frame], model: Model, source: pathlib.Path
 ) -> Float[np.ndarray, "t n"]:
-    """Scores of the frames of one clip; a short one is filled up, so the model sees one shape."""
-    pictures = [frame.picture for frame in clip]
-    pictures += pictures[-1:] * (model.clip_length - len(clip))
+    """Scores of the frames of one clip; `read` has one length, so the model sees one shape."""
+    pictures = [frame.picture for frame in read]
     scores = model.scores(rearrange(pictures, "t h w c -> 1 t h w c"))[0, : len(clip)]
     if not np.isfinite(scores).all():
         raise InputError(
@@ -147,5 +166,5 @@ def _rows(
 ) -> Iterator[list[str | int]]:
     for frame, values in zip(clip, scores, strict=True):
         time = (frame.number - 1) / model.layout.fps if frame.time is None else frame.time
-        decisions = (values >= model.threshold).astype(int)
+        decisions = (values >= model.thresholds).astype(int)
         yield [frame.number, f"{time:.6f}", *(f"{value:.6f}" for value in values), *decisions]

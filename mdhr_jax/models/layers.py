@@ -242,8 +242,8 @@ class LinearBlock(nnx.Module):
         return jax.nn.relu(self.norm(self.linear(x)))
 
 
-class StackedLinearBlock(Layer):
-    """`n` linear blocks, each with its own parameters, that share their input: one product.
+class StackedLinear(Layer):
+    """`n` linear maps, each with its own parameters, that share their input: one product.
 
     The kernel is stored (c, n, d), so that the stack is one matrix of n*d columns.
     """
@@ -254,13 +254,22 @@ class StackedLinearBlock(Layer):
         bias_init = uniform(1 / math.sqrt(inputs))
         self.kernel = nnx.Param(init(rngs.params(), (inputs, n, outputs)))
         self.bias = nnx.Param(bias_init(rngs.params(), (n, outputs)))
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... n d"]:
+        y = self.dot(x, rearrange(self.kernel[...], "c n d -> c (n d)"))
+        y = rearrange(y, "... (n d) -> ... n d", n=self.kernel[...].shape[1])
+        return y + self.bias[...].astype(self.dtype)
+
+
+class StackedLinearBlock(StackedLinear):
+    """`n` linear blocks: linear maps, each with batch norm and ReLU of its own."""
+
+    def __init__(self, n: int, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        super().__init__(n, inputs, outputs, rngs=rngs)
         self.norm = BatchNorm(n, outputs)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... n d"]:
-        n, d = self.bias[...].shape
-        y = self.dot(x, rearrange(self.kernel[...], "c n d -> c (n d)"))
-        y = rearrange(y, "... (n d) -> ... n d", n=n) + self.bias[...].astype(self.dtype)
-        return jax.nn.relu(self.norm(y))
+        return jax.nn.relu(self.norm(super().__call__(x)))
 
 
 def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:

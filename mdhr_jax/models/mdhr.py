@@ -19,19 +19,33 @@ from jaxtyping import Array, Float
 from mdhr_jax import facs
 from mdhr_jax.models import dynamics, layers, relations, resnet, swin, temporal
 
+_SWIN_B = functools.partial(
+    swin.Swin, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.5
+)
 BACKBONES = {
     "resnet50": functools.partial(resnet.ResNet, depths=(3, 4, 6, 3), width=64),
     "resnet_narrow": functools.partial(resnet.ResNet, depths=(1, 1, 1, 1), width=8),
-    "swin_b": functools.partial(
-        swin.Swin, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.5
-    ),
+    "swin_b": _SWIN_B,
+    "swin_b_outputs": functools.partial(_SWIN_B, stage_outputs=True),
 }
-DYNAMICS = {"multiscale": dynamics.MultiscaleDynamics, "none": dynamics.NoDynamics}
+DYNAMICS = {
+    "multiscale": dynamics.MultiscaleDynamics,
+    "sum": dynamics.SummedDynamics,
+    "concatenation": dynamics.ConcatenatedDynamics,
+    "none": dynamics.NoDynamics,
+}
 REGIONS = {True: relations.RegionBlocks, False: relations.RegionSlices}
-AFE = {True: relations.RegionalFeatures, False: relations.SharedFeatures}
+AFE = {
+    "block": relations.RegionalFeatures,
+    "convolution": relations.RegionalProjections,
+    "none": relations.SharedFeatures,
+}
 AUXILIARY = {True: relations.CombinationHeads, False: relations.NoHeads}
 EDGES = {
     "cross_region_activated": relations.CrossRegionActivated,
+    "cross_region_full": relations.CrossRegionFull,
+    "within_region": relations.WithinRegion,
+    "fully_connected": relations.FullyConnected,
     "none": relations.NoEdges,
 }
 TEMPORAL = {True: temporal.TemporalConvolution, False: temporal.NoTemporal}
@@ -49,11 +63,12 @@ class MDHR(nnx.Module):
 
     Args:
       layout: AUs and regions.
-      backbone, dynamics, edges: keys of `BACKBONES`, `DYNAMICS`, `EDGES`.
+      backbone, dynamics, afe, edges: keys of `BACKBONES`, `DYNAMICS`, `AFE`, `EDGES`. AFE is
+        AU-specific features from the AU's region; without, all AUs share one.
       scales: which of the four scales the dynamics use, any subset of (1, 2, 3, 4).
       k: half the temporal window of the dynamics, in frames.
+      window: what the temporal average sees beyond the clip, a key of `dynamics.WINDOWS`.
       features: width of positions and AU nodes (release: 512).
-      afe: AU-specific features from the AU's region, instead of one feature for all.
       auxiliary: heads for the regions' AU combinations.
       temporal: a temporal filter per AU.
       rngs: stream `params` initialises.
@@ -70,8 +85,9 @@ class MDHR(nnx.Module):
         dynamics: str,
         scales: tuple[int, ...],
         k: int,
+        window: str,
         features: int,
-        afe: bool,
+        afe: str,
         auxiliary: bool,
         edges: str,
         temporal: bool,
@@ -91,24 +107,30 @@ class MDHR(nnx.Module):
         self.backbone = choose("backbone", BACKBONES, backbone)(rngs=slot("backbone"))
         self.static = layers.LinearBlock(self.backbone.features, features, rngs=slot("static"))
         self.dynamics = choose("dynamics", DYNAMICS, dynamics)(
-            self.backbone.channels, features, scales=scales, k=k, rngs=slot("dynamics")
+            self.backbone.channels,
+            features,
+            scales=scales,
+            k=k,
+            window=window,
+            rngs=slot("dynamics"),
         )
-        has_blocks = layout.region_blocks and (afe or auxiliary)
+        has_blocks = layout.region_blocks and (afe != "none" or auxiliary)
         self.regions = REGIONS[has_blocks](layout, features, rngs=slot("regions"))
-        self.au_features = AFE[afe](layout, features, rngs=slot("au_features"))
+        self.au_features = choose("afe", AFE, afe)(layout, features, rngs=slot("au_features"))
         self.heads = AUXILIARY[auxiliary](layout, features, rngs=slot("heads"))
         self.edges = edge_kind(layout, features, rngs=slot("edges"))
         self.temporal = TEMPORAL[temporal](n, features, rngs=slot("temporal"))
         self.classifier = layers.CosineClassifier(n, features, rngs=slot("classifier"))
 
     def __call__(
-        self, frames: Float[Array, "b t h w 3"], key: jax.Array | None = None
+        self, frames: Float[Array, "b s h w 3"], key: jax.Array | None = None
     ) -> dict[str, Array | list | tuple | dict]:
         """Scores and every named intermediate.
 
         Args:
-          frames: ImageNet-normalised RGB; t >= 2 with dynamics, h = w a multiple of the
-            backbone's `image_multiple`.
+          frames: ImageNet-normalised RGB; s = t + 2 `dynamics.context`, of which the middle t
+            are scored, t >= 2 with dynamics; h = w a multiple of the backbone's
+            `image_multiple`.
           key: random key of drop-path, needed in training by backbones that have it.
 
         Returns:
@@ -122,7 +144,8 @@ class MDHR(nnx.Module):
         """
         self._check_size(frames.shape[2], frames.shape[3])
         tokens, maps = self.backbone(frames, key)
-        static = self.static(tokens)
+        context = self.dynamics.context
+        static = self.static(tokens[:, context : tokens.shape[1] - context])
         motion, dynamics_extra = self.dynamics(maps)
         fused = static + motion
         region_maps = self.regions(fused)
@@ -166,7 +189,7 @@ def calm(model: MDHR) -> None:
                 centre = jnp.zeros_like(module.kernel[...]).at[temporal.TAPS // 2].set(1)
                 module.kernel[...] = centre
                 module.bias[...] = jnp.zeros_like(module.bias[...])
-            case dynamics.MultiscaleDynamics():
+            case dynamics.Scales():
                 module.fusion.norm.scale[...] = module.fusion.norm.scale[...] * 0.1
 
 

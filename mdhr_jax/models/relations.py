@@ -50,10 +50,11 @@ class RegionalFeatures(nnx.Module):
     The blocks of a region's AUs are one product, because they share its map.
     """
 
+    block = layers.StackedLinearBlock
+
     def __init__(self, layout: facs.AuLayout, features: int, *, rngs: nnx.Rngs):
         self.blocks = nnx.List(
-            layers.StackedLinearBlock(len(region.aus), features, features, rngs=rngs)
-            for region in layout.regions
+            self.block(len(region.aus), features, features, rngs=rngs) for region in layout.regions
         )
         order = [index for region in layout.regions for index in layout.au_indices(region)]
         self.order = tuple(int(i) for i in np.argsort(order))
@@ -66,6 +67,12 @@ class RegionalFeatures(nnx.Module):
             for block, x in zip(self.blocks, region_maps, strict=True)
         ]
         return jnp.concatenate(nodes, 2)[:, :, np.array(self.order, np.int32)]
+
+
+class RegionalProjections(RegionalFeatures):
+    """AFE as the paper writes it: a 1x1 convolution per AU without norm and ReLU, the average."""
+
+    block = layers.StackedLinear
 
 
 class SharedFeatures(nnx.Module):
@@ -139,6 +146,52 @@ class CrossRegionActivated(nnx.Module):
         adjacency = linked + np.eye(len(layout.aus), dtype=np.int32)
         nodes, attention = self.attention(nodes, adjacency)
         return nodes, {"senders": senders, "adjacency": adjacency, "attention": attention}
+
+
+class FixedEdges(nnx.Module):
+    """The same graph in every frame, given by the layout; subclasses say which (Table 5)."""
+
+    needs_heads = False
+
+    def __init__(self, layout: facs.AuLayout, features: int, *, rngs: nnx.Rngs):
+        self.layout = layout
+        self.attention = graph_attention.GraphAttention(features, rngs=rngs)
+
+    def links(self) -> Int[np.ndarray, "n n"]:
+        """1 where the AU of the row attends to the AU of the column, itself included."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        nodes: Float[Array, "b t n d"],
+        region_logits: tuple[Float[Array, "b t _"], ...],
+    ) -> tuple[Float[Array, "b t n d"], dict[str, Array]]:
+        """Returns new nodes, and `adjacency` and `attention`."""
+        n = len(self.layout.aus)
+        adjacency = jnp.broadcast_to(self.links(), (*nodes.shape[:2], n, n))
+        nodes, attention = self.attention(nodes, adjacency)
+        return nodes, {"adjacency": adjacency, "attention": attention}
+
+
+class FullyConnected(FixedEdges):
+    """Every AU attends to all AUs."""
+
+    def links(self) -> Int[np.ndarray, "n n"]:  # noqa: D102
+        return np.ones_like(self.layout.cross_region)
+
+
+class WithinRegion(FixedEdges):
+    """Every AU attends to the AUs of its own region."""
+
+    def links(self) -> Int[np.ndarray, "n n"]:  # noqa: D102
+        return 1 - self.layout.cross_region
+
+
+class CrossRegionFull(FixedEdges):
+    """Every AU attends to itself and to all AUs of other regions, active or not."""
+
+    def links(self) -> Int[np.ndarray, "n n"]:  # noqa: D102
+        return self.layout.cross_region + np.eye(len(self.layout.aus), dtype=np.int32)
 
 
 class NoEdges(nnx.Module):

@@ -119,8 +119,9 @@ class PatchMerge(nnx.Module):
 class Swin(nnx.Module):
     """Frames to token maps; the four maps are the *inputs* of the stages, as in the release.
 
-    Attributes as of `resnet.ResNet`; image sizes must be multiples of 224, so that every map
-    divides into windows of 7x7.
+    With `stage_outputs` they are the outputs of three stages and the token map (paper). Attributes
+    as of `resnet.ResNet`; image sizes must be multiples of 224, so that every map divides into
+    windows of 7x7.
     """
 
     image_multiple = 224
@@ -132,8 +133,10 @@ class Swin(nnx.Module):
         depths: tuple[int, ...],
         heads: tuple[int, ...],
         drop_path: float,
+        stage_outputs: bool = False,
         rngs: nnx.Rngs,
     ):
+        self.stage_outputs = stage_outputs
         self.patches = layers.PatchLinear(4, 3, width, rngs=rngs)
         self.patch_norm = layers.LayerNorm(width)
         self.channels = tuple(width * 2**stage for stage in range(4))
@@ -156,14 +159,18 @@ class Swin(nnx.Module):
         clips = frames.shape[0]
         x = self.patch_norm(self.patches(rearrange(frames, "b t h w c -> (b t) h w c")))
         keys = self._drop_keys(key)
-        maps = []
+        inputs, outputs = [], []
         for stage, blocks in enumerate(self.stages):
-            maps.append(rearrange(x, "(b t) h w c -> b t h w c", b=clips))
+            inputs.append(x)
             for block in blocks:
                 x = block(x, next(keys))
+            outputs.append(x)
             if stage < len(self.merges):
                 x = self.merges[stage](x)
-        return rearrange(self.norm(x), "(b t) h w c -> b t h w c", b=clips), maps
+        tokens = self.norm(x)
+        maps = [*outputs[:-1], tokens] if self.stage_outputs else inputs
+        tokens, *maps = [rearrange(x, "(b t) h w c -> b t h w c", b=clips) for x in (tokens, *maps)]
+        return tokens, maps
 
     def _drop_keys(self, key: jax.Array | None):
         for index in range(sum(len(blocks) for blocks in self.stages)):

@@ -10,27 +10,28 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from mdhr_jax import errors, facs, metrics
+from mdhr_jax import bootstrap, errors, facs, metrics
 
 # MDHR's F1 in percent per AU, in the layout's order (paper tables 1 and 2), by layout name.
 PAPER_F1 = {
     "bp4d": {
-        "BP4D ResNet-50": (58.3, 50.9, 58.9, 78.4, 80.3, 84.9, 88.2, 69.5, 56.0, 65.5, 49.5, 59.3),
-        "BP4D Swin-B": (54.6, 49.7, 61.0, 79.9, 79.4, 85.4, 88.5, 67.8, 56.8, 63.2, 50.9, 55.4),
+        "ResNet-50": (58.3, 50.9, 58.9, 78.4, 80.3, 84.9, 88.2, 69.5, 56.0, 65.5, 49.5, 59.3),
+        "Swin-B": (54.6, 49.7, 61.0, 79.9, 79.4, 85.4, 88.5, 67.8, 56.8, 63.2, 50.9, 55.4),
     },
     "disfa": {
-        "DISFA ResNet-50": (61.4, 57.7, 70.9, 57.1, 48.3, 75.7, 91.5, 56.7),
-        "DISFA Swin-B": (65.4, 60.2, 75.2, 50.2, 52.4, 74.3, 93.7, 58.2),
+        "ResNet-50": (61.4, 57.7, 70.9, 57.1, 48.3, 75.7, 91.5, 56.7),
+        "Swin-B": (65.4, 60.2, 75.2, 50.2, 52.4, 74.3, 93.7, 58.2),
     },
 }
 
 
+SUMMARIES = ("mean", "mean, occurring", "all AUs as one")
 LONGEST_LIST = 20  # longer ones are cut in the caption; JSON holds them whole
 
 
@@ -47,7 +48,7 @@ class Table:
 
     Attributes:
       details: what the caption says, in its order: `{"protocol": "official", "threshold": 0.5}`.
-      columns: AU names, then "mean".
+      columns: names of measures.
       rows: one value per column.
     """
 
@@ -63,10 +64,15 @@ class Table:
     def text(self) -> str:
         """Aligned columns for a terminal."""
         width = max(len(row.name) for row in self.rows)
-        lines = [[" " * width, *(f"{column:>5}" for column in self.columns)]]
-        for row in self.rows:
-            lines.append([f"{row.name:<{width}}", *(f"{_percent(x):>5}" for x in row.values)])
-        return "\n".join([self.caption, *(" ".join(line) for line in lines)]) + "\n"
+        widths = [max(5, len(column)) for column in self.columns]
+        lines = [("", self.columns), *((row.name, map(_percent, row.values)) for row in self.rows)]
+        text = [
+            "  ".join(
+                [f"{name:<{width}}", *(f"{x:>{w}}" for x, w in zip(cells, widths, strict=True))]
+            )
+            for name, cells in lines
+        ]
+        return "\n".join([self.caption, *text]) + "\n"
 
     def markdown(self) -> str:
         """A pipe table with the caption under it."""
@@ -100,56 +106,64 @@ class Table:
 
 def evaluation(
     layout: facs.AuLayout,
-    counts: metrics.Counts,
-    *,
-    protocol: str,
-    threshold: float,
-    checkpoint: str,
-    step: int,
-    subjects: Sequence[str],
-    frames: int,
+    counts: Int[np.ndarray, "s n 4"],
+    roc_auc: Float[np.ndarray, " n"],
+    details: Mapping[str, Any],
 ) -> Table:
-    """The result on a test fold beside always-positive and, for BP4D and DISFA, the paper.
+    """What a model reaches on a test fold: an AU per row, a measure per column.
+
+    Beside F1 stand its interval over subjects, what trivial answers reach on the same labels and,
+    for BP4D and DISFA, the paper's. The F1 of an AU that never occurs is n/a; `mean` counts it as
+    0, as the release does, `mean, occurring` leaves it out. `all AUs as one` holds the micro
+    average.
 
     Args:
       layout: the AUs that were scored.
-      counts: over the whole fold, at `threshold`.
-      protocol: name of the protocol, e.g. `official`.
-      threshold: score from which an AU counts as active.
-      checkpoint: `last` or `best`.
-      step: the checkpoint's step.
-      subjects: test subjects.
-      frames: number of frames scored.
+      counts: tp, fp, tn, fn of every test subject and AU.
+      roc_auc: per AU.
+      details: what the caption says.
 
     Raises:
       InputError: not one label is known.
     """
-    accuracy = metrics.accuracy(counts)
-    if np.isnan(accuracy).all():
+    if not counts.any():
         raise errors.InputError(
-            f"none of {frames} test frames has a known label: evaluate on labelled frames"
+            f"none of {details['frames']} test frames has a known label: evaluate on labelled "
+            "frames"
         )
-    rows = [
-        _row("F1", metrics.f1(counts)),
-        Row("accuracy", (*accuracy.tolist(), float(np.nanmean(accuracy)))),
-        _row("always-positive F1", metrics.f1(metrics.always_positive(counts))),
-    ]
-    for name, percents in PAPER_F1.get(layout.name, {}).items():
-        rows.append(_row(f"F1 paper, {name}", np.divide(percents, 100).round(3)))
-    details = {
-        "layout": layout.name,
-        "protocol": protocol,
-        "threshold": threshold,
-        "checkpoint": checkpoint,
-        "step": step,
-        "test subjects": list(subjects),
-        "frames": frames,
+    total = bootstrap.total(counts)
+    low, high = bootstrap.f1_interval(counts)
+    occurs = metrics.occurs(total)
+    columns = {
+        "F1": _f1_column(total),
+        "low": _rows(low[:-3], occurs, *low[-3:]),
+        "high": _rows(high[:-3], occurs, *high[-3:]),
+        "bal. acc.": _mean_column(metrics.balanced_accuracy(total)),
+        "ROC-AUC": _mean_column(roc_auc),
+        "accuracy": _mean_column(metrics.accuracy(total)),
+        "always-positive": _f1_column(metrics.always_positive(total)),
+        "coin flip": _f1_column(metrics.coin_flip(total)),
     }
-    return Table(details, (*layout.au_names, "mean"), tuple(rows))
+    for name, percents in PAPER_F1.get(layout.name, {}).items():
+        f1 = np.divide(percents, 100).round(3)
+        columns[f"paper {name}"] = [*f1.tolist(), f1.mean(), f1.mean(), np.nan]
+    names = (*layout.au_names, *SUMMARIES)
+    rows = zip(names, zip(*columns.values(), strict=True), strict=True)
+    return Table(details, tuple(columns), tuple(Row(name, values) for name, values in rows))
 
 
-def _row(name: str, values: Float[np.ndarray, " n"]) -> Row:
-    return Row(name, (*values.tolist(), float(values.mean())))
+def _f1_column(counts: metrics.Counts) -> list[float]:
+    return _rows(metrics.f1(counts), metrics.occurs(counts), *metrics.f1_summaries(counts))
+
+
+def _rows(values: np.ndarray, occurs: np.ndarray, *summaries: float) -> list[float]:
+    return [*np.where(occurs, values, np.nan).tolist(), *map(float, summaries)]
+
+
+def _mean_column(values: Float[np.ndarray, " n"]) -> list[float]:
+    known = values[~np.isnan(values)]
+    mean = float(known.mean()) if len(known) else math.nan
+    return [*values.tolist(), mean, mean, math.nan]
 
 
 def _percent(fraction: float) -> str:

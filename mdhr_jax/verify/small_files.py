@@ -51,7 +51,7 @@ def metric(arrays: Arrays) -> Iterator[Check]:
         known = (labels == 0) | (labels == 1)
         threshold = float(arrays[f"{case}.thresh"])
         scores = arrays[f"{case}.pred"]
-        counts = metrics.count(*map(jnp.asarray, (scores, labels, known)), threshold)
+        counts = metrics.count(scores, labels, known, threshold)
         for kind, count in zip(counts._fields, counts, strict=True):
             yield verdict.exact(f"{case} {kind}", count, arrays[f"{case}.{kind.upper()}"])
         for kind, values in [("f1", metrics.f1(counts)), ("acc", metrics.accuracy(counts))]:

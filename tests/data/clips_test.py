@@ -105,3 +105,15 @@ def test_table_and_videos_convert_into_each_other():
     assert again.videos == table.videos and again.subjects == table.subjects
     np.testing.assert_array_equal(again.video, table.video)
     np.testing.assert_array_equal(again.number, table.number)
+
+
+def test_clips_carry_their_neighbours_and_repeat_the_ends_of_the_video():
+    table = table_of(a=range(5), b=range(3))
+    index = clips.evaluation_clips(table, 3, context=2)
+    assert index.rows.tolist() == [
+        [0, 0, 0, 1, 2, 3, 4],
+        [1, 2, 3, 4, 4, 4, 4],
+        [5, 5, 5, 6, 7, 7, 7],
+    ]
+    assert index.valid.tolist() == [[True] * 3, [True, True, False], [True] * 3]
+    assert index.scored.tolist() == [[0, 1, 2], [3, 4, 4], [5, 6, 7]]

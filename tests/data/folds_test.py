@@ -62,3 +62,19 @@ def test_subject_named_twice_is_refused_by_name():
 def test_official_folds_are_disjoint():
     for layout in facs.LAYOUTS.values():
         folds.check_disjoint(layout.folds)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.34, 0.5])
+def test_held_out_people_are_a_share_of_the_training_people(share):
+    people = {
+        split: folds.split_subjects(facs.BP4D.folds, 2, split, share)
+        for split in ("train", "held-out", "test")
+    }
+    together = [subject for split in people.values() for subject in split]
+    assert sorted(together) == sorted(s for fold in facs.BP4D.folds for s in fold)
+    learning = len(people["train"]) + len(people["held-out"])
+    assert len(people["held-out"]) == round(share * learning)
+    assert {subject[0] for subject in people["held-out"]} == {"F", "M"}
+    assert people["train"] == tuple(
+        s for s in folds.split_subjects(facs.BP4D.folds, 2, "train") if s in people["train"]
+    )

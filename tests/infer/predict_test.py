@@ -28,7 +28,8 @@ class Brightness:
     layout: facs.AuLayout = LAYOUT
     clip_length: int = 4
     record_size: int = 16
-    threshold: float = 0.5
+    context: int = 0
+    thresholds: np.ndarray = dataclasses.field(default_factory=lambda: np.full(N, 0.5))
     broken: int | None = None
 
     def __post_init__(self):
@@ -84,7 +85,7 @@ def test_columns_are_scores_and_decisions_of_the_layout(tmp_path):
 
 def test_an_au_is_active_from_the_threshold_on(tmp_path):
     source = write_folder(tmp_path / "in", [50, 51, 52])
-    run(source, tmp_path / "out.csv", Brightness(threshold=np.float32(51 / 255)))
+    run(source, tmp_path / "out.csv", Brightness(thresholds=np.full(N, 51 / 255, np.float32)))
     assert [row["AU01_c"] for row in read(tmp_path / "out.csv")] == ["0", "1", "1"]
 
 
@@ -252,3 +253,13 @@ def test_the_source_is_never_overwritten(tmp_path):
     with pytest.raises(errors.InputError, match="is the source itself"):
         run(tmp_path / "a.mp4", tmp_path / "." / "a.mp4")
     assert (tmp_path / "a.mp4").read_bytes() == b"a video"
+
+
+@pytest.mark.parametrize("frames", [1, 4, 6, 9])
+def test_clips_come_with_their_neighbours_and_repeated_ends(frames):
+    numbers = list(range(frames))
+    clips = list(predict._clips(iter(numbers), 4, 3))
+    assert [frame for clip, _ in clips for frame in clip] == numbers
+    for start, (clip, read) in zip(range(0, frames, 4), clips, strict=True):
+        assert clip == numbers[start : start + 4]
+        assert read == np.clip(np.arange(start - 3, start + 7), 0, frames - 1).tolist()

@@ -26,7 +26,9 @@ def _maps(clips=2, frames=4, grid=1):
 @pytest.fixture
 def multiscale(make_in_testing):
     def build(scales=(1, 2, 3, 4)):
-        return make_in_testing(dynamics.MultiscaleDynamics, CHANNELS, 6, scales=scales, k=2)
+        return make_in_testing(
+            dynamics.MultiscaleDynamics, CHANNELS, 6, scales=scales, k=2, window="zero"
+        )
 
     return build
 
@@ -55,7 +57,9 @@ def test_a_clip_of_one_frame_is_refused():
 
 
 def test_a_scale_is_the_averaged_projection_of_neighbouring_frames_differences(make_in_testing):
-    project = make_in_testing(dynamics.ScaleProjection, 2, 3, 4, k=1)
+    project = make_in_testing(
+        dynamics.ScaleProjection, 2, 3, 4, k=1, window=dynamics.WINDOWS["zero"]
+    )
     maps = np.asarray(_normal(1, 3, 4, 4, 3))
     embed = jax.jit(lambda x: jax.nn.relu(project.norm(project.convolution(x))))
     first, second = (np.asarray(embed(maps[:, t + 1] - maps[:, t])) for t in (0, 1))
@@ -101,10 +105,61 @@ def test_any_subset_of_scales_uses_exactly_its_own_maps(multiscale, scales):
 @pytest.mark.parametrize("scales", [(), (0, 1), (1, 5), (2, 2)])
 def test_scales_that_are_no_subset_are_refused(scales):
     with pytest.raises(ValueError, match="subset of 1, 2, 3, 4"):
-        dynamics.MultiscaleDynamics(CHANNELS, 6, scales=scales, k=2, rngs=nnx.Rngs(0))
+        dynamics.MultiscaleDynamics(
+            CHANNELS, 6, scales=scales, k=2, window="zero", rngs=nnx.Rngs(0)
+        )
 
 
 def test_without_dynamics_motion_is_zero():
-    module = dynamics.NoDynamics(CHANNELS, 6, scales=(1,), k=2, rngs=nnx.Rngs(0))
+    module = dynamics.NoDynamics(CHANNELS, 6, scales=(1,), k=2, window="zero", rngs=nnx.Rngs(0))
     motion, extra = module(_maps(frames=1))
     assert motion == 0 and extra == {}
+
+
+@pytest.fixture
+def windowed(make_in_testing):
+    """Dynamics with any window and the same parameters, and a call."""
+
+    def run(window, maps):
+        module = make_in_testing(
+            dynamics.SummedDynamics, CHANNELS, 6, scales=(2, 4), k=2, window=window
+        )
+        return jax.jit(lambda maps: module(maps)[0])(maps)
+
+    return run
+
+
+def test_neighbours_of_a_still_border_are_a_repeated_edge(windowed):
+    """Frames that a video does not have are copies of its first and last one."""
+    maps = _maps(frames=5)
+    repeated = [jnp.pad(m, ((0, 0), (2, 2), *[(0, 0)] * 3), mode="edge") for m in maps]
+    expected = windowed("edge", maps)
+    np.testing.assert_allclose(windowed("neighbours", repeated), expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(windowed("zero", maps) - expected).max() > 1e-3
+
+
+def test_with_neighbours_clips_of_a_video_are_as_good_as_the_whole(windowed):
+    maps = _maps(frames=12)
+    whole = windowed("neighbours", maps)  # scores frames 2 .. 9
+    first = windowed("neighbours", [m[:, :8] for m in maps])  # frames 2 .. 5
+    second = windowed("neighbours", [m[:, 4:] for m in maps])  # frames 6 .. 9
+    np.testing.assert_allclose(np.concatenate([first, second], 1), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_an_unknown_window_is_refused():
+    with pytest.raises(ValueError, match="choose from zero, edge, neighbours"):
+        dynamics.SummedDynamics(CHANNELS, 6, scales=(1,), k=2, window="reflect", rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "join"),
+    [
+        (dynamics.SummedDynamics, lambda pooled: sum(pooled)),
+        (dynamics.ConcatenatedDynamics, lambda pooled: jnp.concatenate(pooled, -1)),
+    ],
+)
+def test_scales_are_summed_or_stand_side_by_side(make_in_testing, kind, join):
+    module = make_in_testing(kind, CHANNELS, 6, scales=(1, 3, 4), k=1, window="zero")
+    motion, extra = jax.jit(lambda maps: module(maps))(_maps())
+    expected = jax.jit(lambda pooled: module.fusion(join(pooled)))(extra["pooled"])
+    np.testing.assert_allclose(motion, expected, rtol=1e-5, atol=1e-6)

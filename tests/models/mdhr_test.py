@@ -24,7 +24,8 @@ DEFAULT = {
     "scales": (3, 4),
     "k": 2,
     "features": 4,
-    "afe": True,
+    "window": "zero",
+    "afe": "block",
     "auxiliary": True,
     "edges": "cross_region_activated",
     "temporal": True,
@@ -142,9 +143,12 @@ def test_activated_edges_without_heads_are_refused():
 @pytest.mark.parametrize(
     ("slot", "choices"),
     [
-        ("backbone", "resnet50, resnet_narrow, swin_b"),
-        ("dynamics", "multiscale, none"),
-        ("edges", "cross_region_activated, none"),
+        ("backbone", "resnet50, resnet_narrow, swin_b, swin_b_outputs"),
+        ("dynamics", "multiscale, sum, concatenation, none"),
+        (
+            "edges",
+            "cross_region_activated, cross_region_full, within_region, fully_connected, none",
+        ),
     ],
 )
 def test_an_unknown_kind_is_refused_with_the_choices(slot, choices):
@@ -184,8 +188,12 @@ def test_the_full_models_have_the_documented_outputs(layout, backbone, size):
 
 @pytest.mark.parametrize(
     ("blocks", "afe", "auxiliary", "expected"),
-    [(True, True, False, True), (True, False, True, True), (True, False, False, False)]
-    + [(False, True, True, False)],
+    [
+        (True, "block", False, True),
+        (True, "none", True, True),
+        (True, "none", False, False),
+        (False, "block", True, False),
+    ],
 )
 def test_region_blocks_exist_where_the_layout_wants_them_and_something_reads_them(
     blocks, afe, auxiliary, expected
@@ -214,7 +222,7 @@ def test_a_model_without_dynamics_or_filter_can_begin_calm(slots):
     "slots",
     [
         {"dynamics": "none"},
-        {"afe": False, "auxiliary": False, "edges": "none"},
+        {"afe": "none", "auxiliary": False, "edges": "none"},
         {"temporal": False},
     ],
 )

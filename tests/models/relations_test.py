@@ -132,3 +132,36 @@ def test_without_edges_nodes_pass_unchanged(make_in_testing):
     found, extra = make_in_testing(relations.NoEdges, facs.DISFA, D)(nodes, ())
     np.testing.assert_array_equal(found, nodes)
     assert extra == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "linked"),
+    [
+        (relations.FullyConnected, lambda n, m: True),
+        (relations.WithinRegion, lambda n, m: n == m),
+        (relations.CrossRegionFull, lambda n, m: n != m),
+    ],
+)
+def test_fixed_graphs_link_regions_as_their_name_says(make_in_testing, kind, linked):
+    module = make_in_testing(kind, facs.DISFA, D)
+    nodes, extra = module(_normal(1, 2, 8, D), ())
+    region = {1: 0, 2: 0, 4: 0, 6: 1, 9: 1, 12: 2, 25: 2, 26: 2}
+    aus = facs.DISFA.aus
+    expected = [[n == m or linked(region[n], region[m]) for m in aus] for n in aus]
+    for frame in range(2):
+        np.testing.assert_array_equal(extra["adjacency"][0, frame] > 0, expected)
+        np.testing.assert_array_equal(extra["attention"][0, frame] > 0, expected)
+    assert nodes.shape == (1, 2, 8, D)
+
+
+def test_the_papers_au_features_are_plain_projections(make_in_testing):
+    layout = facs.DISFA
+    module = make_in_testing(relations.RegionalProjections, layout, D)
+    maps = [_normal(1, 2, 3, 4, D, seed=r) for r, _ in enumerate(layout.regions)]
+    nodes = np.asarray(module(maps[0], maps))
+    for block, region_map, region in zip(module.blocks, maps, layout.regions, strict=True):
+        kernel, bias = np.asarray(block.kernel[...]), np.asarray(block.bias[...])
+        average = np.asarray(region_map).mean((2, 3))
+        expected = np.einsum("btc,cnd->btnd", average, kernel) + bias
+        found = nodes[:, :, np.array(layout.au_indices(region))]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How sure an F1 is: intervals over draws of the test subjects (bootstrap).
+
+Frames of a person resemble each other, so people are drawn, with replacement, as many as there
+are. The draws are always the same ones, which pairs them when two models are compared.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from mdhr_jax import metrics
+
+DRAWS = 2000
+INTERVAL = 0.95
+
+
+def total(counts: Num[np.ndarray, "*draws s n 4"]) -> metrics.Counts:
+    """All subjects together."""
+    return metrics.Counts(*np.moveaxis(counts.sum(axis=-3), -1, 0))
+
+
+def resampled(counts: Int[np.ndarray, "s n 4"]) -> metrics.Counts:
+    """All subjects of every draw together, `(draws, n)` each."""
+    rng = np.random.default_rng(0)
+    times = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=DRAWS)
+    return metrics.Counts(*np.moveaxis(np.einsum("bs,snk->bnk", times, counts), -1, 0))
+
+
+def interval(drawn: Float[np.ndarray, "draws ..."]) -> Float[np.ndarray, "2 ..."]:
+    """Lower and upper end of the middle 95% of the draws."""
+    edge = (1 - INTERVAL) / 2
+    return np.quantile(drawn, (edge, 1 - edge), axis=0)
+
+
+def f1_interval(counts: Int[np.ndarray, "s n 4"]) -> Float[np.ndarray, "2 m"]:
+    """Lower and upper ends of the F1 of every AU, then of `metrics.f1_summaries`."""
+    drawn = resampled(counts)
+    f1 = np.concatenate([metrics.f1(drawn), metrics.f1_summaries(drawn)], axis=1)
+    return interval(f1)
