@@ -42,11 +42,11 @@ AFE = {
 }
 AUXILIARY = {True: relations.CombinationHeads, False: relations.NoHeads}
 EDGES = {
-    "cross_region_activated": relations.CrossRegionActivated,
-    "cross_region_full": relations.CrossRegionFull,
-    "within_region": relations.WithinRegion,
-    "fully_connected": relations.FullyConnected,
-    "none": relations.NoEdges,
+    "cross_region_activated": relations.EdgeKind(relations.CrossRegionActivated, needs_heads=True),
+    "cross_region_full": relations.fixed_edges(relations.cross_region_full),
+    "within_region": relations.fixed_edges(relations.within_region),
+    "fully_connected": relations.fixed_edges(relations.fully_connected),
+    "none": relations.EdgeKind(relations.NoEdges),
 }
 TEMPORAL = {True: temporal.TemporalConvolution, False: temporal.NoTemporal}
 
@@ -118,7 +118,7 @@ class MDHR(nnx.Module):
         self.regions = REGIONS[has_blocks](layout, features, rngs=slot("regions"))
         self.au_features = choose("afe", AFE, afe)(layout, features, rngs=slot("au_features"))
         self.heads = AUXILIARY[auxiliary](layout, features, rngs=slot("heads"))
-        self.edges = edge_kind(layout, features, rngs=slot("edges"))
+        self.edges = edge_kind.make(layout, features, rngs=slot("edges"))
         self.temporal = TEMPORAL[temporal](n, features, rngs=slot("temporal"))
         self.classifier = layers.CosineClassifier(n, features, rngs=slot("classifier"))
 

@@ -6,6 +6,10 @@ region (AFE), and an auxiliary head per region recognises which combination of A
 Cross-region: a graph links each AU to the AUs of other regions that the heads find active.
 """
 
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,10 +129,15 @@ def active_aus(
     return (combinations[..., layout.region_index] >> layout.bit_shifts) & 1
 
 
+class EdgeKind(NamedTuple):
+    """What makes the edges, from layout and features, and whether they read the heads' logits."""
+
+    make: Callable[..., nnx.Module]
+    needs_heads: bool = False
+
+
 class CrossRegionActivated(nnx.Module):
     """Every AU attends to itself and to the active AUs of other regions (paper Eq. 8-9)."""
-
-    needs_heads = True
 
     def __init__(self, layout: facs.AuLayout, features: int, *, rngs: nnx.Rngs):
         self.layout = layout
@@ -148,18 +157,40 @@ class CrossRegionActivated(nnx.Module):
         return nodes, {"senders": senders, "adjacency": adjacency, "attention": attention}
 
 
+Links = Callable[[facs.AuLayout], Int[np.ndarray, "n n"]]
+
+
+def fully_connected(layout: facs.AuLayout) -> Int[np.ndarray, "n n"]:
+    """Links of every AU to all AUs."""
+    return np.ones_like(layout.cross_region)
+
+
+def within_region(layout: facs.AuLayout) -> Int[np.ndarray, "n n"]:
+    """Links of every AU to the AUs of its own region."""
+    return 1 - layout.cross_region
+
+
+def cross_region_full(layout: facs.AuLayout) -> Int[np.ndarray, "n n"]:
+    """Links of every AU to itself and to all AUs of other regions, active or not."""
+    return layout.cross_region + np.eye(len(layout.aus), dtype=np.int32)
+
+
 class FixedEdges(nnx.Module):
-    """The same graph in every frame, given by the layout; subclasses say which (Table 5)."""
+    """The same graph in every frame, given by the layout (Table 5).
 
-    needs_heads = False
+    `links` is 1 where the AU of the row attends to the AU of the column, itself included.
+    """
 
-    def __init__(self, layout: facs.AuLayout, features: int, *, rngs: nnx.Rngs):
-        self.layout = layout
+    def __init__(
+        self,
+        layout: facs.AuLayout,
+        features: int,
+        *,
+        links: Links,
+        rngs: nnx.Rngs,
+    ):
+        self.layout, self.links = layout, links
         self.attention = graph_attention.GraphAttention(features, rngs=rngs)
-
-    def links(self) -> Int[np.ndarray, "n n"]:
-        """1 where the AU of the row attends to the AU of the column, itself included."""
-        raise NotImplementedError
 
     def __call__(
         self,
@@ -167,37 +198,19 @@ class FixedEdges(nnx.Module):
         region_logits: tuple[Float[Array, "b t _"], ...],
     ) -> tuple[Float[Array, "b t n d"], dict[str, Array]]:
         """Returns new nodes, and `adjacency` and `attention`."""
-        n = len(self.layout.aus)
-        adjacency = jnp.broadcast_to(self.links(), (*nodes.shape[:2], n, n))
+        links = self.links(self.layout)
+        adjacency = jnp.broadcast_to(links, (*nodes.shape[:2], *links.shape))
         nodes, attention = self.attention(nodes, adjacency)
         return nodes, {"adjacency": adjacency, "attention": attention}
 
 
-class FullyConnected(FixedEdges):
-    """Every AU attends to all AUs."""
-
-    def links(self) -> Int[np.ndarray, "n n"]:  # noqa: D102
-        return np.ones_like(self.layout.cross_region)
-
-
-class WithinRegion(FixedEdges):
-    """Every AU attends to the AUs of its own region."""
-
-    def links(self) -> Int[np.ndarray, "n n"]:  # noqa: D102
-        return 1 - self.layout.cross_region
-
-
-class CrossRegionFull(FixedEdges):
-    """Every AU attends to itself and to all AUs of other regions, active or not."""
-
-    def links(self) -> Int[np.ndarray, "n n"]:  # noqa: D102
-        return self.layout.cross_region + np.eye(len(self.layout.aus), dtype=np.int32)
+def fixed_edges(links: Links) -> EdgeKind:
+    """The kind of edges that has these links in every frame."""
+    return EdgeKind(functools.partial(FixedEdges, links=links))
 
 
 class NoEdges(nnx.Module):
     """Without a graph: nodes pass unchanged."""
-
-    needs_heads = False
 
     def __init__(self, layout: facs.AuLayout, features: int, *, rngs: nnx.Rngs):
         del layout, features, rngs

@@ -23,6 +23,14 @@ def _logits(layout, *combinations):
     )
 
 
+def _per_region(module, layout):
+    """For every region a block of an AFE module, a map, and the nodes of the region's AUs."""
+    maps = [_normal(1, 2, 2, 3, D, seed=r) for r, _ in enumerate(layout.regions)]
+    nodes = np.asarray(module(maps[0], maps))
+    own = [nodes[:, :, layout.au_indices(region)] for region in layout.regions]
+    return zip(module.blocks, maps, own, strict=True)
+
+
 def test_region_maps_are_the_regions_rows(make_in_testing):
     fused = _normal(2, 3, 7, 7, D)
     grid = np.asarray(fused)
@@ -57,14 +65,10 @@ def test_every_au_reads_its_own_region_only(make_in_testing, layout):
 
 
 def test_an_aus_feature_is_the_average_of_its_block(make_in_testing):
-    layout = facs.DISFA
-    module = make_in_testing(relations.RegionalFeatures, layout, D)
-    maps = [_normal(1, 2, 2, 3, D, seed=r) for r, _ in enumerate(layout.regions)]
-    nodes = np.asarray(module(maps[0], maps))
-    for block, region_map, region in zip(module.blocks, maps, layout.regions, strict=True):
+    module = make_in_testing(relations.RegionalFeatures, facs.DISFA, D)
+    for block, region_map, nodes in _per_region(module, facs.DISFA):
         averaged = np.asarray(block(region_map)).mean((2, 3))
-        found = nodes[:, :, np.array(layout.au_indices(region))]
-        np.testing.assert_allclose(found, averaged, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(nodes, averaged, rtol=1e-5, atol=1e-6)
 
 
 def test_without_afe_the_aus_nodes_are_equal_and_see_the_whole_map(make_in_testing):
@@ -135,15 +139,15 @@ def test_without_edges_nodes_pass_unchanged(make_in_testing):
 
 
 @pytest.mark.parametrize(
-    ("kind", "linked"),
+    ("links", "linked"),
     [
-        (relations.FullyConnected, lambda n, m: True),
-        (relations.WithinRegion, lambda n, m: n == m),
-        (relations.CrossRegionFull, lambda n, m: n != m),
+        (relations.fully_connected, lambda n, m: True),
+        (relations.within_region, lambda n, m: n == m),
+        (relations.cross_region_full, lambda n, m: n != m),
     ],
 )
-def test_fixed_graphs_link_regions_as_their_name_says(make_in_testing, kind, linked):
-    module = make_in_testing(kind, facs.DISFA, D)
+def test_fixed_graphs_link_regions_as_their_name_says(make_in_testing, links, linked):
+    module = make_in_testing(relations.FixedEdges, facs.DISFA, D, links=links)
     nodes, extra = module(_normal(1, 2, 8, D), ())
     region = {1: 0, 2: 0, 4: 0, 6: 1, 9: 1, 12: 2, 25: 2, 26: 2}
     aus = facs.DISFA.aus
@@ -155,13 +159,9 @@ def test_fixed_graphs_link_regions_as_their_name_says(make_in_testing, kind, lin
 
 
 def test_the_papers_au_features_are_plain_projections(make_in_testing):
-    layout = facs.DISFA
-    module = make_in_testing(relations.RegionalProjections, layout, D)
-    maps = [_normal(1, 2, 3, 4, D, seed=r) for r, _ in enumerate(layout.regions)]
-    nodes = np.asarray(module(maps[0], maps))
-    for block, region_map, region in zip(module.blocks, maps, layout.regions, strict=True):
+    module = make_in_testing(relations.RegionalProjections, facs.DISFA, D)
+    for block, region_map, nodes in _per_region(module, facs.DISFA):
         kernel, bias = np.asarray(block.kernel[...]), np.asarray(block.bias[...])
         average = np.asarray(region_map).mean((2, 3))
         expected = np.einsum("btc,cnd->btnd", average, kernel) + bias
-        found = nodes[:, :, np.array(layout.au_indices(region))]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(nodes, expected, rtol=1e-4, atol=1e-5)
