@@ -181,7 +181,7 @@ class SwinBlock(nn.Module):
         rows = torch.arange(self.size)
         cell = (rows >= self.size - WINDOW).long() + (rows >= self.size - SHIFT).long()
         cells = _windows((3 * cell[:, None] + cell[None, :])[None, ..., None])[..., 0]
-        return MASKED * (cells[:, :, None] != cells[:, None, :]).float()
+        return torch.where(cells[:, :, None] != cells[:, None, :], MASKED, 0.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         m, tokens, width = x.shape
