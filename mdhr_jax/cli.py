@@ -426,3 +426,20 @@ COMMANDS = {
 
 if __name__ == "__main__":
     sys.exit(main())
+def _check_lists_flags(values: Flags, arguments: Sequence[str]) -> None:
+    """None of its own."""
+
+
+def _check_lists(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax.data import list_check
+
+    (root,) = _exactly(arguments, "DIR")
+    return 0 if list_check.check(root) else 1
+
+
+    "check-lists": Command(
+        "Check the official list files, fold by fold, against the release's numbers.",
+        "DIR",
+        _check_lists_flags,
+        _check_lists,
+    ),

@@ -33,13 +33,14 @@ def clip_index_facts(root: str | pathlib.Path, layout: facs.AuLayout, fold: int)
     train = lists.read_fold(root, layout, fold, "train")
     test = lists.read_fold(root, layout, fold, "test")
     return {
-        **_training_facts(train),
-        **_evaluation_facts(test),
+        **training_facts(train),
+        **evaluation_facts(test),
         "list_files": _file_facts(root, layout, fold),
     }
 
 
-def _training_facts(train: lists.FoldLists) -> dict[str, Any]:
+def training_facts(train: lists.FoldLists) -> dict[str, Any]:
+    """The entries of `clip_index.json` that begin with `train` or say how many videos there are."""
     frames = train.frames
     starts, stops = frames.bounds
     counts = stops - starts
@@ -56,7 +57,7 @@ def _training_facts(train: lists.FoldLists) -> dict[str, Any]:
         "train_nonincreasing": int((step <= 0).sum()),
         "train_frame_number_gaps": len(gap_rows),
         "train_videos_with_gap": len(np.unique(frames.video[gap_rows])),
-        "train_largest_gap": int(step.max()),
+        "train_largest_gap": int(step.max(initial=0)),
         "train_start_positions": len(first),
         "train_start_positions_spanning_gap": int(_spans(first, gap_rows).sum()),
         "train_subjects": sorted(set(frames.subjects)),
@@ -64,7 +65,8 @@ def _training_facts(train: lists.FoldLists) -> dict[str, Any]:
     }
 
 
-def _evaluation_facts(test: lists.FoldLists) -> dict[str, Any]:
+def evaluation_facts(test: lists.FoldLists) -> dict[str, Any]:
+    """The entries of `clip_index.json` and `clip_index.npz` that begin with `val`."""
     frames = test.frames
     index = clips.evaluation_clips(frames, CLIP_LENGTH)
     padding = (~index.valid).sum(1)
@@ -95,6 +97,12 @@ def _evaluation_facts(test: lists.FoldLists) -> dict[str, Any]:
         "val_pad_per_clip": padding,
         "val_positive_counts": (frames.labels == 1).sum(0),
     }
+
+
+def regions_digest(split: lists.FoldLists) -> str:
+    """SHA-256 of the region list that these labels give, line by line `1 0 0 2`."""
+    rows = split.regions.tolist()
+    return _sha256("".join(" ".join(map(str, numbers)) + "\n" for numbers in rows))
 
 
 def _gap_rows(frames: clips.FrameTable) -> np.ndarray:

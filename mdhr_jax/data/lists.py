@@ -72,6 +72,15 @@ class FoldLists:
     frames: clips.FrameTable
     regions: Int[np.ndarray, "m r"]
 
+    @property
+    def class_weights(self) -> Float[np.ndarray, " n"]:
+        """Weights of the AUs in the loss, from these labels; an unknown AU counts as not active.
+
+        Raises:
+          ValueError: an AU never occurs.
+        """
+        return facs.class_weights((self.frames.labels == 1).mean(0))
+
 
 def find_file(
     root: str | pathlib.Path, layout: facs.AuLayout, *, kind: str, fold: int, split: str
@@ -92,14 +101,25 @@ def find_file(
         raise InputError(
             f"layout {layout.name!r} has no official lists: choose one of {', '.join(NAMES)}"
         )
-    root, names = pathlib.Path(root), NAMES[layout.name]
-    folder = root if root.resolve().name == names.folder else root / names.folder
+    names, folder = NAMES[layout.name], _folder(root, layout)
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such directory; name the folder that holds {names.folder} with the "
             "official list files"
         )
     return folder / names.file(kind, fold, split)
+
+
+def find_folds(root: str | pathlib.Path, layout: facs.AuLayout) -> tuple[int, ...]:
+    """The folds of which there is at least one list file; `root` as in `find_file`."""
+    folder = _folder(root, layout)
+    numbers = range(1, folds.NUM_FOLDS + 1)
+    return tuple(fold for fold in numbers if any(folder.glob(f"*_fold{fold}.txt")))
+
+
+def _folder(root: str | pathlib.Path, layout: facs.AuLayout) -> pathlib.Path:
+    root, name = pathlib.Path(root), NAMES[layout.name].folder
+    return root if root.resolve().name == name else root / name
 
 
 def read_fold(root: str | pathlib.Path, layout: facs.AuLayout, fold: int, split: str) -> FoldLists:

@@ -277,8 +277,7 @@ def class_weights(directory: pathlib.Path, lists_root: pathlib.Path) -> Iterator
     for name, facts in json.loads((directory / "class_weights.json").read_text()).items():
         dataset, fold = name.split("_fold")
         layout = facs.LAYOUTS[dataset.lower()]
-        labels = lists.read_fold(lists_root, layout, int(fold), "train").frames.labels
-        ours = facs.class_weights((labels > 0).mean(0))
+        ours = lists.read_fold(lists_root, layout, int(fold), "train").class_weights
         yield verdict.absolute(f"{name} class weights", ours, facts["file"], CLASS_WEIGHT)
 
 
