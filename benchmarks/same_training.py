@@ -11,13 +11,14 @@ weights, trains both in float64 and in float32, writes `losses.json` and `same-t
 import argparse
 import functools
 import json
+import math
 import pathlib
-import subprocess
 
 import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+import twin
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -27,9 +28,6 @@ from mdhr_jax.data.builders import rendered
 from mdhr_jax.interop import files, official
 from mdhr_jax.models import mdhr
 
-ROOT = pathlib.Path(__file__).parents[1]
-TORCH = ROOT / ".venv-torch/bin/python"
-DEPTHS, WIDTH = (1, 1, 1, 1), 8  # of the narrow ResNet
 DTYPES = ("float64", "float32")
 
 
@@ -49,7 +47,7 @@ def configuration(folder: pathlib.Path) -> ConfigDict:
 
 
 def prepare(folder: pathlib.Path, count: int) -> ConfigDict:
-    """Writes `count` batches, the initial weights and all settings into `folder`."""
+    """Writes `count` batches and what the twin begins with into `folder`."""
     config = configuration(folder)
     source = rendered.build(
         folder / "data",
@@ -73,30 +71,14 @@ def prepare(folder: pathlib.Path, count: int) -> ConfigDict:
     model = runs.model_factory(config)(nnx.Rngs(0))
     _, params, batch_stats = steps.split(model)
     state = {"step": 0, "params": params, "batch_stats": batch_stats}
-    files.write(folder / "initial.pth", official.export(state, source.layout, "resnet50"))
-    facts = {
-        "layout": source.layout.name,
-        "depths": DEPTHS,
-        "width": WIDTH,
-        "features": config.model.features,
-        "k": config.model.dynamics.k,
-        "learning_rate": config.learning_rate,
-        "betas": config.betas,
-        "epsilon": config.epsilon,
-        "weight_decay": config.weight_decay,
-        "region_loss_weight": config.region_loss_weight,
-        "class_weights": train.objective(config, source).class_weights,
-    }
-    (folder / "facts.json").write_text(json.dumps(facts))
+    twin.write_start(folder, state, config, source)
     return config
 
 
 def ours(folder: pathlib.Path, config: ConfigDict, dtype: str) -> list[float]:
     """Our loss before every step, from `initial.pth` over the batches of `folder`."""
     facts = json.loads((folder / "facts.json").read_text())
-    images, labels = (
-        np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")
-    )
+    images, labels = _batches(folder)
     objective = steps.Objective(facs.BP4D, tuple(facts["class_weights"]), config.region_loss_weight)
     with jax.enable_x64(dtype == "float64"):
         model = nnx.eval_shape(lambda: runs.model_factory(config)(nnx.Rngs(0)))
@@ -133,11 +115,26 @@ def ours(folder: pathlib.Path, config: ConfigDict, dtype: str) -> list[float]:
     return losses
 
 
-def theirs(folder: pathlib.Path, dtype: str) -> list[float]:
+def theirs(folder: pathlib.Path, config: ConfigDict, dtype: str) -> list[float]:
     """The twin's loss before every step."""
-    command = [TORCH, ROOT / "benchmarks/torch_training.py", folder, dtype]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    images, labels = _batches(folder)
+    count = len(images)
+    with twin.Twin(folder, dtype) as other:
+        return [
+            other.step(
+                clips,
+                wanted,
+                config.learning_rate * (1 + math.cos(math.pi * step / count)) / 2,
+            )
+            for step, (clips, wanted) in enumerate(zip(images, labels, strict=True))
+        ]
+
+
+def _batches(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = (
+        np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")
+    )
+    return images, labels
 
 
 def draw(losses: dict[str, dict[str, list[float]]], path: pathlib.Path) -> None:
@@ -168,7 +165,10 @@ def main() -> None:
     arguments = parser.parse_args()
     config = prepare(arguments.out, arguments.steps)
     losses = {
-        dtype: {"ours": ours(arguments.out, config, dtype), "theirs": theirs(arguments.out, dtype)}
+        dtype: {
+            "ours": ours(arguments.out, config, dtype),
+            "theirs": theirs(arguments.out, config, dtype),
+        }
         for dtype in DTYPES
     }
     (arguments.out / "losses.json").write_text(json.dumps(losses))

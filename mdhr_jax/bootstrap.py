@@ -19,11 +19,16 @@ def total(counts: Num[np.ndarray, "*draws s n 4"]) -> metrics.Counts:
     return metrics.Counts(*np.moveaxis(counts.sum(axis=-3), -1, 0))
 
 
+def draws(subjects: int) -> Int[np.ndarray, "draws s"]:
+    """How often each subject is in each draw."""
+    chances = np.full(subjects, 1 / subjects)
+    return np.random.default_rng(0).multinomial(subjects, chances, size=DRAWS)
+
+
 def resampled(counts: Int[np.ndarray, "s n 4"]) -> metrics.Counts:
     """All subjects of every draw together, `(draws, n)` each."""
-    rng = np.random.default_rng(0)
-    times = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=DRAWS)
-    return metrics.Counts(*np.moveaxis(np.einsum("bs,snk->bnk", times, counts), -1, 0))
+    drawn = np.einsum("bs,snk->bnk", draws(len(counts)), counts)
+    return metrics.Counts(*np.moveaxis(drawn, -1, 0))
 
 
 def interval(drawn: Float[np.ndarray, "draws ..."]) -> Float[np.ndarray, "2 ..."]:
@@ -33,7 +38,13 @@ def interval(drawn: Float[np.ndarray, "draws ..."]) -> Float[np.ndarray, "2 ..."
 
 
 def f1_interval(counts: Int[np.ndarray, "s n 4"]) -> Float[np.ndarray, "2 m"]:
-    """Lower and upper ends of the F1 of every AU, then of `metrics.f1_summaries`."""
-    drawn = resampled(counts)
-    f1 = np.concatenate([metrics.f1(drawn), metrics.f1_summaries(drawn)], axis=1)
-    return interval(f1)
+    """Lower and upper ends of `metrics.f1_and_summaries`."""
+    return interval(metrics.f1_and_summaries(resampled(counts)))
+
+
+def difference_interval(
+    counts: Int[np.ndarray, "s n 4"], others: Int[np.ndarray, "s n 4"]
+) -> Float[np.ndarray, "2 m"]:
+    """The same of its difference between two models on the same people, drawn in pairs."""
+    drawn, drawn_others = (metrics.f1_and_summaries(resampled(c)) for c in (counts, others))
+    return interval(drawn - drawn_others)

@@ -13,8 +13,6 @@ from orbax.checkpoint import v1 as ocp
 
 from mdhr_jax.errors import InputError
 
-KINDS = ("last", "best")
-
 
 def _checkpointer(directory: pathlib.Path) -> ocp.training.Checkpointer:
     return ocp.training.Checkpointer(

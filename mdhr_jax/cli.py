@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if argv else 2
     name, *arguments = argv
     try:
-        return _run(name, arguments)
+        return _run(name, [_with_underscores(argument) for argument in arguments])
     except InputError as error:
         print(f"mdhr {name}: {error}", file=sys.stderr)
         return 2
@@ -68,6 +68,14 @@ def _run(name: str, arguments: list[str]) -> int:
         print(_help(name, command, values))
         return 0
     return command.run(values, _parse(values, name, arguments))
+
+
+def _with_underscores(argument: str) -> str:
+    """Flags may be written with dashes, too: `--budget-steps=9` is `--budget_steps=9`."""
+    if not argument.startswith("--") or argument == "--":
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def _parse(values: Flags, name: str, arguments: list[str]) -> list[str]:
@@ -96,9 +104,15 @@ def _overview() -> str:
 def _help(name: str, command: Command, values: Flags) -> str:
     lines = [f"usage: mdhr {name} {command.usage}".rstrip(), "", command.summary, ""]
     for flag in sorted(set(values[key] for key in values), key=lambda flag: flag.name):
-        default = "" if flag.default in (None, False, []) else f" (default: {flag.default})"
-        lines.append(f"  --{flag.name:<24} {flag.help}{default}")
+        lines.append(f"  --{flag.name:<24} {flag.help}{_default(flag)}")
     return "\n".join(lines)
+
+
+def _default(flag: flags.Flag) -> str:
+    if flag.default in (None, False, []):
+        return ""
+    shown = getattr(flag, "config_filename", flag.default)  # a configuration is too long
+    return f" (default: {','.join(shown) if isinstance(shown, list) else shown})"
 
 
 def _exactly(arguments: Sequence[str], *names: str) -> Sequence[str]:
@@ -202,17 +216,21 @@ def _subjects(given: list[str] | None) -> int | list[str] | None:
     return given
 
 
-def _train_flags(values: Flags, arguments: Sequence[str]) -> None:
+def _config_flags(values: Flags, arguments: Sequence[str], default: str | None = None) -> None:
     from ml_collections import config_flags
 
     config_flags.DEFINE_config_file(
         "config",
-        None,
+        default,
         "Configuration file; --config.KEY=VALUE overrides a key of it.",
         flag_values=values,
         lock_config=True,
         sys_argv=["mdhr", *arguments],
     )
+
+
+def _train_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _config_flags(values, arguments)
     _path(values, "workdir", "Directory of the run; an existing one is resumed.")
 
 
@@ -233,19 +251,27 @@ def _train(values: Flags, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _protocol(values: Flags) -> None:
+def _measure_flags(values: Flags) -> None:
+    from mdhr_jax import protocol
+
     flags.DEFINE_enum(
         "protocol",
         None,
-        ["official", "last", "held-out"],
+        list(protocol.PROTOCOLS),
         "Refuse a run that was not trained for it.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "oracle_thresholds",
+        False,
+        "Show F1 with thresholds chosen on the test fold, too; marked so, never a result.",
         flag_values=values,
     )
 
 
 def _crossval_flags(values: Flags, arguments: Sequence[str]) -> None:
     _train_flags(values, arguments)
-    _protocol(values)
+    _measure_flags(values)
 
 
 def _crossval(values: Flags, arguments: Sequence[str]) -> int:
@@ -253,7 +279,8 @@ def _crossval(values: Flags, arguments: Sequence[str]) -> int:
 
     _exactly(arguments)
     workdir = pathlib.Path(values.workdir)
-    print(crossval.crossval(_config(values), workdir, values.protocol).text(), end="")
+    table = crossval.crossval(_config(values), workdir, values.protocol, values.oracle_thresholds)
+    print(table.text(), end="")
     return 0
 
 
@@ -263,11 +290,22 @@ def _compare_flags(values: Flags, arguments: Sequence[str]) -> None:
     flags.DEFINE_multi_string(
         "variant", [], "NAME: KEY=VALUE ...; the first is compared with.", flag_values=values
     )
-    flags.DEFINE_integer("seeds", 3, "Runs of each variant.", lower_bound=1, flag_values=values)
+    _plan_flags(values)
+
+
+def _plan_flags(values: Flags) -> None:
+    flags.DEFINE_integer("seeds", 3, "Runs of each row.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "processes",
+        None,
+        "Runs at a time; default: one per GPU, or one.",
+        lower_bound=1,
+        flag_values=values,
+    )
 
 
 def _compare(values: Flags, arguments: Sequence[str]) -> int:
-    from mdhr_jax import compare
+    from mdhr_jax import compare, experiments
 
     _exactly(arguments)
     config = _config(values)
@@ -276,21 +314,85 @@ def _compare(values: Flags, arguments: Sequence[str]) -> int:
     if len({variant.name for variant in variants}) < max(len(values.variant), 2):
         raise InputError("--variant: give at least two, of different names")
     table = compare.compare(
-        config,
-        variants,
-        range(values.seeds),
+        experiments.Plan(config, variants, range(values.seeds), (config.fold,)),
         workdir=pathlib.Path(values.workdir),
         results=pathlib.Path(values.results),
+        processes=values.processes,
     )
     print(table, end="")
     return 0
 
 
+def _tables_flags(values: Flags, arguments: Sequence[str]) -> None:
+    import configs
+
+    release = pathlib.Path(configs.__file__).with_name("bp4d_resnet50.py")
+    _config_flags(values, arguments, default=str(release))
+    flags.DEFINE_string(
+        "table", None, "The paper's 1 to 5, or forms: what it writes otherwise.", flag_values=values
+    )
+    _path(values, "data", "Directory of a prepared data set.")
+    _path(values, "workdir", "Directory of the runs; the same command resumes them.", "runs/tables")
+    _path(values, "results", "Directory for runs.jsonl, tables, pictures; default: WORKDIR.")
+    _plan_flags(values)
+    flags.DEFINE_list("folds", ["1"], "Folds to test on; the paper: 1,2,3.", flag_values=values)
+    flags.DEFINE_integer(
+        "budget_steps",
+        None,
+        "Training steps of a run; default: the configuration's epochs.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
+
+def _tables(values: Flags, arguments: Sequence[str]) -> int:
+    from configs import ablations as rows
+    from mdhr_jax import ablations, experiments
+
+    _exactly(arguments)
+    _required(values, "table")
+    if values.table not in rows.TABLES:
+        raise InputError(f"--table={values.table} is unknown; choose from {', '.join(rows.TABLES)}")
+    table = rows.TABLES[values.table]
+    if values.data is None:
+        print(ablations.listing(table), end="")
+        print("To run these rows, add --data DIRECTORY.")
+        return 0
+    config = _config(values)
+    config.data = values.data
+    if not values["config"].present:  # the default one is BP4D's
+        config.layout = table.layout
+    plan = experiments.Plan(
+        config,
+        ablations.variants(table),
+        range(values.seeds),
+        _folds(values.folds),
+        values.budget_steps,
+    )
+    text = ablations.run(
+        table,
+        plan,
+        workdir=pathlib.Path(values.workdir),
+        results=pathlib.Path(values.results or values.workdir),
+        name=f"table-{values.table}",
+        processes=values.processes,
+    )
+    print(text, end="")
+    return 0
+
+
+def _folds(given: list[str]) -> list[int]:
+    if not given or not all(text.isdecimal() and int(text) for text in given):
+        raise InputError(f"--folds={','.join(given)}: give numbers from 1, such as 1,2,3")
+    return [int(text) for text in given]
+
+
 def _evaluate_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
+    _path(values, "against", "Another one: show the paired difference in F1 as well.")
     _path(values, "data", "Directory of a data set; default: the run's.")
-    _path(values, "out", "Directory for f1.csv, f1.json, f1.md; default: RUN/evaluation.")
-    _protocol(values)
+    _path(values, "out", "Directory for the tables; default: RUN/evaluation.")
+    _measure_flags(values)
     flags.DEFINE_integer("fold", None, "Fold to test on; default: the run's.", flag_values=values)
 
 
@@ -299,13 +401,53 @@ def _evaluate(values: Flags, arguments: Sequence[str]) -> int:
 
     _exactly(arguments)
     _required(values, "checkpoint")
-    result, _ = evaluate.evaluate(
-        values.checkpoint, data=values.data, fold=values.fold, asked=values.protocol
-    )
     run = pathlib.Path(values.checkpoint)
     beside = run.with_suffix("") if run.is_file() else run
-    evaluate.write(result, pathlib.Path(values.out or beside / "evaluation"))
-    print(result.text(), end="")
+    out = pathlib.Path(values.out or beside / "evaluation")
+    text = evaluate.write_tables(
+        values.checkpoint,
+        out,
+        data=values.data,
+        fold=values.fold,
+        asked=values.protocol,
+        oracle=values.oracle_thresholds,
+        against=values.against,
+    )
+    print(f"{text}\ntables in {out}")
+    return 0
+
+
+def _figures_flags(values: Flags, arguments: Sequence[str]) -> None:
+    flags.DEFINE_enum(
+        "figure",
+        None,
+        ["3", "4"],
+        "Of the paper: 3 scale weights over the face, 4 AUs and their attention.",
+        flag_values=values,
+    )
+    _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
+    _path(values, "out", "PNG to write.")
+    _path(values, "data", "Directory of a data set; default: the run's.")
+    flags.DEFINE_integer("fold", None, "Test fold to show; default: the run's.", flag_values=values)
+    flags.DEFINE_list(
+        "frames", [], "VIDEO:NUMBER,... of the fold; default: 4, by labels.", flag_values=values
+    )
+
+
+def _figures(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import figures
+
+    _exactly(arguments)
+    _required(values, "figure", "checkpoint", "out")
+    said = figures.figure(
+        values.figure,
+        values.checkpoint,
+        values.out,
+        data=values.data,
+        fold=values.fold,
+        frames=values.frames,
+    )
+    print(said)
     return 0
 
 
@@ -353,6 +495,17 @@ def _predict(values: Flags, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _check_lists_flags(values: Flags, arguments: Sequence[str]) -> None:
+    """None of its own."""
+
+
+def _check_lists(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax.data import list_check
+
+    (root,) = _exactly(arguments, "DIR")
+    return 0 if list_check.check(root) else 1
+
+
 def _verify_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "golden", "Directory of golden vectors.")
     _path(values, "lists", "Directory of the official label lists.")
@@ -387,7 +540,7 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "Per-AU F1 of a run under its protocol, with intervals, beside baselines and the paper.",
-        "--checkpoint RUN [--data DIR]",
+        "--checkpoint RUN [--against RUN] [--data DIR]",
         _evaluate_flags,
         _evaluate,
     ),
@@ -403,6 +556,18 @@ COMMANDS = {
         _compare_flags,
         _compare,
     ),
+    "tables": Command(
+        "The paper's tables as runs: train what is missing, show ours beside the paper's.",
+        "--table 1|2|3|4|5|forms [--data DIR --seeds N --budget_steps N]",
+        _tables_flags,
+        _tables,
+    ),
+    "figures": Command(
+        "The paper's Figures 3 and 4, scale weights and AU graph, on faces of a test fold.",
+        "--figure 3|4 --checkpoint RUN --out FILE.png [--frames VIDEO:NUMBER,...]",
+        _figures_flags,
+        _figures,
+    ),
     "convert": Command(
         "Official .pth or safetensors to a run, and back.",
         "RUN|FILE RUN|FILE.pth|FILE.safetensors",
@@ -415,6 +580,12 @@ COMMANDS = {
         _predict_flags,
         _predict,
     ),
+    "check-lists": Command(
+        "Check the official list files, fold by fold, against the release's numbers.",
+        "DIR",
+        _check_lists_flags,
+        _check_lists,
+    ),
     "verify": Command(
         "Compare with golden vectors of the official release, stage by stage.",
         "--golden DIR [--lists DIR]",
@@ -426,20 +597,3 @@ COMMANDS = {
 
 if __name__ == "__main__":
     sys.exit(main())
-def _check_lists_flags(values: Flags, arguments: Sequence[str]) -> None:
-    """None of its own."""
-
-
-def _check_lists(values: Flags, arguments: Sequence[str]) -> int:
-    from mdhr_jax.data import list_check
-
-    (root,) = _exactly(arguments, "DIR")
-    return 0 if list_check.check(root) else 1
-
-
-    "check-lists": Command(
-        "Check the official list files, fold by fold, against the release's numbers.",
-        "DIR",
-        _check_lists_flags,
-        _check_lists,
-    ),

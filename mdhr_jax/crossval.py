@@ -5,16 +5,25 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from mdhr_jax import bootstrap, evaluate, metrics, protocol, runs, train
+from mdhr_jax import evaluate, protocol, runs, train
 from mdhr_jax.report import tables
 
 
-def crossval(config: ConfigDict, workdir: pathlib.Path, asked: str | None = None) -> tables.Table:
+def crossval(
+    config: ConfigDict, workdir: pathlib.Path, asked: str | None = None, oracle: bool = False
+) -> tables.Table:
     """Runs all folds under `workdir/fold1`, `fold2`, ...; finished ones are only evaluated.
 
-    Writes each fold's table to its own `evaluation/`, and the summary to `workdir`.
+    Writes each fold's tables to its own `evaluation/`, and the summary to `workdir`.
+
+    Args:
+      config: of every fold's run; its fold is replaced.
+      workdir: directory of the runs.
+      asked: protocol that the caller expects.
+      oracle: shows F1 with thresholds chosen on the test folds as well.
 
     Returns:
       F1 of every fold, their mean, and the F1 of all folds' frames together.
@@ -29,12 +38,13 @@ def crossval(config: ConfigDict, workdir: pathlib.Path, asked: str | None = None
         config.fold = fold
         place = workdir / f"fold{fold}"
         train.train(config, place)
-        result, scored = evaluate.evaluate(place)
-        evaluate.write(result, place / "evaluation")
-        results.append(result)
-        counts.append(scored.subject_counts(runs.load(place).thresholds)[1])
+        trained = runs.load(place)
+        scored = evaluate.test(trained)
+        results.append(evaluate.table(trained, scored, oracle))
+        counts.append(scored.subject_counts(trained.thresholds)[1])
+        tables.write(trained.layout, results[-1], "F1", place / "evaluation")
     summary = summarise(results, counts)
-    evaluate.write(summary, workdir)
+    tables.write(runs.layout_of(config), summary, "F1 mean of folds", workdir)
     return summary
 
 
@@ -45,47 +55,31 @@ def summarise(results: Sequence[tables.Table], counts: Sequence[np.ndarray]) -> 
       results: the folds' tables.
       counts: tp, fp, tn, fn of the folds' test subjects and AUs, `(s, n, 4)` each.
     """
-    everybody = np.concatenate(counts)
-    f1, occurs = _pooled(bootstrap.total(everybody))
-    low, high = bootstrap.f1_interval(everybody)
-    columns = {f"F1 fold {i}": _column(result, "F1") for i, result in enumerate(results, start=1)}
-    columns["F1 mean of folds"] = _mean_of_folds(results, "F1")
-    columns["F1 pooled"] = np.where(occurs, f1, np.nan)
-    columns["low"] = np.where(occurs, low, np.nan)
-    columns["high"] = np.where(occurs, high, np.nan)
-    for measure in results[0].columns[3:]:
-        columns[measure] = _mean_of_folds(results, measure)
-    names = [row.name for row in results[0].rows]
-    values = zip(*(column.tolist() for column in columns.values()), strict=True)
-    details = {
-        key: results[0].details[key]
-        for key in ("layout", "protocol", "step chosen", "threshold", "seed")
+    first, details = results[0], [result.details for result in results]
+    pooled = tables.f1_columns(np.concatenate(counts))
+    columns = {
+        **{f"F1 fold {i}": result.column("F1") for i, result in enumerate(results, start=1)},
+        "F1 mean of folds": _mean_of_folds(results, "F1"),
+        "F1 pooled": pooled["F1"],
+        "low": pooled["low"],
+        "high": pooled["high"],
     }
-    for key, together in (("test subjects", len(everybody)), ("frames", _frames(results))):
-        details[key] = together
-    details["steps"] = " ".join(str(result.details["step"]) for result in results)
-    rows = tuple(map(tables.Row, names, values))
-    return tables.Table(details, tuple(columns), rows)
+    for measure in first.columns:
+        if measure not in pooled:
+            columns[measure] = _mean_of_folds(results, measure)
+    together = {
+        "step": [each["step"] for each in details],
+        "test subjects": sorted(person for each in details for person in each["test subjects"]),
+        "frames": sum(each["frames"] for each in details),
+        "low to high": tables.interval_of("F1 pooled"),
+    }
+    rows = [row.name for row in first.rows]
+    return tables.Table.of_columns({**first.details, **together}, rows, columns)
 
 
-def _pooled(counts: metrics.Counts) -> tuple[np.ndarray, np.ndarray]:
-    """F1 of AUs and their summaries, and which of them mean something."""
-    f1 = np.concatenate([metrics.f1(counts), metrics.f1_summaries(counts)])
-    return f1, np.concatenate([metrics.occurs(counts), [True] * 3])
-
-
-def _column(result: tables.Table, name: str) -> np.ndarray:
-    place = result.columns.index(name)
-    return np.array([row.values[place] for row in result.rows])
-
-
-def _mean_of_folds(results: Sequence[tables.Table], name: str) -> np.ndarray:
+def _mean_of_folds(results: Sequence[tables.Table], measure: str) -> Float[np.ndarray, " m"]:
     """Mean over the folds in which the value is known; nan where it is known in none."""
-    folds = np.array([_column(result, name) for result in results])
+    folds = np.array([result.column(measure) for result in results])
     known = ~np.isnan(folds)
     total = np.where(known, folds, 0).sum(axis=0)
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
-
-
-def _frames(results: Sequence[tables.Table]) -> int:
-    return sum(result.details["frames"] for result in results)

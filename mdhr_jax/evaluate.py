@@ -4,6 +4,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from mdhr_jax import metrics, protocol, runs, sharding, steps
-from mdhr_jax.data import pipeline, records
+from mdhr_jax.data import clips, pipeline, records
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files
 from mdhr_jax.report import tables
@@ -22,6 +23,7 @@ class Scores:
     """What a model said about every frame of a split, in the order of its rows.
 
     Attributes:
+      source: where the data set's labels and pictures come from, in one line.
       rows: rows of the data set's table.
       subjects: the person in each frame.
       scores: in [0, 1].
@@ -29,6 +31,7 @@ class Scores:
       mask: True where the label is known.
     """
 
+    source: str
     rows: Int[np.ndarray, " m"]
     subjects: Sequence[str]
     scores: Float[np.ndarray, "m n"]
@@ -103,6 +106,7 @@ def score(
     for batch, predicted in _ahead(batches, run):
         scores[batch["row"][batch["valid"]]] = np.asarray(predicted)[batch["valid"]]
     return Scores(
+        source.metadata.source,
         rows,
         [frames.subjects[video] for video in frames.video],
         scores,
@@ -139,8 +143,66 @@ def evaluate(
       asked: protocol that the caller expects.
 
     Raises:
-      InputError: no run, no checkpoint, no data set, a data set with other AUs, a file without
-        data set or fold, or a run of another protocol.
+      InputError: as `load` and `test`.
+    """
+    trained = load(checkpoint, data=data, fold=fold, asked=asked)
+    scored = test(trained)
+    return table(trained, scored), scored
+
+
+def write_tables(
+    checkpoint: str | pathlib.Path,
+    out: pathlib.Path,
+    *,
+    data: str | pathlib.Path | None = None,
+    fold: int | None = None,
+    asked: str | None = None,
+    oracle: bool = False,
+    against: str | pathlib.Path | None = None,
+) -> str:
+    """Evaluates as `evaluate` does, writes the tables, and returns them as text.
+
+    Args:
+      checkpoint: the run, or the file.
+      out: directory of `f1`, `paper` and `difference`, each as `.csv`, `.json` and `.md`.
+      data: data set; the one that the run trained on when None.
+      fold: fold to test on; the run's own when None.
+      asked: protocol that the caller expects.
+      oracle: shows F1 with thresholds chosen on the test fold as well.
+      against: another run or file, to take the difference from.
+
+    Raises:
+      InputError: as `load` and `test`, or as `check_comparable`.
+    """
+    trained = load(checkpoint, data=data, fold=fold, asked=asked)
+    other = load(against, data=data, fold=fold, asked=asked) if against else None
+    if other:
+        check_comparable(trained, other)
+    scored = test(trained)
+    result = table(trained, scored, oracle)
+    tables.write(trained.layout, result, "F1", out)
+    if not other:
+        return result.text()
+    compared = difference(trained, scored, other, test(other))
+    compared.write(out / "difference")
+    return f"{result.text()}\n{compared.text()}"
+
+
+def load(
+    checkpoint: str | pathlib.Path,
+    *,
+    data: str | pathlib.Path | None = None,
+    fold: int | None = None,
+    asked: str | None = None,
+) -> runs.Trained:
+    """Reads what is to be evaluated; arguments as those of `evaluate`.
+
+    Returns:
+      The trained model, whose configuration names the data set and the fold to test on.
+
+    Raises:
+      InputError: no run, no checkpoint, a file without data set or fold, a run of another
+        protocol, or a fold whose test subjects the run was trained on.
     """
     if files.is_weight_file(checkpoint) and not (data and fold):
         raise InputError(
@@ -148,22 +210,39 @@ def evaluate(
             "--fold N"
         )
     trained = runs.load(checkpoint)
-    protocol.check_trained_for(trained.protocol.name, asked, trained.path)
     config = trained.config
-    source = runs.open_data(config, data)
-    mesh = sharding.make_mesh()
-    step = steps.make_eval_step(runs.eval_graph(config), transform=runs.eval_transform(config))
-    scored = score(
-        jax.jit(step),
+    protocol.check_trained_for(trained.protocol.name, asked, trained.path)
+    data, fold = str(data or config.data), config.fold if fold is None else fold
+    if fold != config.fold and _is_same_place(data, config.data):
+        raise InputError(
+            f"{trained.path}: trained for fold {config.fold}, that is on the test subjects of fold "
+            f"{fold}; evaluate a run that was trained for fold {fold}"
+        )
+    config.data, config.fold = data, fold
+    return trained
+
+
+def _is_same_place(path: str, other: str) -> bool:
+    return bool(other) and pathlib.Path(path).resolve() == pathlib.Path(other).resolve()
+
+
+def test(trained: runs.Trained) -> Scores:
+    """Scores the frames of the test fold that the configuration names.
+
+    Raises:
+      InputError: no data set, one with other AUs, or no such fold.
+    """
+    config, mesh = trained.config, sharding.make_mesh()
+    return score(
+        jax.jit(runs.eval_step(config)),
         trained.state,
-        source,
+        runs.open_data(config),
         mesh,
-        fold=fold or config.fold,
+        fold=config.fold,
         clip_length=config.clip_length,
         context=runs.context(config),
         batch_size=batch_size(config.eval_batch_size, mesh),
     )
-    return table(trained, scored), scored
 
 
 def batch_size(clips: int, mesh: Mesh) -> int:
@@ -171,34 +250,97 @@ def batch_size(clips: int, mesh: Mesh) -> int:
     return -(-clips // mesh.size) * mesh.size
 
 
-def table(trained: runs.Trained, scored: Scores) -> tables.Table:
-    """The result as a table, with what was chosen where in its caption."""
+def table(trained: runs.Trained, scored: Scores, oracle: bool = False) -> tables.Table:
+    """The result as a table, with what was chosen where in its caption.
+
+    Args:
+      trained: what was evaluated.
+      scored: what it said.
+      oracle: shows F1 with thresholds chosen on these very frames as well.
+    """
     people, counts = scored.subject_counts(trained.thresholds)
+    chosen_here = scored.best_thresholds(trained.config.threshold)
     return tables.evaluation(
         trained.layout,
         counts,
         scored.roc_auc(),
         details={
             "layout": trained.layout.name,
-            "protocol": trained.protocol.name,
-            "step": int(trained.state["step"]),
-            "step chosen": trained.protocol.step,
-            "threshold": _thresholds(trained),
-            "seed": trained.config.seed,
+            "data": scored.source,
+            **_choices(trained),
             "test subjects": people,
             "frames": len(scored.rows),
         },
+        oracle=scored.counts(chosen_here) if oracle else None,
     )
+
+
+def difference(
+    trained: runs.Trained, scored: Scores, other: runs.Trained, scored_other: Scores
+) -> tables.Table:
+    """F1 of two models on the same frames, each under its protocol, and their difference."""
+    people, counts = scored.subject_counts(trained.thresholds)
+    _, others = scored_other.subject_counts(other.thresholds)
+    details = {
+        "layout": trained.layout.name,
+        "data": scored.source,
+        "F1": {"of": str(trained.path), **_choices(trained)},
+        "F1 against": {"of": str(other.path), **_choices(other)},
+        "test subjects": people,
+        "frames": len(scored.rows),
+    }
+    return tables.difference(trained.layout, counts, others, details)
+
+
+def check_comparable(trained: runs.Trained, other: runs.Trained) -> None:
+    """Refuses to compare what is not tested on the same frames.
+
+    Raises:
+      InputError: the two have other AUs, test subjects, frames or labels.
+    """
+    aus, other_aus = (" ".join(run.layout.au_names) for run in (trained, other))
+    if aus != other_aus:
+        raise InputError(
+            f"{other.path}: has {other_aus}, but {trained.path} has {aus}; compare with a run of "
+            "the same AUs"
+        )
+    frames, other_frames = _test_frames(trained), _test_frames(other)
+    if not _are_equal(frames, other_frames):
+        raise InputError(
+            f"{other.path}: tested on other subjects, frames or labels ({_size(other_frames)}) "
+            f"than {trained.path} ({_size(frames)}); compare with a run of the same data set and "
+            "fold"
+        )
+
+
+def _test_frames(trained: runs.Trained) -> clips.FrameTable:
+    source = runs.open_data(trained.config)
+    return source.table.take(source.rows(trained.config.fold, "test"))
+
+
+def _are_equal(frames: clips.FrameTable, others: clips.FrameTable) -> bool:
+    return all(
+        np.array_equal(getattr(frames, name), getattr(others, name)) for name in vars(frames)
+    )
+
+
+def _size(frames: clips.FrameTable) -> str:
+    people = sorted(set(frames.subjects))
+    return f"{len(frames)} frames of {len(people)} people, {people[0]} to {people[-1]}"
+
+
+def _choices(trained: runs.Trained) -> dict[str, Any]:
+    """What was chosen where."""
+    return {
+        "protocol": trained.protocol.name,
+        "step": int(trained.state["step"]),
+        "step chosen": trained.protocol.step,
+        "threshold": _thresholds(trained),
+        "seed": trained.config.seed,
+    }
 
 
 def _thresholds(trained: runs.Trained) -> float | str:
     if not trained.config.tune_thresholds:
         return trained.config.threshold
     return "per AU, chosen on held-out training subjects"
-
-
-def write(result: tables.Table, out: pathlib.Path) -> None:
-    """Writes `f1.csv`, `f1.json` and `f1.md`."""
-    out.mkdir(parents=True, exist_ok=True)
-    for suffix, text in [("csv", result.csv()), ("json", result.json()), ("md", result.markdown())]:
-        (out / f"f1.{suffix}").write_text(text)

@@ -51,11 +51,6 @@ def count(
     )
 
 
-def add(first: Counts, second: Counts) -> Counts:
-    """Counts of two disjoint sets of frames together."""
-    return Counts(*(a + b for a, b in zip(first, second, strict=True)))
-
-
 def pooled(counts: Counts) -> Counts:
     """All AUs as one, `(*batch, 1)`: the F1 of it is the micro average."""
     return Counts(*(np.sum(part, axis=-1, keepdims=True) for part in counts))
@@ -89,11 +84,16 @@ def occurs(counts: Counts) -> Bool[np.ndarray, "*batch n"]:
     return (np.asarray(counts.tp) + np.asarray(counts.fn)) > 0
 
 
-def f1_summaries(counts: Counts) -> Float[np.ndarray, "*batch 3"]:
-    """Mean F1 with AUs that never occur as 0, mean without them, and F1 of all AUs as one."""
+def f1_and_summaries(counts: Counts) -> Float[np.ndarray, "*batch m"]:
+    """F1 of the n AUs, then three summaries of it.
+
+    They are the mean with AUs that never occur as 0, the mean without them, and the F1 of all AUs
+    as one (micro average).
+    """
     each, seen = f1(counts), occurs(counts)
     occurring = np.where(seen, each, 0).sum(-1) / np.maximum(seen.sum(-1), 1)
-    return np.stack([each.mean(-1), occurring, f1(pooled(counts))[..., 0]], axis=-1)
+    means = np.stack([each.mean(-1), occurring], axis=-1)
+    return np.concatenate([each, means, f1(pooled(counts))], axis=-1)
 
 
 def roc_auc(

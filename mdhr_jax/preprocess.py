@@ -234,3 +234,8 @@ def _normalise(
     pixels: Num[Array | np.ndarray, "*batch 3"],
 ) -> Float[Array | np.ndarray, "*batch 3"]:
     return (pixels.astype(np.float32) / 255 - MEAN) / STD
+
+
+def denormalise(images: Float[np.ndarray, "*batch 3"]) -> UInt8[np.ndarray, "*batch 3"]:
+    """The pictures that were normalised."""
+    return np.rint((images * STD + MEAN) * 255).astype(np.uint8)

@@ -39,9 +39,9 @@ class Protocol:
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("official", "best", "test", "chosen on this test fold"),
+        Protocol("official", "best", "test", "the best on the run's test fold"),
         Protocol("last", "last", "test", "the last one"),
-        Protocol("held-out", "best", "held-out", "chosen on held-out training subjects"),
+        Protocol("held-out", "best", "held-out", "the best on held-out training subjects"),
     )
 }
 # Of a weight file that does not say where it comes from.

@@ -45,7 +45,7 @@ def quickstart(out: pathlib.Path, layout_name: str) -> None:
         train.train(config, out)
     with _timed("evaluate", seconds):
         result, scored = evaluate.evaluate(out)
-        evaluate.write(result, out)
+        result.write(out / "f1")
     with _timed("pictures", seconds):
         draw(out, source, scored, config.threshold)
     summary = summarise(source, scored, config, seconds)

@@ -208,20 +208,30 @@ def check_image_size(config: ConfigDict, model: mdhr.MDHR) -> None:
 
 def eval_graph(config: ConfigDict) -> nnx.GraphDef:
     """The model's definition as it runs in testing."""
-    model = nnx.eval_shape(lambda: model_factory(config)(nnx.Rngs(0)))
+    model = _outline(config)
     check_image_size(config, model)
     return steps.split(mdhr.eval_view(model, dtype=precision(config)))[0]
-
-
-def context(config: ConfigDict) -> int:
-    """Frames before and after a clip that the configured model reads."""
-    return nnx.eval_shape(lambda: model_factory(config)(nnx.Rngs(0))).dynamics.context
 
 
 def eval_transform(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     """From the frames of clips to network input, as configured for testing."""
     transform = _chosen(config, "evaluation_crop", preprocess.EVALUATION)
     return functools.partial(transform, image_size=config.image_size)
+
+
+def eval_step(config: ConfigDict) -> Callable[[dict, dict, steps.Batch], jax.Array]:
+    """`steps.make_eval_step` as configured."""
+    return steps.make_eval_step(eval_graph(config), transform=eval_transform(config))
+
+
+def context(config: ConfigDict) -> int:
+    """Frames before and after a clip that the configured model reads."""
+    return _outline(config).dynamics.context
+
+
+def _outline(config: ConfigDict) -> mdhr.MDHR:
+    """The configured model with shapes for arrays."""
+    return nnx.eval_shape(lambda: model_factory(config)(nnx.Rngs(0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -376,7 +386,7 @@ class Predictor:
         self.layout = trained.layout
         self.clip_length, self.context = config.clip_length, context(config)
         self.thresholds = trained.thresholds
-        step = steps.make_eval_step(eval_graph(config), transform=eval_transform(config))
+        step = eval_step(config)
         run = jax.jit(lambda frames: step(params, batch_stats, {"frames": frames}))
         params, batch_stats = trained.state["params"], trained.state["batch_stats"]
         self._run = run

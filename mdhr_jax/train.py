@@ -153,10 +153,6 @@ def compile_programs(
         image_size=config.image_size,
         seed=config.seed,
     )
-    eval_step = steps.make_eval_step(
-        runs.eval_graph(config),
-        transform=runs.eval_transform(config),
-    )
     return Programs(
         init=jax.jit(init, out_shardings=shardings),
         train=jax.jit(
@@ -167,7 +163,7 @@ def compile_programs(
             config,
             source,
             mesh,
-            jax.jit(eval_step, out_shardings=sharding.replicated(mesh)),
+            jax.jit(runs.eval_step(config), out_shardings=sharding.replicated(mesh)),
         ),
         abstract=checkpoint.abstract(shapes, shardings),
     )

@@ -16,7 +16,7 @@ HOMES = {
     "orbax": {"checkpoint"},
     "grain": {"data.pipeline"},
     "tensorflow_datasets": {"data.builders"},
-    "ml_collections": {"runs", "train", "crossval", "compare", "quickstart", "cli"},
+    "ml_collections": {"runs", "train", "crossval", "compare", "experiments", "quickstart", "cli"},
     "av": {"faces.video"},
     "torch": set(),
     "tensorflow": set(),

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import dataclasses
 import json
 
 import numpy as np
@@ -9,29 +8,13 @@ from PIL import Image
 from configs import base
 from mdhr_jax import bootstrap, cli, compare, errors, metrics
 
-COMMON = {"layout": "bp4d", "fold": 1, "protocol": "last", "threshold": 0.5}
-
-
-def a_run(variant, seed, counts):
-    """A run whose subjects have these counts, `(s, n, 4)`."""
-    subjects = [f"S{number:03d}" for number in range(len(counts))]
-    return compare.Run(variant, seed, 8, COMMON, {}, subjects, np.array(counts).tolist(), 60.0)
-
-
-def random_counts(rng, hits=10, people=12, aus=3):
-    """tp, fp, tn, fn of each subject and AU, out of 40 frames."""
-    tp = rng.integers(0, 5, (people, aus)) + hits
-    fp = rng.integers(0, 10, (people, aus))
-    fn = 20 - tp
-    return np.stack([tp, fp, 20 - fp, fn], axis=-1)
-
 
 @pytest.fixture
-def runs_of_two():
+def runs_of_two(random_counts, finished_run):
     """Two seeds of a reference, and of a variant that is worse for everybody."""
     rng = np.random.default_rng(0)
-    runs = [a_run("full", seed, random_counts(rng)) for seed in (0, 1)]
-    return runs + [a_run("less", seed, random_counts(rng, hits=5)) for seed in (0, 1)]
+    runs = [finished_run("full", seed, random_counts(rng)) for seed in (0, 1)]
+    return runs + [finished_run("less", seed, random_counts(rng, hits=5)) for seed in (0, 1)]
 
 
 def tabulate(runs, variants):
@@ -39,30 +22,54 @@ def tabulate(runs, variants):
 
 
 def cells(table, variant):
-    (row,) = [line for line in table.splitlines() if line.startswith(f"| {variant} |")]
+    (row,) = [line for line in table.splitlines() if line.startswith(f"| {variant} ")]
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
+def percent(run):
+    return 100 * metrics.f1(metrics.Counts(*run.count_array.sum(0).T)).mean()
+
+
+def interval(cell):
+    low, high = cell.rstrip(")").split("(")[1].split(" to ")
+    return float(low), float(high)
+
+
 def test_the_table_shows_means_over_seeds_and_paired_differences(runs_of_two):
+    f1 = [percent(run) for run in runs_of_two]
     table = tabulate(runs_of_two, ["full", "less"])
-    f1 = [100 * metrics.f1(metrics.Counts(*run.count_array.sum(0).T)).mean() for run in runs_of_two]
-    assert cells(table, "full")[1:] == [
-        "0 1",
-        f"{f1[0]:.1f} {f1[1]:.1f}",
-        f"{np.mean(f1[:2]):.1f}",
-        "",
-        "",
-    ]
-    difference = np.mean(f1[2:]) - np.mean(f1[:2])
-    assert cells(table, "less")[4] == f"{difference:+.1f}"
-    low, high = map(float, cells(table, "less")[5].split(" to "))
-    assert low < difference < high < 0
+    name, mean, difference, seeds = cells(table, "full")
+    assert (name, difference, seeds) == ("full", "", f"{f1[0]:.1f} {f1[1]:.1f}")
+    assert mean.startswith(f"{np.mean(f1[:2]):.1f} (")
+    low, high = interval(mean)
+    assert low < np.mean(f1[:2]) < high
+
+    gain = np.mean(f1[2:]) - np.mean(f1[:2])
+    shown = cells(table, "less")[2]
+    assert shown.startswith(f"{gain:+.1f} (")
+    low, high = interval(shown)
+    assert low < gain < high < 0
 
 
-def test_equal_runs_differ_by_nothing_for_sure(runs_of_two):
+def test_equal_runs_differ_by_nothing_for_sure(runs_of_two, finished_run):
     first = runs_of_two[0]
-    table = tabulate([first, a_run("same", 0, first.counts)], ["full", "same"])
-    assert cells(table, "same")[4:] == ["+0.0", "+0.0 to +0.0"]
+    table = tabulate([first, finished_run("same", 0, first.counts)], ["full", "same"])
+    assert cells(table, "same")[2] == "+0.0 (+0.0 to +0.0)"
+
+
+def test_folds_of_a_seed_are_averaged_and_compared_with_their_own(random_counts, finished_run):
+    rng = np.random.default_rng(2)
+    full, less = (
+        [finished_run(name, 0, random_counts(rng, hits), fold) for fold in (1, 2)]
+        for name, hits in (("full", 10), ("less", 5))
+    )
+    first, second = compare.summarise([*full, *reversed(less)], ["full", "less"])
+    assert first.by_seed == {0: pytest.approx(np.mean([percent(run) for run in full]))}
+    gains = [percent(b) - percent(a) for a, b in zip(full, less, strict=True)]
+    assert second.gain.value == pytest.approx(np.mean(gains))
+    people, frames = len(full[0].subjects) * 2, int(full[0].count_array[:, 0].sum()) * 2
+    caption = compare.caption([*full, *less])
+    assert f"fold 1 2: {people} test subjects, S000 ... S011, {frames} frames" in caption
 
 
 def test_drawn_subjects_spread_as_means_of_subjects_do():
@@ -80,7 +87,7 @@ def test_drawn_subjects_spread_as_means_of_subjects_do():
 
 def test_unfinished_comparisons_have_a_table_too(runs_of_two):
     table = tabulate(runs_of_two[:2], ["full", "less"])
-    assert cells(table, "less") == ["less", "", "", "", "", ""]
+    assert cells(table, "less") == ["less", "", "", ""]
     assert "No run has finished yet." in tabulate([], ["full", "less"])
 
 
@@ -114,46 +121,34 @@ def test_settings_that_do_not_exist_are_refused(text, message):
         compare.parse_variant(text, base.get_config())
 
 
-def test_a_damaged_line_is_refused(tmp_path):
-    (tmp_path / "runs.jsonl").write_text('{"variant": "full"}\n')
-    with pytest.raises(errors.InputError, match="runs.jsonl, line 1: holds no run"):
-        compare.read_runs(tmp_path / "runs.jsonl")
-
-
-def test_another_data_set_or_variant_of_the_same_name_is_refused(
-    runs_of_two, tiny_config, tmp_path
-):
-    lines = [json.dumps(dataclasses.asdict(run)) for run in runs_of_two]
-    (tmp_path / "runs.jsonl").write_text("\n".join(lines))
-    variants = [compare.Variant("full", {}), compare.Variant("less", {"model.temporal": False})]
-    with pytest.raises(errors.InputError, match="differing: .*data"):
-        compare.compare(tiny_config, variants, [0], workdir=tmp_path, results=tmp_path)
-
-
 @pytest.mark.slow
-def test_a_comparison_runs_goes_on_and_refuses_another_configuration(
-    config_file, one_device, tmp_path, capsys
-):
+def test_a_comparison_runs_goes_on_and_refuses_another_configuration(config_file, tmp_path, capfd):
     results = tmp_path / "results"
     arguments = ["compare", "--config", str(config_file()), "--workdir", str(tmp_path / "runs")]
     arguments += ["--results", str(results), "--variant", "full"]
     arguments += ["--variant", "no motion: model.dynamics.kind=none"]
     assert cli.main([*arguments, "--seeds", "1"]) == 0
-    table = capsys.readouterr().out
-    assert cells(table, "full")[1] == cells(table, "no motion")[1] == "0"
+    table = capfd.readouterr().out
+    assert len(cells(table, "full")[3].split()) == len(cells(table, "no motion")[3].split()) == 1
     assert (results / "table.md").read_text() in table
     with Image.open(results / "comparison.png") as picture:
         assert picture.width == 1100
-    assert (tmp_path / "runs" / "no-motion" / "seed0" / "config.json").exists()
+    place = tmp_path / "runs" / "no-motion" / "fold1-seed0"
+    assert "step 0 of 8" in (place / "log.txt").read_text()
 
     before = (results / "runs.jsonl").read_text()
-    assert cli.main([*arguments, "--seeds", "2"]) == 0
-    output = capsys.readouterr().out
-    assert "run 1 of 2: full, seed 1" in output
+    assert cli.main([*arguments, "--seeds", "2", "--processes", "2"]) == 0
+    output = capfd.readouterr()
+    assert "2 runs, 2 at a time" in output.out
+    assert "full, seed 1, fold 1: done" in output.err
     after = (results / "runs.jsonl").read_text()
     assert after.startswith(before) and len(after.splitlines()) == 4
     subjects = json.loads(before.splitlines()[0])["subjects"]
     assert len(subjects) == 2
 
     assert cli.main([*arguments, "--seeds", "2", "--config.learning_rate=0.5"]) == 2
-    assert "data set (differing: learning_rate)" in capsys.readouterr().err
+    assert "data set (differing: learning_rate)" in capfd.readouterr().err
+
+    assert cli.main([*arguments, "--seeds", "2", "--variant", "x: model.edges=nothing"]) == 2
+    error = capfd.readouterr().err
+    assert "2 of 2 runs failed" in error and "edges='nothing' is unknown" in error

@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 
 from configs import base
-from mdhr_jax import facs, runs, sharding
+from mdhr_jax import experiments, facs, runs, sharding
 from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
 
@@ -44,6 +44,24 @@ def rendered_set(tmp_path_factory):
         image_size=64,
         progress=False,
     )
+
+
+@pytest.fixture
+def two_aus():
+    """A layout of AU01 and AU12."""
+    regions = (facs.Region("up", facs.UPPER, (1,)), facs.Region("down", facs.LOWER, (12,)))
+    return facs.AuLayout("two", (1, 12), regions, region_blocks=False, fps=25.0)
+
+
+def _table_cells(table, row):
+    """A row of a `report.tables.Table`: value by column."""
+    (values,) = [r.values for r in table.rows if r.name == row]
+    return dict(zip(table.columns, values, strict=True))
+
+
+@pytest.fixture
+def table_cells():
+    return _table_cells
 
 
 @pytest.fixture
@@ -105,6 +123,32 @@ def _write_lists(root, layout, fold, split, paths, labels):
 @pytest.fixture(scope="session")
 def write_lists():
     return _write_lists
+
+
+def _random_counts(rng, hits=10, people=12, aus=3):
+    """tp, fp, tn, fn of each person and AU, out of 40 frames."""
+    tp = rng.integers(0, 5, (people, aus)) + hits
+    fp = rng.integers(0, 10, (people, aus))
+    fn = 20 - tp
+    return np.stack([tp, fp, 20 - fp, fn], axis=-1)
+
+
+@pytest.fixture
+def random_counts():
+    return _random_counts
+
+
+def _finished_run(variant, seed, counts, fold=1):
+    """What an experiment leaves whose test subjects have these counts, `(s, n, 4)`."""
+    config = {"layout": "bp4d", "data": "rendered", "protocol": "last", "threshold": 0.5}
+    people = [f"S{number:03d}" for number in range(len(counts))]
+    counts = np.array(counts).tolist()
+    return experiments.Run(variant, seed, fold, 8, config, {}, people, counts, 60.0)
+
+
+@pytest.fixture
+def finished_run():
+    return _finished_run
 
 
 TORCH = pathlib.Path(__file__).parents[1] / ".venv-torch/bin/python"

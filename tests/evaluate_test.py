@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdhr_jax import crossval, evaluate, facs, metrics, sharding
-from mdhr_jax.report import tables
-
-TWO_AUS = facs.AuLayout(
-    name="two",
-    aus=(1, 12),
-    regions=(facs.Region("up", facs.UPPER, (1,)), facs.Region("down", facs.LOWER, (12,))),
-    region_blocks=False,
-    fps=25.0,
+from mdhr_jax import (
+    checkpoint,
+    cli,
+    crossval,
+    errors,
+    evaluate,
+    facs,
+    metrics,
+    runs,
+    sharding,
 )
+from mdhr_jax.data.builders import rendered
+from mdhr_jax.report import tables
 
 
 def _brightness(params, batch_stats, batch):
@@ -50,33 +56,123 @@ def test_batches_are_rounded_up_to_the_devices():
     assert evaluate.batch_size(16, sharding.make_mesh()) == 16
 
 
-def _result(counts, auc):
-    details = {
-        "layout": "two",
-        "protocol": "last",
-        "step": 7,
-        "step chosen": "the last one",
-        "threshold": 0.5,
-        "seed": 0,
-        "test subjects": ["F001"],
-        "frames": 20,
-    }
-    return tables.evaluation(TWO_AUS, np.array(counts), np.array(auc), details)
+def _result(layout, counts, auc):
+    details = {"protocol": "last", "step": 7, "test subjects": ["F001"], "frames": 20}
+    return tables.evaluation(layout, np.array(counts), np.array(auc), details)
 
 
-def test_cross_validation_shows_folds_their_mean_and_all_frames_together():
+def test_cross_validation_shows_folds_their_mean_and_all_frames_together(two_aus, table_cells):
     counts = np.random.default_rng(0).integers(1, 9, (3, 4, 2, 4))
     counts[1, :, 1, [0, 3]] = 0  # AU12 never occurs in fold 2
-    summary = crossval.summarise([_result(c, [0.6, 0.7]) for c in counts], list(counts))
-    rows = {row.name: dict(zip(summary.columns, row.values, strict=True)) for row in summary.rows}
+    results = [_result(two_aus, fold, [0.6, 0.7]) for fold in counts]
+    summary = crossval.summarise(results, list(counts))
+    first, second, mean = (table_cells(summary, row) for row in ("AU01", "AU12", "mean"))
     f1 = np.stack([metrics.f1(metrics.Counts(*c.sum(0).T)) for c in counts])
-    assert rows["AU01"]["F1 fold 2"] == f1[1, 0]
-    assert np.isnan(rows["AU12"]["F1 fold 2"])
-    assert rows["AU01"]["F1 mean of folds"] == pytest.approx(f1[:, 0].mean())
-    assert rows["AU12"]["F1 mean of folds"] == pytest.approx(f1[[0, 2], 1].mean())
-    assert rows["mean"]["F1 mean of folds"] == pytest.approx(f1.mean())
+    assert first["F1 fold 2"] == f1[1, 0]
+    assert np.isnan(second["F1 fold 2"])
+    assert first["F1 mean of folds"] == pytest.approx(f1[:, 0].mean())
+    assert second["F1 mean of folds"] == pytest.approx(f1[[0, 2], 1].mean())
+    assert mean["F1 mean of folds"] == pytest.approx(f1.mean())
     pooled = metrics.f1(metrics.Counts(*counts.sum((0, 1)).T))
-    assert rows["AU12"]["F1 pooled"] == pytest.approx(pooled[1])
-    assert rows["AU01"]["low"] < pooled[0] < rows["AU01"]["high"]
-    assert rows["mean"]["ROC-AUC"] == pytest.approx(0.65)
+    assert second["F1 pooled"] == pytest.approx(pooled[1])
+    assert first["low"] < pooled[0] < first["high"]
+    assert mean["ROC-AUC"] == pytest.approx(0.65)
     assert summary.details["frames"] == 60
+    assert summary.details["test subjects"] == ["F001"] * 3
+    assert "step 7 7 7," in summary.caption
+
+
+@pytest.fixture
+def make_run(tiny_config, tmp_path, one_device):
+    """Runs with random values, as if they had been trained."""
+
+    def make(name, **keys):
+        config = tiny_config.copy_and_resolve_references()
+        config.update(protocol="last", **keys)
+        runs.claim(tmp_path / name, config)
+        shapes = jax.eval_shape(functools.partial(runs._model_state, runs.model_factory(config)))
+        rng = np.random.default_rng(config.seed)
+        state = jax.tree.map(
+            lambda x: jnp.asarray(rng.uniform(0.5, 1, x.shape), x.dtype),
+            {"params": shapes["params"], "batch_stats": shapes["batch_stats"]},
+        )
+        state["step"] = jnp.int32(9)
+        checkpoint.save(runs.checkpoints(tmp_path / name), "last", 9, state)
+        return tmp_path / name
+
+    return make
+
+
+def test_two_runs_are_compared_on_the_same_frames(make_run, capsys):
+    first, second = make_run("first"), make_run("second", seed=1, threshold=0.4)
+    arguments = ["--checkpoint", str(first), "--against", str(second), "--oracle-thresholds"]
+    assert cli.main(["evaluate", *arguments]) == 0
+    output = capsys.readouterr().out
+    out = first / "evaluation"
+    assert output.endswith(f"tables in {out}\n")
+    assert {path.stem for path in out.iterdir()} == {"f1", "paper", "difference"}
+    table, difference = (json.loads((out / f"{n}.json").read_text()) for n in ("f1", "difference"))
+    for name, cells in difference["rows"].items():
+        assert cells["F1"] == table["rows"][name]["F1"]
+    mean = difference["rows"]["mean"]
+    assert mean["difference"] == pytest.approx(mean["F1"] - mean["F1 against"])
+    assert difference["details"]["F1"]["of"] == str(first)
+    assert difference["details"]["F1 against"]["of"] == str(second)
+    assert difference["details"]["F1 against"]["threshold"] == 0.4
+    other, _ = evaluate.evaluate(second)
+    assert mean["F1 against"] == other.column("F1")[-3]
+    assert max(map(len, output.splitlines())) <= 120
+
+
+def test_runs_that_can_not_be_compared_are_refused(make_run, capsys, tmp_path):
+    first, other_fold = make_run("first"), make_run("second", fold=2)
+    disfa = rendered.build(
+        tmp_path / "disfa",
+        facs.DISFA,
+        seed=3,
+        subjects=3,
+        videos_per_subject=1,
+        frames_per_video=8,
+        image_size=64,
+        progress=False,
+    )
+    other_aus = make_run("third", layout="disfa", data=str(disfa.path))
+    for other, message in [
+        (other_fold, "second: tested on other subjects, frames or labels (144 frames of 2 people"),
+        (other_aus, "third: has AU01 AU02 AU04 AU06 AU09 AU12 AU25 AU26, but"),
+    ]:
+        assert cli.main(["evaluate", "--checkpoint", str(first), "--against", str(other)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert not (first / "evaluation").exists()
+
+
+def test_the_people_of_another_fold_were_seen_in_training(make_run, tiny_config):
+    run = make_run("first")
+    for data in (None, tiny_config.data):
+        with pytest.raises(errors.InputError, match="trained for fold 1, that is on the test"):
+            evaluate.evaluate(run, data=data, fold=2)
+
+
+@pytest.mark.slow
+def test_a_cross_validation_leaves_tables_of_its_folds_and_a_summary(
+    tiny_config, config_file, tmp_path, one_device, capsys
+):
+    tiny_config.epochs = 1.0
+    arguments = ["--config", str(config_file()), "--workdir", str(tmp_path / "runs")]
+    assert cli.main(["crossval", *arguments, "--oracle-thresholds"]) == 0
+    folders = [tmp_path / "runs", *(tmp_path / f"runs/fold{i}/evaluation" for i in (1, 2, 3))]
+    summary, *folds = (json.loads((place / "f1.json").read_text()) for place in folders)
+    own = [fold["rows"]["mean"]["F1"] for fold in folds]
+    assert summary["rows"]["mean"]["F1 mean of folds"] == pytest.approx(np.mean(own), abs=1e-12)
+    people = [person for fold in folds for person in fold["details"]["test subjects"]]
+    assert summary["details"]["test subjects"] == sorted(people)
+    assert len(set(people)) == 6
+    assert "F1, thresholds chosen on test" in summary["rows"]["AU01"]
+    ours = json.loads((tmp_path / "runs" / "paper.json").read_text())["rows"]["ours"]
+    assert ours["mean"] == summary["rows"]["mean"]["F1 mean of folds"]
+
+    capsys.readouterr()
+    assert cli.main(["crossval", *arguments]) == 0
+    assert "fold3: step 1 of 1" in capsys.readouterr().out  # nothing is trained again
+    assert "chosen on test" not in (tmp_path / "runs" / "f1.csv").read_text()

@@ -1,9 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import pathlib
+
 import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from mdhr_jax import checkpoint, cli, errors, evaluate, protocol, runs, train, writers
+from configs import base
+from mdhr_jax import (
+    bootstrap,
+    checkpoint,
+    cli,
+    crossval,
+    errors,
+    evaluate,
+    protocol,
+    runs,
+    train,
+    writers,
+)
 
 
 @pytest.fixture
@@ -18,40 +33,162 @@ def trained(tiny_config, tmp_path, one_device):
     return run
 
 
-def _cells(table, row):
-    (values,) = [r.values for r in table.rows if r.name == row]
-    return dict(zip(table.columns, values, strict=True))
+# Every number of a table once more, from the scores alone, with scikit-learn.
 
 
-def _check_with_scikit_learn(table, scored, thresholds):
-    """Every measure of the table, from the scores alone."""
-    f1, everything, counted = [], [], 0
-    for i, row in enumerate(table.rows[: len(thresholds)]):
-        known = scored.mask[:, i]
-        truth, score = scored.labels[known, i], scored.scores[known, i]
-        predicted = (score >= np.float32(thresholds[i])).astype(int)
-        everything.append((truth, predicted))
-        f1.append(reference.f1_score(truth, predicted, zero_division=0.0))
-        cells = dict(zip(table.columns, row.values, strict=True))
-        expected = {"accuracy": reference.accuracy_score(truth, predicted)}
-        if truth.any():
-            always = np.ones_like(truth)
-            expected["F1"] = f1[-1]
-            expected["always-positive"] = reference.f1_score(truth, always)
-        if len(set(truth)) == 2:
-            expected["ROC-AUC"] = reference.roc_auc_score(truth, score)
-            expected["bal. acc."] = reference.balanced_accuracy_score(truth, predicted)
-        missing = {"F1", "always-positive", "ROC-AUC", "bal. acc."} - expected.keys()
-        assert all(np.isnan(cells[measure]) for measure in missing), row.name
-        for measure, value in expected.items():
-            assert cells[measure] == pytest.approx(value, abs=1e-9), (row.name, measure)
-            counted += 1
-    assert counted > 40  # of 60
-    truth, predicted = (np.concatenate(parts) for parts in zip(*everything, strict=True))
-    assert _cells(table, "mean")["F1"] == pytest.approx(np.mean(f1), abs=1e-9)
-    assert _cells(table, "all AUs as one")["F1"] == pytest.approx(
-        reference.f1_score(truth, predicted), abs=1e-9
+def _f1(cases):
+    """F1 of AUs with a truth, an answer and a weight per frame each, and the tables' summaries."""
+    cases = list(cases)
+    each = [_f1_score(*case) for case in cases]
+    occurring = [f1 for f1, (truth, _, weight) in zip(each, cases, strict=True) if weight @ truth]
+    pooled = _f1_score(*(np.concatenate(parts) for parts in zip(*cases, strict=True)))
+    return np.array([*each, np.mean(each), np.mean(occurring or [0.0]), pooled])
+
+
+def _f1_score(truth, answer, weight):
+    return reference.f1_score(truth, answer, sample_weight=weight, zero_division=0.0)
+
+
+def _known(scored):
+    """Of every AU the labelled frames: truth, score, and the person's place in the alphabet."""
+    _, person = np.unique(scored.subjects, return_inverse=True)
+    columns = zip(scored.labels.T, scored.scores.T, scored.mask.T, strict=True)
+    return [(truth[mask], score[mask], person[mask]) for truth, score, mask in columns]
+
+
+def _drawn_f1(scored, thresholds):
+    """`_f1` of every draw of the test subjects."""
+    different, draw = np.unique(
+        bootstrap.draws(len(set(scored.subjects))), axis=0, return_inverse=True
     )
+    aus = list(zip(_known(scored), thresholds, strict=True))
+    f1 = [_f1((t, s >= np.float32(at), times[p]) for (t, s, p), at in aus) for times in different]
+    return np.array(f1)[draw]
+
+
+def _best_threshold(truth, score):
+    """The highest score at which F1 is highest."""
+    at = sorted(set(score), reverse=True)
+    return max(at, key=lambda t: reference.f1_score(truth, score >= t, zero_division=0.0))
+
+
+def _recompute(scored, thresholds):
+    """The columns of a table of evaluation."""
+    known = _known(scored)
+    occurs = np.array([truth.any() for truth, _, _ in known] + [True] * 3)
+    low, high = np.quantile(_drawn_f1(scored, thresholds), [0.025, 0.975], axis=0)
+
+    def f1(answers):
+        pairs = zip(known, answers, strict=True)
+        return np.where(occurs, _f1((t, a, np.ones(len(t))) for (t, _, _), a in pairs), np.nan)
+
+    def with_means(measure, least_classes):
+        pairs = zip(known, answers, strict=True)
+        each = [
+            measure(t, s, a) if len(set(t)) >= least_classes else np.nan for (t, s, _), a in pairs
+        ]
+        return np.array([*each, np.nanmean(each), np.nanmean(each), np.nan])
+
+    answers = [s >= np.float32(at) for (_, s, _), at in zip(known, thresholds, strict=True)]
+    # A coin answers every frame both ways, half each.
+    both = _f1((np.tile(t, 2), np.repeat([1, 0], len(t)), np.ones(2 * len(t))) for t, _, _ in known)
+    return {
+        "F1": f1(answers),
+        "low": np.where(occurs, low, np.nan),
+        "high": np.where(occurs, high, np.nan),
+        "bal. acc.": with_means(lambda t, s, a: reference.balanced_accuracy_score(t, a), 2),
+        "ROC-AUC": with_means(lambda t, s, a: reference.roc_auc_score(t, s), 2),
+        "accuracy": with_means(lambda t, s, a: reference.accuracy_score(t, a), 1),
+        "always-positive": f1([np.ones(len(t)) for t, _, _ in known]),
+        "coin flip": np.where(occurs, both, np.nan),
+        "F1, thresholds chosen on test": f1(
+            [s >= (_best_threshold(t, s) if t.any() else 0.5) for t, s, _ in known]
+        ),
+    }
+
+
+def _assert_equal(table, expected):
+    """To 1e-9, in all columns but the paper's."""
+    own = [column for column in table.columns if not column.startswith("paper")]
+    assert own and set(own) <= set(expected)
+    for column in own:
+        np.testing.assert_allclose(
+            table.column(column), expected[column], rtol=0, atol=1e-9, err_msg=column
+        )
+
+
+def _scores(seed, people, frames=25):
+    """Of DISFA's AUs; AU06 is never active, a tenth of the labels is unknown."""
+    rng = np.random.default_rng(seed)
+    subjects = np.repeat(people, frames).tolist()
+    labels = rng.integers(0, 2, (len(subjects), 8))
+    labels[:, 3] = 0
+    scores = np.clip(labels * 0.2 + rng.normal(0.4, 0.2, labels.shape), 0, 1).round(2)
+    mask = rng.uniform(size=labels.shape) < 0.9
+    rows = np.arange(len(subjects))
+    return evaluate.Scores("random", rows, subjects, scores.astype(np.float32), labels, mask)
+
+
+def _trained(place="run", protocol_name="last"):
+    config = base.get_config()
+    config.layout = "disfa"
+    state = {"step": np.int32(7)}
+    chosen = protocol.PROTOCOLS[protocol_name]
+    thresholds = np.linspace(0.4, 0.6, 8)
+    return runs.Trained(pathlib.Path(place), config, chosen, state, thresholds)
+
+
+def test_a_table_is_what_scikit_learn_says():
+    trained, scored = _trained(), _scores(0, ["B", "A", "D", "C"])
+    expected = _recompute(scored, trained.thresholds)
+    plain, oracle = (evaluate.table(trained, scored, oracle) for oracle in (False, True))
+    _assert_equal(plain, expected)
+    _assert_equal(oracle, expected)
+    assert set(oracle.columns) - set(plain.columns) == {"F1, thresholds chosen on test"}
+    assert "thresholds chosen on test" in oracle.caption
+    assert "chosen on test" not in plain.caption
+    assert (plain.column("F1")[:3] < oracle.column("F1, thresholds chosen on test")[:3]).all()
+
+
+def test_a_cross_validation_is_what_scikit_learn_says():
+    trained, folds = _trained(), [_scores(i, p) for i, p in enumerate([["A", "B"], ["C"], ["D"]])]
+    summary = crossval.summarise(
+        [evaluate.table(trained, scored, oracle=True) for scored in folds],
+        [scored.subject_counts(trained.thresholds)[1] for scored in folds],
+    )
+    parts = zip(*(dataclasses.astuple(scored)[1:] for scored in folds), strict=True)
+    rows, subjects, *arrays = map(np.concatenate, parts)
+    together = evaluate.Scores("random", rows, subjects.tolist(), *arrays)
+    pooled = _recompute(together, trained.thresholds)
+    each = [_recompute(scored, trained.thresholds) for scored in folds]
+    expected = {f"F1 fold {i}": fold["F1"] for i, fold in enumerate(each, start=1)}
+    for measure in pooled:
+        values = np.array([fold[measure] for fold in each])
+        known = ~np.isnan(values).all(0)
+        expected[measure] = np.full(len(known), np.nan)
+        expected[measure][known] = np.nanmean(values[:, known], axis=0)
+    expected["F1 mean of folds"] = expected["F1"]
+    expected |= {"F1 pooled": pooled["F1"], "low": pooled["low"], "high": pooled["high"]}
+    _assert_equal(summary, expected)
+
+
+def test_a_difference_is_what_scikit_learn_says():
+    first, second = _trained("first"), _trained("second", "official")
+    scored = _scores(0, ["B", "A", "D", "C"])
+    noise = np.random.default_rng(1).normal(0, 0.1, scored.scores.shape)
+    other = dataclasses.replace(scored, scores=(scored.scores + noise).astype(np.float32))
+    table = evaluate.difference(first, scored, second, other)
+    own, others = (_recompute(s, first.thresholds)["F1"] for s in (scored, other))
+    drawn, drawn_others = (_drawn_f1(s, first.thresholds) for s in (scored, other))
+    low, high = np.quantile(drawn - drawn_others, [0.025, 0.975], axis=0)
+    low[3] = high[3] = np.nan  # never occurs
+    columns = {"F1": own, "F1 against": others, "difference": own - others}
+    _assert_equal(table, columns | {"low": low, "high": high})
+    assert table.details["F1"]["of"] == "first"
+    assert table.details["F1 against"]["protocol"] == "official"
+    same = evaluate.difference(first, scored, second, scored)
+    assert not np.nan_to_num(same.column("difference")).any()
+    assert not np.nan_to_num(same.column("low")).any()
 
 
 @pytest.mark.slow
@@ -60,7 +197,9 @@ def test_every_protocols_table_is_what_scikit_learn_says(trained, name):
     run, config, table, scored = trained(name)
     assert table.details["protocol"] == name
     assert table.details["step chosen"] == protocol.PROTOCOLS[name].step
-    _check_with_scikit_learn(table, scored, np.full(12, config.threshold))
+    expected = _recompute(scored, np.full(12, config.threshold))
+    _assert_equal(table, expected)
+    _assert_equal(evaluate.table(runs.load(run), scored, oracle=True), expected)
     saved = runs.checkpoints(run)
     rows = runs.evaluations(run)
     best = max(rows, key=lambda row: row["mean_f1"])["step"]
@@ -83,7 +222,7 @@ def test_thresholds_are_chosen_on_held_out_people_and_used_on_the_test_fold(trai
     row = next(r for r in writers.read(run / "metrics.jsonl") if "threshold/AU01" in r)
     assert len({*thresholds.tolist(), config.threshold}) > 6
     assert len([key for key in row if key.startswith("threshold/")]) == 12
-    _check_with_scikit_learn(table, scored, thresholds)
+    _assert_equal(table, _recompute(scored, thresholds))
     assert table.details["threshold"].startswith("per AU")
 
 

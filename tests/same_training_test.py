@@ -11,7 +11,8 @@ BENCHMARK = pathlib.Path(__file__).parents[1] / "benchmarks/same_training.py"
 
 
 @pytest.fixture
-def same_training():
+def same_training(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARK.parent)  # it imports its neighbours
     spec = importlib.util.spec_from_file_location("same_training", BENCHMARK)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -22,7 +23,7 @@ def same_training():
 def test_losses_of_200_steps_agree_in_float64(run_torch, same_training, tmp_path, one_device):
     config = same_training.prepare(tmp_path, 200)
     ours = same_training.ours(tmp_path, config, "float64")
-    theirs = same_training.theirs(tmp_path, "float64")
+    theirs = same_training.theirs(tmp_path, config, "float64")
     assert len(ours) == len(theirs) == 200
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
     assert np.mean(ours[-50:]) < 0.95 * np.mean(ours[:50])  # there was something to learn

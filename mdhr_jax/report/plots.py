@@ -95,6 +95,7 @@ def comparison(
     scores: Sequence[Sequence[float]],
     differences: Sequence[tuple[float, float, float]],
     always_positive: float,
+    paper: Sequence[float] | None = None,
 ) -> None:
     """Variants of a training: F1 of each seed, and differences to the first with intervals.
 
@@ -104,6 +105,7 @@ def comparison(
       scores: mean F1 of every seed, percent, per variant.
       differences: difference, lower and upper end, percent, per variant; nan where there is none.
       always_positive: F1 of answering "active" to every frame, percent.
+      paper: the paper's differences, nan where it has none; None for a comparison of our own.
     """
     places = np.arange(len(names))[::-1]
     with matplotlib.rc_context(STYLE):
@@ -117,7 +119,10 @@ def comparison(
         left.legend(loc="lower left")
         found, low, high = np.transpose(differences)
         reach = np.stack([found - low, high - found])
-        right.errorbar(found, places, xerr=reach, fmt="o", color=BLUE, capsize=3)
+        right.errorbar(found, places, xerr=reach, fmt="o", color=BLUE, capsize=3, label="ours")
+        if paper is not None:
+            right.plot(paper, places, "D", color=ORANGE, label="paper")
+            right.legend(loc="lower right")
         right.axvline(0, color=BLACK, linewidth=0.8)
         right.set(title=f"difference to {names[0]!r}, points, 95 % interval over subjects")
         for axes in (left, right):

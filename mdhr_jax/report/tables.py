@@ -8,31 +8,27 @@ fractions.
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
-from collections.abc import Mapping
+import pathlib
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mdhr_jax import bootstrap, errors, facs, metrics
-
-# MDHR's F1 in percent per AU, in the layout's order (paper tables 1 and 2), by layout name.
-PAPER_F1 = {
-    "bp4d": {
-        "ResNet-50": (58.3, 50.9, 58.9, 78.4, 80.3, 84.9, 88.2, 69.5, 56.0, 65.5, 49.5, 59.3),
-        "Swin-B": (54.6, 49.7, 61.0, 79.9, 79.4, 85.4, 88.5, 67.8, 56.8, 63.2, 50.9, 55.4),
-    },
-    "disfa": {
-        "ResNet-50": (61.4, 57.7, 70.9, 57.1, 48.3, 75.7, 91.5, 56.7),
-        "Swin-B": (65.4, 60.2, 75.2, 50.2, 52.4, 74.3, 93.7, 58.2),
-    },
-}
-
+from mdhr_jax.report import markdown, paper
 
 SUMMARIES = ("mean", "mean, occurring", "all AUs as one")
+# Rows of the paper's tables that stand beside every result, as columns.
+MDHR = {"paper ResNet-50": "MDHR (ResNet-50)", "paper Swin-B": "MDHR (Swin-B)"}
 LONGEST_LIST = 20  # longer ones are cut in the caption; JSON holds them whole
+HEADER_WIDTH, CAPTION_WIDTH = 8, 100  # characters, in a terminal
+
+Columns = Mapping[str, Float[np.ndarray, " m"]]
 
 
 class Row(NamedTuple):
@@ -56,32 +52,45 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
+    @classmethod
+    def of_columns(
+        cls, details: Mapping[str, Any], rows: Sequence[str], columns: Columns
+    ) -> "Table":
+        """A table of measures with one value per row each."""
+        values = np.stack(list(columns.values()), axis=1).tolist()
+        return cls(details, tuple(columns), tuple(map(Row, rows, map(tuple, values))))
+
+    def column(self, name: str) -> Float[np.ndarray, " m"]:
+        """The values of a measure, from top to bottom."""
+        place = self.columns.index(name)
+        return np.array([row.values[place] for row in self.rows])
+
     @property
     def caption(self) -> str:
         """The details in one line."""
-        return ", ".join(f"{name} {_detail(value)}" for name, value in self.details.items())
+        return _caption(self.details)
 
     def text(self) -> str:
         """Aligned columns for a terminal."""
-        width = max(len(row.name) for row in self.rows)
-        widths = [max(5, len(column)) for column in self.columns]
-        lines = [("", self.columns), *((row.name, map(_percent, row.values)) for row in self.rows)]
-        text = [
-            "  ".join(
-                [f"{name:<{width}}", *(f"{x:>{w}}" for x, w in zip(cells, widths, strict=True))]
-            )
-            for name, cells in lines
+        headers = [
+            textwrap.wrap(name, HEADER_WIDTH, break_long_words=False) for name in self.columns
         ]
-        return "\n".join([self.caption, *text]) + "\n"
+        height = max(map(len, headers))
+        lines = list(zip(*(["" for _ in range(height - len(h))] + h for h in headers), strict=True))
+        lines = [("", *line) for line in lines] + self._cells()
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        text = [
+            "  ".join([f"{name:<{widths[0]}}", *(map(str.rjust, cells, widths[1:]))])
+            for name, *cells in lines
+        ]
+        return "\n".join([*textwrap.wrap(self.caption, CAPTION_WIDTH), *text]) + "\n"
 
     def markdown(self) -> str:
         """A pipe table with the caption under it."""
-        lines = [
-            ["", *self.columns],
-            ["---", *("---:" for _ in self.columns)],
-            *([row.name, *map(_percent, row.values)] for row in self.rows),
-        ]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{self.caption}\n"
+        return f"{markdown.table(('', *self.columns), self._cells())}\n{self.caption}\n"
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [(row.name, *map(_percent, row.values)) for row in self.rows]
 
     def csv(self) -> str:
         """Header and rows, without the caption."""
@@ -103,12 +112,33 @@ class Table:
         }
         return json.dumps({"details": dict(self.details), "rows": rows}, indent=2) + "\n"
 
+    def write(self, stem: pathlib.Path) -> None:
+        """Writes `<stem>.csv`, `<stem>.json` and `<stem>.md`."""
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for suffix, text in (("csv", self.csv()), ("json", self.json()), ("md", self.markdown())):
+            stem.with_name(f"{stem.name}.{suffix}").write_text(text)
+
+
+def write(layout: facs.AuLayout, result: Table, measure: str, out: pathlib.Path) -> None:
+    """Writes `f1` and, for BP4D and DISFA, `paper` into a directory: `.csv`, `.json`, `.md` each.
+
+    Args:
+      layout: the AUs of the result.
+      result: an `evaluation`, or a table with its rows.
+      measure: its column that stands beside the paper's F1.
+      out: the directory.
+    """
+    result.write(out / "f1")
+    if layout.name in paper.SYSTEMS:
+        beside_paper(layout, result, measure).write(out / "paper")
+
 
 def evaluation(
     layout: facs.AuLayout,
     counts: Int[np.ndarray, "s n 4"],
     roc_auc: Float[np.ndarray, " n"],
     details: Mapping[str, Any],
+    oracle: metrics.Counts | None = None,
 ) -> Table:
     """What a model reaches on a test fold: an AU per row, a measure per column.
 
@@ -122,6 +152,7 @@ def evaluation(
       counts: tp, fp, tn, fn of every test subject and AU.
       roc_auc: per AU.
       details: what the caption says.
+      oracle: counts with thresholds chosen on these frames, shown as such in one more column.
 
     Raises:
       InputError: not one label is known.
@@ -132,38 +163,110 @@ def evaluation(
             "frames"
         )
     total = bootstrap.total(counts)
-    low, high = bootstrap.f1_interval(counts)
-    occurs = metrics.occurs(total)
     columns = {
-        "F1": _f1_column(total),
-        "low": _rows(low[:-3], occurs, *low[-3:]),
-        "high": _rows(high[:-3], occurs, *high[-3:]),
-        "bal. acc.": _mean_column(metrics.balanced_accuracy(total)),
-        "ROC-AUC": _mean_column(roc_auc),
-        "accuracy": _mean_column(metrics.accuracy(total)),
-        "always-positive": _f1_column(metrics.always_positive(total)),
-        "coin flip": _f1_column(metrics.coin_flip(total)),
+        **f1_columns(counts),
+        "bal. acc.": _with_mean(metrics.balanced_accuracy(total)),
+        "ROC-AUC": _with_mean(roc_auc),
+        "accuracy": _with_mean(metrics.accuracy(total)),
+        "always-positive": _f1(metrics.always_positive(total)),
+        "coin flip": _f1(metrics.coin_flip(total)),
     }
-    for name, percents in PAPER_F1.get(layout.name, {}).items():
-        f1 = np.divide(percents, 100).round(3)
-        columns[f"paper {name}"] = [*f1.tolist(), f1.mean(), f1.mean(), np.nan]
-    names = (*layout.au_names, *SUMMARIES)
-    rows = zip(names, zip(*columns.values(), strict=True), strict=True)
-    return Table(details, tuple(columns), tuple(Row(name, values) for name, values in rows))
+    details = {**details, "low to high": interval_of("F1")}
+    if oracle is not None:
+        columns["F1, thresholds chosen on test"] = _f1(oracle)
+        details["thresholds chosen on test"] = "fit the frames that they are scored on: no result"
+    printed = {system.name: system.f1 for system in paper.SYSTEMS.get(layout.name, ())}
+    for column, system in MDHR.items():
+        if system in printed:
+            columns[column] = _with_mean(np.divide(printed[system], 100).round(3))
+    return Table.of_columns(details, (*layout.au_names, *SUMMARIES), columns)
 
 
-def _f1_column(counts: metrics.Counts) -> list[float]:
-    return _rows(metrics.f1(counts), metrics.occurs(counts), *metrics.f1_summaries(counts))
+def f1_columns(counts: Int[np.ndarray, "s n 4"]) -> Columns:
+    """`F1` of all subjects together and the ends of its interval, `low` and `high`."""
+    total = bootstrap.total(counts)
+    low, high = bootstrap.f1_interval(counts)
+    return {"F1": _f1(total), "low": _occurring(low, total), "high": _occurring(high, total)}
 
 
-def _rows(values: np.ndarray, occurs: np.ndarray, *summaries: float) -> list[float]:
-    return [*np.where(occurs, values, np.nan).tolist(), *map(float, summaries)]
+def difference(
+    layout: facs.AuLayout,
+    counts: Int[np.ndarray, "s n 4"],
+    others: Int[np.ndarray, "s n 4"],
+    details: Mapping[str, Any],
+) -> Table:
+    """F1 of two models on the same people, and how much the first is better.
+
+    Args:
+      layout: the AUs that were scored.
+      counts: tp, fp, tn, fn of every test subject and AU with the first model.
+      others: likewise with the other, of the same subjects.
+      details: what the caption says.
+    """
+    total, other = bootstrap.total(counts), bootstrap.total(others)
+    low, high = bootstrap.difference_interval(counts, others)
+    columns = {
+        "F1": _f1(total),
+        "F1 against": _f1(other),
+        "difference": _f1(total) - _f1(other),
+        "low": _occurring(low, total),
+        "high": _occurring(high, total),
+    }
+    details = {**details, "low to high": interval_of("the difference") + " in pairs"}
+    return Table.of_columns(details, (*layout.au_names, *SUMMARIES), columns)
 
 
-def _mean_column(values: Float[np.ndarray, " n"]) -> list[float]:
+def beside_paper(layout: facs.AuLayout, result: Table, measure: str) -> Table:
+    """All systems of the paper's table and, in the last row, a result: AUs as columns.
+
+    Both the printed mean and the mean of the row are shown, and marked where they differ.
+
+    Args:
+      layout: that of BP4D or DISFA.
+      result: an `evaluation`, or a table with its rows.
+      measure: its column.
+    """
+    systems = paper.SYSTEMS[layout.name]
+    ours = result.column(measure)[: len(layout.aus) + 1]
+    rows = [
+        Row(
+            f"{system.name} *" if system.is_misprinted else system.name,
+            tuple(np.divide([*system.f1, system.mean, system.printed_mean], 100).round(6).tolist()),
+        )
+        for system in systems
+    ]
+    groups = itertools.groupby(systems, lambda system: system.kind)
+    details = {
+        "ours": {"measure": measure, **result.details},
+        "others": "as printed in the paper",
+        "marked *": f"the printed mean is more than {paper.MISPRINT} off the mean of the row",
+        **{kind: [system.name for system in group] for kind, group in groups},
+    }
+    columns = (*layout.au_names, "mean", "printed")
+    return Table(details, columns, (*rows, Row("ours", (*ours.tolist(), math.nan))))
+
+
+def interval_of(what: str) -> str:
+    """What the ends of an interval mean."""
+    return (
+        f"{bootstrap.INTERVAL:.0%} interval of {what} over {bootstrap.DRAWS} draws of test subjects"
+    )
+
+
+def _f1(counts: metrics.Counts) -> Float[np.ndarray, " m"]:
+    return _occurring(metrics.f1_and_summaries(counts), counts)
+
+
+def _occurring(values: Float[np.ndarray, " m"], counts: metrics.Counts) -> Float[np.ndarray, " m"]:
+    """Values of AUs and `SUMMARIES`, nan for AUs that never occur."""
+    known = np.append(metrics.occurs(counts), [True] * len(SUMMARIES))
+    return np.where(known, values, np.nan)
+
+
+def _with_mean(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
     known = values[~np.isnan(values)]
-    mean = float(known.mean()) if len(known) else math.nan
-    return [*values.tolist(), mean, mean, math.nan]
+    mean = known.mean() if len(known) else np.nan
+    return np.append(values, [mean, mean, np.nan])
 
 
 def _percent(fraction: float) -> str:
@@ -173,9 +276,15 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction + 1e-9:.1f}"
 
 
+def _caption(details: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_detail(value)}" for name, value in details.items())
+
+
 def _detail(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({_caption(value)})"
     if not isinstance(value, list):
         return str(value)
     if len(value) > LONGEST_LIST:
         return f"{value[0]} ... {value[-1]} ({len(value)} in all)"
-    return " ".join(value)
+    return " ".join(map(str, value))

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole training in JAX and in PyTorch, several seeds: do they reach the same F1?
+
+    bash launch/torch_env.sh
+    .venv/bin/python benchmarks/same_scores.py --data runs/quickstart/data --out runs/same-scores
+
+`mdhr train` and the PyTorch twin begin each seed with the same weights and see the same augmented
+clips (float32); both are scored on the same test frames. Writes `runs.jsonl`, a line per finished
+training, `losses/`, `table.md` and `comparison.png`; a repeated call does what is missing.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import twin
+from ml_collections import ConfigDict
+
+from configs import quickstart
+from mdhr_jax import (
+    compare,
+    evaluate,
+    experiments,
+    optim,
+    preprocess,
+    runs,
+    sharding,
+    train,
+    writers,
+)
+from mdhr_jax.data import records
+from mdhr_jax.progress import Bar
+
+Side = Callable[[ConfigDict, pathlib.Path], tuple[evaluate.Scores, list[float]]]
+
+
+def ours(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, list[float]]:
+    """Scores of `mdhr train`, and the loss before every step."""
+    train.train(config, folder)
+    _, scored = evaluate.evaluate(folder)
+    rows = writers.read(folder / "metrics.jsonl")
+    return scored, [row["loss"] for row in rows if row["kind"] == "train"]
+
+
+def theirs(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, list[float]]:
+    """The same of the twin, which gets our batches and learning rates."""
+    source, mesh = runs.open_data(config), sharding.make_mesh()
+    count = train.count_steps(config, source)
+    state = train.compile_programs(config, source, mesh, count).init()
+    twin.write_start(folder, state, config, source)
+    per_epoch = train.steps_per_epoch(config, source)
+    rates = optim.cosine(
+        config.learning_rate,
+        total_steps=count,
+        warmup_steps=round(config.warmup_epochs * per_epoch),
+    )
+    augment = jax.jit(functools.partial(preprocess.train, image_size=config.image_size))
+    batches = train.training_batches(config, source, 0)
+    losses = []
+    with twin.Twin(folder, "float32") as other:
+        with Bar(count, "step") as bar:
+            for step in range(count):
+                batch = next(batches)
+                images = augment(batch["frames"], batch["augment"])
+                losses.append(other.step(images, batch["labels"], float(rates(step))))
+                bar.update()
+        return _score(other, config, source, mesh), losses
+
+
+def _score(
+    other: twin.Twin, config: ConfigDict, source: records.FrameSource, mesh: jax.sharding.Mesh
+) -> evaluate.Scores:
+    transform = jax.jit(runs.eval_transform(config))
+
+    def eval_step(params: dict, batch_stats: dict, batch: dict) -> np.ndarray:
+        return other.scores(np.asarray(transform(batch["frames"])), len(source.layout.aus))
+
+    return evaluate.score(
+        eval_step,
+        {"params": {}, "batch_stats": {}},
+        source,
+        mesh,
+        fold=config.fold,
+        clip_length=config.clip_length,
+        batch_size=config.eval_batch_size,
+    )
+
+
+SIDES: dict[str, Side] = {"JAX": ours, "PyTorch": theirs}
+
+
+def run(name: str, config: ConfigDict, out: pathlib.Path) -> experiments.Run:
+    """One training of one side, with its losses in `losses/`."""
+    scored, losses = SIDES[name](config, out / f"{name.lower()}-{config.seed}")
+    (out / "losses").mkdir(exist_ok=True)
+    (out / f"losses/{name.lower()}-{config.seed}.json").write_text(json.dumps(losses))
+    subjects, counts = scored.subject_counts(config.threshold)
+    shared = runs.flatten(config.to_dict())
+    del shared["seed"], shared["fold"]
+    shared["data"] = scored.source
+    return experiments.Run(
+        variant=name,
+        seed=config.seed,
+        fold=config.fold,
+        step=len(losses),
+        config=shared,
+        overrides={},
+        subjects=subjects,
+        counts=counts.tolist(),
+        seconds=None,
+    )
+
+
+def main() -> None:
+    """Trains what is missing, tabulates all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, help="instead of the quickstart's")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    config = quickstart.get_config()
+    config.data = arguments.data
+    config.epochs = arguments.epochs or config.epochs
+    done = experiments.read_runs(arguments.out / experiments.RUNS)
+    for config.seed in range(arguments.seeds):
+        for name in SIDES:
+            if (name, config.seed) in {(run.variant, run.seed) for run in done}:
+                continue
+            done.append(run(name, config, arguments.out))
+            with (arguments.out / experiments.RUNS).open("a") as file:
+                file.write(json.dumps(dataclasses.asdict(done[-1])) + "\n")
+    rows = compare.summarise(done, list(SIDES))
+    text = compare.table(rows, done)
+    (arguments.out / "table.md").write_text(text)
+    compare.picture(arguments.out / "comparison.png", rows, done)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trainings that belong together: variants of a configuration, each with several seeds and folds.
+
+A finished run leaves one line in `runs.jsonl`: what was run, and its counts per test subject, from
+which every table is made. Runs of one seed share the initial values of the parts that they share,
+the order of clips and the augmentation, so variants are compared seed by seed.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from ml_collections import ConfigDict
+
+from mdhr_jax import evaluate, runs, train, workers
+from mdhr_jax.errors import InputError, NonFiniteLossError
+from mdhr_jax.progress import Bar
+
+RUNS = "runs.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A name, and the configuration keys in which it differs from the common configuration."""
+
+    name: str
+    overrides: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a finished run leaves.
+
+    Attributes:
+      variant: its name.
+      seed: of initial values, clip order and augmentation.
+      fold: that it was tested on.
+      step: of the checkpoint that its protocol reports.
+      config: the common configuration, flat; `data` is which data set it is, not where.
+      overrides: the variant's.
+      subjects: test subjects.
+      counts: per subject, per AU: tp, fp, tn, fn.
+      seconds: training and evaluation; None for a run that was interrupted.
+    """
+
+    variant: str
+    seed: int
+    fold: int
+    step: int
+    config: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+    subjects: Sequence[str]
+    counts: Sequence[Sequence[Sequence[int]]]
+    seconds: float | None
+
+    @property
+    def count_array(self) -> Int[np.ndarray, "s n 4"]:
+        """`counts` as an array."""
+        return np.array(self.counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Every variant with every seed on every fold.
+
+    Attributes:
+      config: common to all runs; its seed and fold are replaced.
+      variants: by name.
+      seeds: of initial values, clip order and augmentation.
+      folds: to test on.
+      steps: of every run; those of the configuration's epochs when None.
+    """
+
+    config: ConfigDict
+    variants: Sequence[Variant]
+    seeds: Sequence[int]
+    folds: Sequence[int]
+    steps: int | None = None
+
+    def common(self) -> dict[str, Any]:
+        """What all runs share."""
+        shared = runs.flatten(self.config.to_dict())
+        del shared["seed"], shared["fold"]
+        if self.steps is not None:
+            shared["epochs"] = f"{self.steps} steps"
+        metadata = runs.open_data(self.config).metadata
+        shared["data"] = f"{metadata.builder}, seed {metadata.seed}, {metadata.index_sha256[:16]}"
+        return shared
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run to do: its `config` as plain values, and the directory `place`."""
+
+    variant: Variant
+    seed: int
+    fold: int
+    steps: int | None
+    config: Mapping[str, Any]
+    common: Mapping[str, Any]
+    place: pathlib.Path
+
+    def __str__(self) -> str:
+        return f"{self.variant.name}, seed {self.seed}, fold {self.fold}"
+
+
+def complete(
+    plan: Plan, *, workdir: pathlib.Path, results: pathlib.Path, processes: int | None = None
+) -> Iterator[list[Run]]:
+    """Does the runs that are missing; all that are done, at the start and after each new one.
+
+    Args:
+      plan: what shall be there in the end.
+      workdir: runs go to `<workdir>/<variant>/fold<f>-seed<n>`; the same call resumes them.
+      results: directory of `runs.jsonl`, one line per finished run.
+      processes: how many at a time: by default one per GPU, or one.
+
+    Raises:
+      InputError: `results` holds runs of another configuration, or a run was refused; the others
+        are done first.
+      NonFiniteLossError: likewise, a run whose loss was no number.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    common, done = plan.common(), read_runs(results / RUNS)
+    check_same(done, common, plan.variants, results / RUNS)
+    jobs = _missing(plan, common, done, workdir)
+    yield list(done)
+    if not jobs:
+        return
+    where, failures = workers.places(processes), []
+    print(
+        f"{len(jobs)} runs, {len(where)} at a time; they log to {workdir}/*/*/log.txt", flush=True
+    )
+    with Bar(len(jobs), "run") as bar:
+        for job, future in workers.run(_run, jobs, where):
+            bar.update()
+            try:
+                run = future.result()
+            except (InputError, NonFiniteLossError) as error:
+                failures.append(error)
+                bar.write(f"{job}: {error}")
+                continue
+            with (results / RUNS).open("a") as file:
+                file.write(json.dumps(dataclasses.asdict(run), separators=(",", ":")) + "\n")
+            done.append(run)
+            bar.write(f"{job}: done")
+            yield list(done)
+    if failures:
+        raise type(failures[0])(f"{len(failures)} of {len(jobs)} runs failed: {failures[0]}")
+
+
+def read_runs(path: pathlib.Path) -> list[Run]:
+    """The finished runs in a file; none if it is not there.
+
+    Raises:
+      InputError: a line is no run.
+    """
+    if not path.exists():
+        return []
+    done = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            done.append(Run(**json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}, line {number}: holds no run; delete that line") from error
+    return done
+
+
+def check_same(
+    done: Sequence[Run],
+    common: Mapping[str, Any],
+    variants: Sequence[Variant],
+    path: pathlib.Path,
+) -> None:
+    """Refuses finished runs that cannot stand beside the wanted ones.
+
+    Raises:
+      InputError: the common configuration, the data or a variant of the same name differ.
+    """
+    overrides = {variant.name: runs.flatten(variant.overrides) for variant in variants}
+    for run in done:
+        keys = common.keys() | run.config.keys()
+        changed = sorted(key for key in keys if run.config.get(key) != common.get(key))
+        if run.overrides != overrides.get(run.variant, run.overrides):
+            changed.append(f"variant {run.variant!r}")
+        if changed:
+            raise InputError(
+                f"{path}: holds runs of another configuration or data set (differing: "
+                f"{', '.join(changed)}); name another directory"
+            )
+
+
+def _missing(
+    plan: Plan, common: Mapping[str, Any], done: Sequence[Run], workdir: pathlib.Path
+) -> list[Job]:
+    finished = {(run.variant, run.seed, run.fold) for run in done}
+    return [
+        Job(
+            variant,
+            seed,
+            fold,
+            plan.steps,
+            plan.config.to_dict(),
+            common,
+            workdir / _folder(variant.name) / f"fold{fold}-seed{seed}",
+        )
+        for seed in plan.seeds
+        for fold in plan.folds
+        for variant in plan.variants
+        if (variant.name, seed, fold) not in finished
+    ]
+
+
+def _folder(name: str) -> str:
+    return re.sub("[^A-Za-z0-9]+", "-", name).strip("-")
+
+
+def _run(job: Job) -> Run:
+    """Trains and evaluates, in a process of its own."""
+    resumed, start = runs.config_file(job.place).exists(), time.perf_counter()
+    job.place.mkdir(parents=True, exist_ok=True)
+    config = ConfigDict(job.config)
+    config.update_from_flattened_dict(dict(job.variant.overrides))
+    config.seed, config.fold = job.seed, job.fold
+    if job.steps is not None:
+        config.epochs = job.steps / train.steps_per_epoch(config, runs.open_data(config))
+    with (
+        (job.place / "log.txt").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        train.train(config, job.place)
+        trained = runs.load(job.place)
+        scored = evaluate.test(trained)
+    subjects, counts = scored.subject_counts(trained.thresholds)
+    return Run(
+        variant=job.variant.name,
+        seed=job.seed,
+        fold=job.fold,
+        step=int(trained.state["step"]),
+        config=job.common,
+        overrides=runs.flatten(dict(job.variant.overrides)),
+        subjects=subjects,
+        counts=counts.tolist(),
+        seconds=None if resumed else round(time.perf_counter() - start, 1),
+    )

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs side by side: one process per GPU, or per part of the CPU's cores.
+
+A process takes its place before it imports JAX, so it sees nothing else; this module and the
+process that hands the jobs out must therefore not start JAX's devices.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+
+from mdhr_jax.errors import InputError
+
+# A forked process would inherit what its parent has imported and started.
+CONTEXT = multiprocessing.get_context("spawn")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """What one process may use.
+
+    Attributes:
+      gpu: its name in `CUDA_VISIBLE_DEVICES`; None for a process without.
+      cores: numbers of CPU cores; None for all.
+    """
+
+    gpu: str | None = None
+    cores: frozenset[int] | None = None
+
+    def take(self) -> None:
+        """Confines this process to the place."""
+        if self.gpu is not None:
+            os.environ[VISIBLE] = self.gpu
+        if self.cores is not None:
+            os.sched_setaffinity(0, self.cores)
+
+
+def places(processes: int | None = None) -> list[Place]:
+    """Where jobs can run at the same time: every GPU, or the CPU, cut into `processes` parts.
+
+    Raises:
+      InputError: more processes than GPUs or cores.
+    """
+    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
+        gpus = pool.submit(_count_gpus).result()
+    found = _gpu_places(gpus) if gpus else _cpu_places(processes or 1)
+    if processes is not None and processes > len(found):
+        raise InputError(
+            f"--processes={processes}: this machine has places for {len(found)}; give at most that"
+        )
+    return found[:processes]
+
+
+def _count_gpus() -> int:
+    import jax
+
+    return jax.local_device_count() if jax.default_backend() == "gpu" else 0
+
+
+def _gpu_places(count: int) -> list[Place]:
+    names = os.environ.get(VISIBLE, ",".join(map(str, range(count)))).split(",")
+    return [Place(gpu=name) for name in names[:count]]
+
+
+def _cpu_places(parts: int) -> list[Place]:
+    if parts == 1 or not hasattr(os, "sched_getaffinity"):
+        return [Place()]
+    cores = sorted(os.sched_getaffinity(0))
+    shares = [frozenset(cores[part::parts]) for part in range(parts)]
+    return [Place(cores=share) for share in shares if share]
+
+
+def run[Job](
+    function: Callable[[Job], object], jobs: Iterable[Job], where: Sequence[Place]
+) -> Iterator[tuple[Job, Future]]:
+    """Jobs with their results, as they finish; every place works on one job at a time.
+
+    What a job raised is raised by its `future.result()`; the others go on.
+    """
+    waiting = iter(jobs)
+    with contextlib.ExitStack() as stack:
+        pools = [
+            stack.enter_context(ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=place.take))
+            for place in where
+        ]
+        running = {}
+
+        def start(pool: ProcessPoolExecutor) -> None:
+            for job in waiting:
+                running[pool.submit(function, job)] = pool, job
+                return
+
+        for pool in pools:
+            start(pool)
+        while running:
+            done, _ = concurrent.futures.wait(
+                running, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                pool, job = running.pop(future)
+                start(pool)
+                yield job, future
