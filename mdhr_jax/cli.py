@@ -5,11 +5,12 @@ Every command defines its flags on its own FlagValues and imports what it needs 
 Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 the loss is not finite.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -62,12 +63,15 @@ def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     values = Flags()
     flags.DEFINE_boolean("help", False, "Show this text.", short_name="h", flag_values=values)
-    command.define(values, arguments)
+    with _flag_errors():  # a configuration that is there by default is parsed at once
+        command.define(values, arguments)
     values.set_gnu_getopt(True)  # flags may follow positional arguments
     if "--help" in arguments or "-h" in arguments:
         print(_help(name, command, values))
         return 0
-    return command.run(values, _parse(values, name, arguments))
+    with _flag_errors():
+        _, *positional = values([name, *arguments])
+    return command.run(values, positional)
 
 
 def _with_underscores(argument: str) -> str:
@@ -78,14 +82,15 @@ def _with_underscores(argument: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
-def _parse(values: Flags, name: str, arguments: list[str]) -> list[str]:
-    """Parses into `values`, returns the positional arguments.
+@contextlib.contextmanager
+def _flag_errors() -> Iterator[None]:
+    """Says in one line what is wrong with flags.
 
     Raises:
       InputError: an unknown flag or config key, or a value of the wrong type.
     """
     try:
-        return values([name, *arguments])[1:]
+        yield
     except (AttributeError, KeyError) as error:  # ml_collections, with the nearest key
         message = " ".join(re.sub(r"\\n|[\\'\n]", " ", str(error.args[0])).split())
         raise InputError(

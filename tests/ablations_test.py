@@ -136,6 +136,7 @@ def test_without_data_the_command_lists_rows_and_settings(capsys):
         (["--table", "6"], "--table=6 is unknown; choose from 1, 2, 3, 4, 5, forms"),
         (["--table", "3", "--data", "nowhere"], "nowhere"),
         (["--table=3", "--data=x", "--folds=0"], "--folds=0: give numbers from 1"),
+        (["--table=3", "--config.modle.k=1"], "unknown config key"),
     ],
 )
 def test_wrong_input_is_refused(arguments, message, capsys):
