@@ -8,9 +8,11 @@ the order of clips and the augmentation, so variants are compared seed by seed.
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import pathlib
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -123,8 +125,8 @@ def complete(
       processes: how many at a time: by default one per GPU, or one.
 
     Raises:
-      InputError: `results` holds runs of another configuration, or a run was refused; the others
-        are done first.
+      InputError: `results` holds runs of another configuration, another command is training in
+        `workdir`, or a run was refused; the others are done first.
       NonFiniteLossError: likewise, a run whose loss was no number.
     """
     results.mkdir(parents=True, exist_ok=True)
@@ -132,25 +134,46 @@ def complete(
     check_same(done, common, plan.variants, results / RUNS)
     jobs = _missing(plan, common, done, workdir)
     yield list(done)
-    if not jobs:
-        return
-    where, failures = workers.places(processes), []
-    print(
-        f"{len(jobs)} runs, {len(where)} at a time; they log to {workdir}/*/*/log.txt", flush=True
-    )
+    if jobs:
+        with _alone(workdir):
+            yield from _work(jobs, done, results / RUNS, workers.places(processes))
+
+
+@contextlib.contextmanager
+def _alone(workdir: pathlib.Path) -> Iterator[None]:
+    """Lets no other command train in the same directory meanwhile."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{workdir}: another command is training here; wait for it, or name other "
+                "directories with --workdir and --results"
+            ) from error
+        yield
+
+
+def _work(
+    jobs: Sequence[Job], done: list[Run], file: pathlib.Path, where: Sequence[workers.Place]
+) -> Iterator[list[Run]]:
+    """Does the jobs and adds a line to the file for each; what is done after each."""
+    logs = jobs[0].place.parents[1] / "*/*/log.txt"
+    print(f"{len(jobs)} runs, {len(where)} at a time; logs: {logs}", flush=True)
+    failures = []
     with Bar(len(jobs), "run") as bar:
         for job, future in workers.run(_run, jobs, where):
             bar.update()
             try:
-                run = future.result()
+                done.append(future.result())
             except (InputError, NonFiniteLossError) as error:
                 failures.append(error)
-                bar.write(f"{job}: {error}")
+                bar.write(f"{job}: {error}", file=sys.stderr)
                 continue
-            with (results / RUNS).open("a") as file:
-                file.write(json.dumps(dataclasses.asdict(run), separators=(",", ":")) + "\n")
-            done.append(run)
-            bar.write(f"{job}: done")
+            with file.open("a") as lines:
+                line = json.dumps(dataclasses.asdict(done[-1]), separators=(",", ":"))
+                lines.write(f"{line}\n")
+            bar.write(f"{job}: done", file=sys.stderr)
             yield list(done)
     if failures:
         raise type(failures[0])(f"{len(failures)} of {len(jobs)} runs failed: {failures[0]}")

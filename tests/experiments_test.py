@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import fcntl
 import json
 
 import numpy as np
@@ -35,6 +36,14 @@ def test_finished_runs_are_read_back_and_not_done_again(
     )
     (tmp_path / "runs.jsonl").write_text(json.dumps(dataclasses.asdict(done)) + "\n")
     assert list(experiments.complete(plan, workdir=tmp_path, results=tmp_path)) == [[done]]
+
+
+def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path):
+    plan = Plan(tiny_config, [Variant("full", {})], [0], [1])
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(errors.InputError, match="another command is training here"):
+            list(experiments.complete(plan, workdir=tmp_path, results=tmp_path))
 
 
 def test_a_budget_in_steps_stands_for_the_epochs(tiny_config):
