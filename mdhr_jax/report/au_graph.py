@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predicted AUs and the attention between them on the face as PNG, after the paper's Figure 4."""
 
+import math
 import pathlib
 import textwrap
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ BEND = 0.14  # keeps the two directions between two AUs apart
 NUMBERED = 4  # links of a frame whose weight is printed
 CAPTION = 155  # characters of a line of the caption
 TITLE, BOTTOM = 0.3, 1.1  # inches over each face, and under them all
+
+
+Point = tuple[float, float]
 
 
 class Link(NamedTuple):
@@ -144,6 +148,7 @@ def draw_regions(axes: Axes, layout: facs.AuLayout) -> None:
 def draw_links(axes: Axes, layout: facs.AuLayout, found: Sequence[Link]) -> None:
     """Arrows to the receiver in the sender's colour; weak ones first, thin and pale."""
     colours = _colours(layout)
+    taken = [PLACES[au] for au in layout.aus]
     for rank, link in reversed(list(enumerate(found))):
         colour = colours[link.sender]
         sender, receiver = (PLACES[layout.aus[n]] for n in (link.sender, link.receiver))
@@ -160,7 +165,8 @@ def draw_links(axes: Axes, layout: facs.AuLayout, found: Sequence[Link]) -> None
         )
         axes.add_patch(arrow)
         if rank < NUMBERED:
-            where = _on_arrow(sender, receiver, 0.62)
+            where = _free_place(sender, receiver, taken)
+            taken.append(where)
             text = axes.text(*where, f"{link.weight:.2f}", color=colour, fontsize=9)
             text.set(ha="center", va="center", zorder=5)
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8})
@@ -170,12 +176,18 @@ def _stroke(weight: float) -> dict[str, float]:
     return {"linewidth": POINTS * weight, "alpha": 0.2 + 0.7 * weight}
 
 
-def _on_arrow(start: tuple[float, float], end: tuple[float, float], share: float) -> np.ndarray:
+def _free_place(start: Point, end: Point, taken: Sequence[Point]) -> Point:
+    """Where on an arrow a number is farthest from nodes and other numbers."""
+    places = [_on_arrow(start, end, share) for share in np.linspace(0.25, 0.75, 26)]
+    return max(places, key=lambda place: min(math.dist(place, other) for other in taken))
+
+
+def _on_arrow(start: Point, end: Point, share: float) -> Point:
     """The point after that share of an arrow's curve (matplotlib's arc3, y downwards)."""
-    start, end = np.array(start), np.array(end)
-    right, down = end - start
-    control = (start + end) / 2 + BEND * np.array([-down, right])
-    return (1 - share) ** 2 * start + 2 * share * (1 - share) * control + share**2 * end
+    (x, y), (right, down) = start, np.subtract(end, start)
+    control = (x + right / 2 - BEND * down, y + down / 2 + BEND * right)
+    weights = ((1 - share) ** 2, 2 * share * (1 - share), share**2)
+    return tuple(np.dot(weights, (start, control, end)).tolist())
 
 
 def draw_nodes(
