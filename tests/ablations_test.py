@@ -145,6 +145,7 @@ def test_wrong_input_is_refused(arguments, message, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation_elsewhere")
 def test_a_table_is_run_and_shown(config_file, tiny_config, tmp_path, capfd, monkeypatch):
     few = rows.Table("Two rows", "bp4d", rows.TABLES["3"].rows[:2])
     monkeypatch.setitem(rows.TABLES, "3", few)

@@ -122,6 +122,7 @@ def test_settings_that_do_not_exist_are_refused(text, message):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation_elsewhere")
 def test_a_comparison_runs_goes_on_and_refuses_another_configuration(config_file, tmp_path, capfd):
     results = tmp_path / "results"
     arguments = ["compare", "--config", str(config_file()), "--workdir", str(tmp_path / "runs")]

@@ -25,12 +25,15 @@ SHARED = pathlib.Path(__file__).parents[2] / "shared"
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation():
     """Compiling costs more than running tiny shapes, so XLA optimises little."""
-    key = "jax_disable_most_optimizations"
-    jax.config.update(key, True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(key.upper(), "1")  # for processes that a test starts
-        yield
-    jax.config.update(key, False)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def quick_compilation_elsewhere(monkeypatch):
+    """The same for processes that a test starts."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 @pytest.fixture(scope="session")

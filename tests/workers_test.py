@@ -9,21 +9,19 @@ from mdhr_jax.workers import Place
 CORES = sorted(os.sched_getaffinity(0))
 
 
-def what_i_see(job):
-    if job == "fails":
-        raise errors.InputError("refused")
-    return job, os.environ.get("CUDA_VISIBLE_DEVICES"), os.sched_getaffinity(0)
+# `eval` is a function that every process can import.
+CORES_SEEN, GPU_SEEN = "__import__('os').sched_getaffinity(0)", "__import__('os').environ['{}']"
 
 
 def test_every_job_runs_in_its_place_and_a_failure_stops_no_other():
     where = [Place(gpu="3", cores=frozenset(CORES[:1]))]
-    jobs = ["fails", "one", "two"]
-    futures = dict(workers.run(what_i_see, jobs, where))
-    assert list(futures) == jobs
-    with pytest.raises(errors.InputError, match="refused"):
-        futures["fails"].result()
-    for job in ("one", "two"):
-        assert futures[job].result() == (job, "3", {CORES[0]})
+    gpu = GPU_SEEN.format(workers.VISIBLE)
+    futures = dict(workers.run(eval, ["1 / 0", CORES_SEEN, gpu], where))
+    assert list(futures) == ["1 / 0", CORES_SEEN, gpu]
+    with pytest.raises(ZeroDivisionError):
+        futures["1 / 0"].result()
+    assert futures[CORES_SEEN].result() == {CORES[0]}
+    assert futures[gpu].result() == "3"
 
 
 def test_the_cpus_cores_are_shared_out():
