@@ -15,6 +15,8 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -165,7 +167,7 @@ def _work(
         for job, future in workers.run(_run, jobs, where):
             bar.update()
             try:
-                done.append(future.result())
+                done.append(_result(future))
             except (InputError, NonFiniteLossError) as error:
                 failures.append(error)
                 bar.write(f"{job}: {error}", file=sys.stderr)
@@ -177,6 +179,15 @@ def _work(
             yield list(done)
     if failures:
         raise type(failures[0])(f"{len(failures)} of {len(jobs)} runs failed: {failures[0]}")
+
+
+def _result(future: Future) -> Run:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "its process was killed, perhaps for lack of memory; repeat with fewer --processes"
+        ) from error
 
 
 def read_runs(path: pathlib.Path) -> list[Run]:

@@ -6,7 +6,6 @@ process that hands the jobs out must therefore not start JAX's devices.
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -80,28 +79,29 @@ def run[Job](
 ) -> Iterator[tuple[Job, Future]]:
     """Jobs with their results, as they finish; every place works on one job at a time.
 
-    What a job raised is raised by its `future.result()`; the others go on.
+    A job has a process of its own. What it raised is raised by its `future.result()`, a
+    `BrokenProcessPool` if it was killed; the others go on.
     """
-    waiting = iter(jobs)
-    with contextlib.ExitStack() as stack:
-        pools = [
-            stack.enter_context(ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=place.take))
-            for place in where
-        ]
-        running = {}
+    waiting, running = iter(jobs), {}
 
-        def start(pool: ProcessPoolExecutor) -> None:
-            for job in waiting:
-                running[pool.submit(function, job)] = pool, job
-                return
+    def start(place: Place) -> None:
+        for job in waiting:
+            pool = ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=place.take)
+            running[pool.submit(function, job)] = pool, place, job
+            return
 
-        for pool in pools:
-            start(pool)
+    try:
+        for place in where:
+            start(place)
         while running:
             done, _ = concurrent.futures.wait(
                 running, return_when=concurrent.futures.FIRST_COMPLETED
             )
             for future in done:
-                pool, job = running.pop(future)
-                start(pool)
+                pool, place, job = running.pop(future)
+                pool.shutdown()
+                start(place)
                 yield job, future
+    finally:
+        for pool, _, _ in running.values():
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -22,6 +23,14 @@ def test_every_job_runs_in_its_place_and_a_failure_stops_no_other():
         futures["1 / 0"].result()
     assert futures[CORES_SEEN].result() == {CORES[0]}
     assert futures[gpu].result() == "3"
+
+
+def test_a_killed_job_stops_no_other():
+    killed = "__import__('os')._exit(1)"
+    futures = dict(workers.run(eval, [killed, "2 + 2"], [Place()]))
+    with pytest.raises(BrokenProcessPool):
+        futures[killed].result()
+    assert futures["2 + 2"].result() == 4
 
 
 def test_the_cpus_cores_are_shared_out():
