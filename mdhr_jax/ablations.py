@@ -45,9 +45,9 @@ def run(
     own = {row.name for row in table.rows}
     for done in experiments.complete(plan, workdir=workdir, results=results, processes=processes):
         wanted = [run for run in done if run.variant in own]
-        text = beside_the_paper(table, wanted)
-        (results / f"{name}.md").write_text(text)
         rows = compare.summarise(wanted, [row.name for row in table.rows])
+        text = beside_the_paper(table, rows, wanted)
+        (results / f"{name}.md").write_text(text)
         compare.picture(results / f"{name}.png", rows, wanted, paper_gains(table))
     return text
 
@@ -80,16 +80,23 @@ def listing(table: ablations.Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def beside_the_paper(table: ablations.Table, done: Sequence[experiments.Run]) -> str:
-    """The paper's F1, ours, their difference, and the gains over the first row.
+def beside_the_paper(
+    table: ablations.Table,
+    summaries: Sequence[compare.Summary],
+    done: Sequence[experiments.Run],
+) -> str:
+    """The paper's F1, ours, their difference, and the gains over the first row, Markdown.
 
     Where the paper has no number at all, ours alone.
+
+    Args:
+      table: the paper's.
+      summaries: ours, one per row.
+      done: the runs that they come from.
     """
     if not any(row.paper for row in table.rows):
-        summaries = compare.summarise(done, [row.name for row in table.rows])
         return f"{table.title}\n\n{compare.table(summaries, done)}"
     header = ("", "paper", "ours", "ours - paper", "gain, paper", "gain, ours", "F1 by seed")
-    summaries = compare.summarise(done, [row.name for row in table.rows])
     lines = [
         (
             row.name,

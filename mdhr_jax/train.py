@@ -158,29 +158,20 @@ def compile_programs(
         train=jax.jit(
             train_step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh))
         ),
-        score=functools.partial(
-            _score,
-            config,
-            source,
-            mesh,
-            jax.jit(runs.eval_step(config), out_shardings=sharding.replicated(mesh)),
-        ),
+        score=_scorer(config, source, mesh),
         abstract=checkpoint.abstract(shapes, shardings),
     )
 
 
-def _score(
-    config: ConfigDict,
-    source: records.FrameSource,
-    mesh: Mesh,
-    eval_step: Callable,
-    state: steps.State,
-) -> evaluate.Scores:
-    return evaluate.score(
-        eval_step,
-        state,
-        source,
-        mesh,
+def _scorer(
+    config: ConfigDict, source: records.FrameSource, mesh: Mesh
+) -> Callable[[steps.State], evaluate.Scores]:
+    """Scores the frames on which the protocol looks during training."""
+    return functools.partial(
+        evaluate.score,
+        jax.jit(runs.eval_step(config), out_shardings=sharding.replicated(mesh)),
+        source=source,
+        mesh=mesh,
         fold=config.fold,
         split=runs.protocol_of(config).split,
         clip_length=config.clip_length,

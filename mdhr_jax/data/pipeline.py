@@ -108,10 +108,9 @@ def eval_batches(
       InputError: no such fold, or nobody in that part of it; while iterating, a picture that cannot
         be read.
     """
-    index = clips.evaluation_clips(
-        source.table.take(source.rows(fold, split)), clip_length, context
-    )
-    data = _EvaluationClips(source, source.rows(fold, split), index, batch_size)
+    rows = source.rows(fold, split)
+    index = clips.evaluation_clips(source.table.take(rows), clip_length, context)
+    data = _EvaluationClips(source, rows, index, batch_size)
     return iter(grain.MapDataset.source(data).batch(batch_size).to_iter_dataset(READ_OPTIONS))
 
 
