@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator, Mapping
 import ml_dtypes
 import numpy as np
 
+from mdhr_jax import pickles
 from mdhr_jax.errors import InputError
-from mdhr_jax.interop import pickles
-from mdhr_jax.interop.pickles import Global, Refused
+from mdhr_jax.pickles import Global, Refused
 
 STORAGES = {
     "BFloat16": ml_dtypes.bfloat16,

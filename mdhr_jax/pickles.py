@@ -6,6 +6,7 @@ apart; this machine knows only the instructions that build numbers, strings, tup
 dicts. A global name is looked up in the caller's table and nowhere else.
 """
 
+import abc
 import io
 import pickletools
 import reprlib
@@ -60,6 +61,14 @@ def load(
         raise Refused(f"a broken pickle ({error})") from error
     _check_depth(value)
     return value
+
+
+class Stateful(abc.ABC):
+    """A value that takes what the stream sets on it after making it."""
+
+    @abc.abstractmethod
+    def set_state(self, state: object) -> None:
+        """Raises `Refused`, or an error of a broken stream, where the state is not as expected."""
 
 
 class _Machine:
@@ -182,8 +191,10 @@ class _Machine:
         self._stack.append(function.build(*arguments))
 
     def _build(self, _: object) -> None:
-        # Attributes, such as the _metadata of a state_dict, carry no weights: they are dropped.
-        self.pop()
+        state = self.pop()
+        # Other attributes, such as the _metadata of a state_dict, carry no weights: dropped.
+        if isinstance(self._stack[-1], Stateful):
+            self._stack[-1].set_state(state)
 
     def _persistent_id(self, _: object) -> None:
         self._stack.append(self._persistent(self.pop()))
@@ -225,6 +236,7 @@ class _Machine:
         "GLOBAL": _global,
         "STACK_GLOBAL": _stack_global,
         "REDUCE": _reduce,
+        "NEWOBJ": _reduce,
         "BUILD": _build,
         "BINPERSID": _persistent_id,
     }
