@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The three nets: proposals (P-Net), refinement (R-Net), output with five points (O-Net).
 
-They take pixels in the channel order blue, green, red, scaled by `normalise`, and are built from
-their weights (`weights.load`): shapes say the rest.
+They take RGB pixels in 0..255 and are built from their weights (`weights.load`): shapes say the
+rest.
 """
 
 from collections.abc import Iterable
@@ -22,13 +22,8 @@ OUTPUTS = (TILE - CELL) // STRIDE + 1  # rows and columns of outputs of a tile
 R_SIDE, O_SIDE = 24, 48  # sides of what the other two look at
 
 
-def normalise(pixels: Float[Array, "m h w 3"]) -> Float[Array, "m h w 3"]:
-    """From RGB in 0..255 to the nets' BGR around 0.
-
-    The package's documented result on its example, box (277, 90, 48, 63) and no other face, is
-    that of pictures in BGR; in RGB an ornament is a face as well.
-    """
-    return (pixels[..., ::-1] - 127.5) / 128
+def _normalise(pixels: Float[Array, "m h w 3"]) -> Float[Array, "m h w 3"]:
+    return (pixels - 127.5) / 128
 
 
 class _Activated(nnx.Module):
@@ -106,7 +101,7 @@ class PNet(nnx.Module):
           tiles: squares of `TILE` pixels.
           inside: how many rows and columns of each belong to the picture.
         """
-        x = self.conv1(normalise(tiles))
+        x = self.conv1(_normalise(tiles))
         # A picture may end between the two pixels of a maximum: what lies beyond must not win.
         x = jnp.where(_within(inside - 2, x.shape[1]), x, -jnp.inf)
         x = _pool(x, 2, "VALID")
@@ -133,7 +128,7 @@ class RNet(nnx.Module):
         self, pictures: Float[Array, "m 24 24 3"]
     ) -> tuple[Float[Array, " m"], Float[Array, "m 4"]]:
         """Scores, and shifts of the edges as in `PNet`."""
-        x = _pool(self.conv1(normalise(pictures)), 3, "SAME")
+        x = _pool(self.conv1(_normalise(pictures)), 3, "SAME")
         x = _pool(self.conv2(x), 3, "VALID")
         x = self.dense(self.conv3(x))
         return _face_score(self.face(x)), self.box(x)
@@ -154,11 +149,17 @@ class ONet(nnx.Module):
         """Scores, shifts of the edges, and points (x, y) in the square's sides.
 
         The points are the eyes, the nose and the corners of the mouth, those on the left of the
-        picture first.
+        picture first. The score is the mean of two looks, at the picture and at the one with red
+        and blue exchanged: a face is one in both, while the package takes an ornament of its own
+        example for a face in the first.
         """
-        x = _pool(self.conv1(normalise(pictures)), 3, "SAME")
+        x = self._features(pictures)
+        points = rearrange(self.points(x), "m (xy p) -> m p xy", xy=2)
+        looks = _face_score(self.face(jnp.stack([x, self._features(pictures[..., ::-1])])))
+        return looks.mean(axis=0), self.box(x), points
+
+    def _features(self, pictures: Float[Array, "m 48 48 3"]) -> Float[Array, "m c"]:
+        x = _pool(self.conv1(_normalise(pictures)), 3, "SAME")
         x = _pool(self.conv2(x), 3, "VALID")
         x = _pool(self.conv3(x), 2, "SAME")
-        x = self.dense(self.conv4(x))
-        points = rearrange(self.points(x), "m (xy p) -> m p xy", xy=2)
-        return _face_score(self.face(x)), self.box(x), points
+        return self.dense(self.conv4(x))

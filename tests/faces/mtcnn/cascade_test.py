@@ -8,14 +8,14 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces.mtcnn import cascade
 from tests.conftest import SHARED
 
-# Of the package mtcnn 1.0.0 (tensorflow-cpu 2.21, Python 3.11), given the picture in BGR.
-ASTRONAUT_BOX = [181.99, 59.90, 268.41, 172.18]
+# Of the package mtcnn 1.0.0 (tensorflow-cpu 2.21, Python 3.11).
+ASTRONAUT_BOX = [181.60, 63.73, 264.55, 171.08]
 ASTRONAUT_LANDMARKS = [
-    [204.07, 100.01],
-    [246.09, 103.33],
-    [223.14, 128.01],
-    [201.53, 138.31],
-    [242.48, 142.23],
+    [203.54, 100.10],
+    [245.41, 102.24],
+    [224.22, 126.42],
+    [201.79, 138.59],
+    [244.39, 140.38],
 ]
 
 
@@ -33,7 +33,7 @@ def test_the_astronaut(detector, astronaut):
     (faces,) = detector.detect([astronaut])
     np.testing.assert_allclose(faces.boxes, [ASTRONAUT_BOX], atol=0.05)
     np.testing.assert_allclose(faces.landmarks, [ASTRONAUT_LANDMARKS], atol=0.05)
-    np.testing.assert_allclose(faces.scores, [0.99973], atol=1e-4)
+    np.testing.assert_allclose(faces.scores, [0.998], atol=1e-3)
 
 
 def test_pictures_do_not_influence_each_other(detector, astronaut):
@@ -89,9 +89,8 @@ def _shared_picture(name):
 
 def test_the_packages_example(detector):
     (faces,) = detector.detect([_shared_picture("mtcnn_ivan.jpg")])
-    (left, top, right, bottom), *others = faces.boxes
-    assert not others
-    np.testing.assert_allclose([left, top, right - left, bottom - top], [277, 90, 48, 63], atol=3)
+    left, top, width, height = 277, 90, 48, 63
+    np.testing.assert_allclose(faces.boxes, [[left, top, left + width, top + height]], atol=3)
     documented = [(291, 117), (314, 114), (303, 131), (296, 143), (313, 141)]
     np.testing.assert_allclose(faces.landmarks[0], documented, atol=3)
 
