@@ -2,10 +2,13 @@
 """Where the faces of a picture are: one kind of detector, one call."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
+
+from mdhr_jax.faces.boxes import Boxes
+from mdhr_jax.faces.video import Frame
 
 
 class Faces(NamedTuple):
@@ -23,9 +26,19 @@ class Faces(NamedTuple):
     landmarks: Float[np.ndarray, "k 5 2"]
 
 
+NO_FACES = Faces(np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2)))
+
+
+@runtime_checkable
 class Detector(Protocol):
     """Finds faces."""
 
-    def detect(self, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Faces]:
-        """The faces in each picture (RGB)."""
+    def detect(self, frames: Sequence[Frame], near: Sequence[Boxes] | None = None) -> list[Faces]:
+        """The faces in each frame.
+
+        Args:
+          frames: of one video.
+          near: for each frame where a face was a moment ago. A detector that can look there alone
+            does, others look everywhere; None: everywhere.
+        """
         ...

@@ -24,6 +24,7 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import boxes
 from mdhr_jax.faces.detect import Faces
 from mdhr_jax.faces.mtcnn import nets, weights
+from mdhr_jax.faces.video import Frame
 
 SMALLEST_FACE = 20  # pixels
 _SHRINK = 0.709  # from one size of the picture to the next
@@ -57,11 +58,17 @@ class Mtcnn:
         self._r = _compiled(nets.RNet(arrays["rnet"]), _R_BATCH)
         self._o = _compiled(nets.ONet(arrays["onet"]), _O_BATCH)
 
-    def detect(self, pictures: Sequence[Picture]) -> list[Faces]:
-        """The faces in each picture, the surest first."""
+    def detect(
+        self, frames: Sequence[Frame], near: Sequence[boxes.Boxes] | None = None
+    ) -> list[Faces]:
+        """The faces in each frame, the surest first; `near` known boxes the last net is enough."""
+        pictures = [frame.picture for frame in frames]
         if not pictures:
             return []
-        found = self._refine(pictures, self._propose(pictures))
+        if near is None:
+            found = self._refine(pictures, self._propose(pictures))
+        else:
+            found = [boxes.squared(known) for known in near]
         return self._output(pictures, found)
 
     def _propose(self, pictures: Sequence[Picture]) -> list[boxes.Boxes]:

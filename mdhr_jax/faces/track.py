@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faces followed through a video: which face of a frame is which of the frames before.
+
+Every few frames the whole picture is searched; in between, detectors that can look only where the
+faces were. A face that is not found in a frame has no entry there: nothing is made up for it.
+"""
+
+import collections
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.optimize
+from jaxtyping import Float
+
+from mdhr_jax.faces import boxes
+from mdhr_jax.faces.detect import NO_FACES, Detector, Faces
+from mdhr_jax.faces.video import Frame
+
+SEARCH_EVERY = 5  # frames
+_SAME_FACE = 0.3  # overlap of a face's boxes in successive frames, at least
+_REMEMBERED = 25  # frames for which a lost face keeps its number
+_SMOOTHING = np.array([1, 4, 6, 4, 1])  # weights of neighbouring frames
+_REACH = len(_SMOOTHING) // 2
+
+
+class Face(NamedTuple):
+    """A face in one frame, as in `detect.Faces`."""
+
+    box: Float[np.ndarray, "4"]
+    score: float
+    landmarks: Float[np.ndarray, "5 2"]
+
+
+type Tracked = tuple[Frame, Mapping[int, Face]]
+"""A frame and its faces by number; a number belongs to one face of the video."""
+
+
+def follow(
+    frames: Iterable[Frame], detector: Detector, *, every: int = SEARCH_EVERY
+) -> Iterator[Tracked]:
+    """Each frame with its faces.
+
+    Args:
+      frames: of one video, in order.
+      detector: finds faces.
+      every: one in so many frames is searched as a whole; so are frames in which a face is lost.
+    """
+    tracks: dict[int, _Track] = {}
+    new_numbers = itertools.count()
+    for position, frame in enumerate(frames):
+        seen = [track.box for track in tracks.values() if track.position == position - 1]
+        found = _look(frame, detector, seen, everywhere=position % every == 0)
+        numbers = _numbers(found.boxes, tracks, new_numbers)
+        faces = {k: Face(*face) for k, face in zip(numbers, zip(*found, strict=True), strict=True)}
+        tracks |= {k: _Track(face.box, position) for k, face in faces.items()}
+        tracks = {k: t for k, t in tracks.items() if position - t.position <= _REMEMBERED}
+        yield frame, faces
+
+
+class _Track(NamedTuple):
+    """Where a face was when it was last seen."""
+
+    box: Float[np.ndarray, "4"]
+    position: int
+
+
+def _look(
+    frame: Frame, detector: Detector, seen: list[Float[np.ndarray, "4"]], *, everywhere: bool
+) -> Faces:
+    """The faces of a frame: where faces were a moment ago, and everywhere if one is missing."""
+    near = detector.detect([frame], [np.array(seen)])[0] if seen else NO_FACES
+    if not everywhere and len(near.scores) >= len(seen):
+        return near
+    (searched,) = detector.detect([frame])
+    both = Faces(*(np.concatenate(parts) for parts in zip(near, searched, strict=True)))
+    kept = boxes.strongest(both.boxes, both.scores, _SAME_FACE)
+    return Faces(*(part[kept] for part in both))
+
+
+def _numbers(
+    found: boxes.Boxes, tracks: Mapping[int, _Track], new_numbers: Iterator[int]
+) -> list[int]:
+    """The number of each box: that of the track where it overlaps most, or a new one."""
+    known = np.array([track.box for track in tracks.values()]).reshape(-1, 4)
+    shared = boxes.overlap(found, known, of="union")
+    rows, columns = scipy.optimize.linear_sum_assignment(shared, maximize=True)
+    names = list(tracks)
+    of_box = {
+        row: names[column]
+        for row, column in zip(rows, columns, strict=True)
+        if shared[row, column] > _SAME_FACE
+    }
+    return [of_box[row] if row in of_box else next(new_numbers) for row in range(len(found))]
+
+
+def smoothed(tracked: Iterable[Tracked]) -> Iterator[Tracked]:
+    """The same with landmarks averaged over five frames, or as many of them as show the face."""
+    nothing = [None] * _REACH
+    window = collections.deque(nothing, maxlen=len(_SMOOTHING))
+    for item in itertools.chain(tracked, nothing):
+        window.append(item)
+        if len(window) == window.maxlen and window[_REACH] is not None:
+            frame, faces = window[_REACH]
+            yield frame, {k: _smooth(face, k, window) for k, face in faces.items()}
+
+
+def _smooth(face: Face, number: int, window: Sequence[Tracked | None]) -> Face:
+    shown = [item[1].get(number) if item else None for item in window]
+    first = last = _REACH
+    while first > 0 and shown[first - 1]:
+        first -= 1
+    while last + 1 < len(shown) and shown[last + 1]:
+        last += 1
+    landmarks = np.array([neighbour.landmarks for neighbour in shown[first : last + 1]])
+    mean = np.average(landmarks, axis=0, weights=_SMOOTHING[first : last + 1])
+    return face._replace(landmarks=mean)
