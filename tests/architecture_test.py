@@ -19,6 +19,7 @@ HOMES = {
     "ml_collections": {"runs", "train", "crossval", "compare", "experiments", "quickstart", "cli"},
     "av": {"faces.video"},
     "lz4": {"faces.mtcnn.weights"},
+    "cv2": {"faces.yunet"},
     "mtcnn": set(),  # its import asks for TensorFlow; its weights are read as files
     "joblib": set(),
     "torch": set(),

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faces found by other programs, from a CSV file with a row per face.
+
+Three kinds of columns are known; their order does not matter, other columns are ignored:
+
+    ours       frame, left_eye_x, left_eye_y, right_eye_x, ..., nose_x, ..., mouth_left_x, ...,
+               mouth_right_x, mouth_right_y; left means left in the picture
+    OpenFace   frame, success, x_0, ..., x_67, y_0, ..., y_67
+    py-feat    frame, FaceScore, x_0, ..., x_67, y_0, ..., y_67
+
+Frames count from 1, those of py-feat from 0. A column `video` names the video; without it the
+file is about one video. `score` (ours), `confidence` (OpenFace) or `FaceScore` says how sure the
+program was. Rows without a face (success 0, or no landmarks) are skipped.
+"""
+
+import csv
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from mdhr_jax.errors import InputError
+from mdhr_jax.faces.boxes import Boxes
+from mdhr_jax.faces.detect import NO_FACES, Faces
+from mdhr_jax.faces.video import Frame
+
+_FIVE = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+_SCORES = ("score", "confidence", "FaceScore")
+# Of the 68 points: the corners and lids of both eyes, the tip of the nose, the mouth's corners.
+_GROUPS = (range(36, 42), range(42, 48), (30,), (48,), (54,))
+
+type Point = Callable[[Mapping[str, str]], Float[np.ndarray, "5 2"]]
+
+
+class Table:
+    """The faces in one video of a CSV file."""
+
+    def __init__(self, faces: Mapping[int, Faces]):
+        self._faces = faces
+
+    def detect(self, frames: Sequence[Frame], near: Sequence[Boxes] | None = None) -> list[Faces]:
+        """The faces that the file names for each frame, the surest first."""
+        del near
+        return [self._faces.get(frame.number, NO_FACES) for frame in frames]
+
+
+def read(file: str | pathlib.Path) -> Callable[[str], Table]:
+    """What gives the faces of a video by the video's name.
+
+    Raises:
+      InputError: the file is no such table, or a row is broken; later, if it has no such video.
+    """
+    file = pathlib.Path(file)
+    rows: dict[str, dict[int, list[tuple]]] = {}
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            table = csv.DictReader(lines, skipinitialspace=True)
+            columns = [name.strip() for name in table.fieldnames or ()]
+            table.fieldnames = columns
+            landmarks, first = _kind(file, columns)
+            score = next((name for name in _SCORES if name in columns), None)
+            for row in table:
+                found = _row(f"{file}, line {table.line_num}", row, landmarks, first, score)
+                if found is not None:
+                    video, frame, face = found
+                    rows.setdefault(video, {}).setdefault(frame, []).append(face)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: cannot be read as a CSV file ({error})") from error
+    tables = {
+        video: Table({frame: _faces(found) for frame, found in frames.items()})
+        for video, frames in rows.items()
+    }
+    return lambda video: _of_video(file, tables, video)
+
+
+def _of_video(file: pathlib.Path, tables: Mapping[str, Table], video: str) -> Table:
+    if "" in tables:
+        return tables[""]
+    if video not in tables:
+        known = ", ".join(list(tables)[:3]) or "none"
+        raise InputError(f"{file}: names no face of video {video!r} (its videos: {known}, ...)")
+    return tables[video]
+
+
+def _kind(file: pathlib.Path, columns: Sequence[str]) -> tuple[Point, int]:
+    """How to get a row's landmarks, and the number of the first frame."""
+    five = [f"{point}_{axis}" for point in _FIVE for axis in "xy"]
+    all_points = [f"{axis}_{k}" for k in range(68) for axis in "xy"]
+    if {"frame", *five}.issubset(columns):
+        return lambda row: np.array([_number(row[name]) for name in five]).reshape(5, 2), 1
+    if {"frame", *all_points}.issubset(columns):
+        first = 0 if "FaceScore" in columns else 1
+        return lambda row: _five_of([_number(row[name]) for name in all_points]), first
+    raise InputError(
+        f"{file}: needs the column frame, and either {five[0]}, {five[1]}, ... or x_0, y_0, ... "
+        "to x_67, y_67 (OpenFace, py-feat)"
+    )
+
+
+def _number(text: str) -> float:
+    return float(text or "nan")  # programs leave cells empty where they found nothing
+
+
+def _five_of(values: Sequence[float]) -> Float[np.ndarray, "5 2"]:
+    points = np.array(values).reshape(68, 2)
+    return np.array([points[list(group)].mean(axis=0) for group in _GROUPS])
+
+
+def _row(
+    place: str, row: Mapping[str, str], landmarks: Point, first: int, score: str | None
+) -> tuple[str, int, tuple] | None:
+    """Video, frame and face of a row; None if it has no face."""
+    try:
+        frame = float(row["frame"]) - first + 1
+        sure = 1.0 if score is None else _number(row[score])
+        points = np.full((5, 2), np.nan) if row.get("success") == "0" else landmarks(row)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{place}: a number is missing or broken ({error})") from error
+    if not (frame >= 1 and frame.is_integer()):
+        raise InputError(f"{place}: frame {row['frame']!r} is no number from {first} on")
+    if not np.isfinite([sure, *points.flat]).all():
+        return None
+    return (row.get("video") or "").strip(), int(frame), (points, sure)
+
+
+def _faces(found: Sequence[tuple[Float[np.ndarray, "5 2"], float]]) -> Faces:
+    landmarks, scores = (np.array(part) for part in zip(*found, strict=True))
+    order = np.argsort(-scores, kind="stable")
+    landmarks, scores = landmarks[order], scores[order]
+    # As large as detectors draw them: about twice the span of the five points.
+    low, high = landmarks.min(axis=1), landmarks.max(axis=1)
+    margin = (high - low) / 2
+    return Faces(np.hstack([low - margin, high + margin]), scores, landmarks)

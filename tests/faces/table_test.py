@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+
+from mdhr_jax.errors import InputError
+from mdhr_jax.faces import table, video
+
+POINTS = np.array([[10, 20], [30, 20], [20, 30], [12, 40], [28, 40]], float)
+OURS = [
+    f"{p}_{a}" for p in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right") for a in "xy"
+]
+# The same face with 68 points: eyes are rings around their centres.
+MANY = np.zeros((68, 2))
+RING = np.array([[-3, 0], [-1, -2], [1, -2], [3, 0], [1, 2], [-1, 2]])
+MANY[36:42], MANY[42:48] = POINTS[0] + RING, POINTS[1] + RING
+MANY[30], MANY[48], MANY[54] = POINTS[2:]
+ALL = [f"{axis}_{k}" for axis in "xy" for k in range(68)]
+
+
+def _csv(tmp_path, header, *rows):
+    file = tmp_path / "faces.csv"
+    file.write_text("\n".join(",".join(map(str, row)) for row in (header, *rows)) + "\n")
+    return file
+
+
+def _detect(file, *numbers, name="clip"):
+    frames = [video.Frame(n, None, np.zeros((1, 1, 3), np.uint8)) for n in numbers]
+    return table.read(file)(name).detect(frames)
+
+
+def test_our_columns(tmp_path):
+    file = _csv(tmp_path, ["frame", "score", *OURS], [2, 0.8, *POINTS.flat])
+    nothing, faces = _detect(file, 1, 2)
+    assert nothing.scores.shape == (0,)
+    np.testing.assert_array_equal(faces.landmarks, [POINTS])
+    np.testing.assert_array_equal(faces.scores, [0.8])
+    np.testing.assert_array_equal(faces.boxes, [[0, 10, 40, 50]])
+
+
+def test_openface(tmp_path):
+    header = ["frame", " face_id", " timestamp", " confidence", " success", *(f" {n}" for n in ALL)]
+    found = [1, 0, 0.0, 0.98, 1, *MANY.T.flat]
+    lost = [2, 0, 0.04, 0.1, 0, *np.zeros(136)]
+    faces, nothing = _detect(_csv(tmp_path, header, found, lost), 1, 2)
+    np.testing.assert_allclose(faces.landmarks, [POINTS])
+    np.testing.assert_array_equal(faces.scores, [0.98])
+    assert len(nothing.scores) == 0
+
+
+def test_py_feat_counts_from_zero_and_leaves_cells_empty(tmp_path):
+    header = ["FaceRectX", "FaceScore", *ALL, "input", "frame"]
+    found = [1.0, 0.97, *MANY.T.flat, "a.mp4", 0]
+    lost = ["", "", *[""] * 136, "a.mp4", "1.0"]
+    faces, nothing = _detect(_csv(tmp_path, header, found, lost), 1, 2)
+    np.testing.assert_allclose(faces.landmarks, [POINTS])
+    assert len(nothing.scores) == 0
+
+
+def test_several_faces_come_surest_first(tmp_path):
+    rows = [[1, 0.5, *POINTS.flat], [1, 0.9, *(POINTS + 100).flat]]
+    (faces,) = _detect(_csv(tmp_path, ["frame", "score", *OURS], *rows), 1)
+    np.testing.assert_array_equal(faces.scores, [0.9, 0.5])
+    np.testing.assert_array_equal(faces.landmarks, [POINTS + 100, POINTS])
+
+
+def test_a_column_names_the_video(tmp_path):
+    rows = [["F001/T1", 1, *POINTS.flat], ["F001/T2", 1, *(POINTS + 5).flat]]
+    file = _csv(tmp_path, ["video", "frame", *OURS], *rows)
+    (faces,) = _detect(file, 1, name="F001/T2")
+    np.testing.assert_array_equal(faces.landmarks, [POINTS + 5])
+    with pytest.raises(InputError, match=r"names no face of video 'F002/T1' .*F001/T1"):
+        _detect(file, 1, name="F002/T1")
+
+
+def test_windows_files(tmp_path):
+    file = _csv(tmp_path, ["frame", *OURS], [1, *POINTS.flat])
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(_detect(file, 1)[0].scores) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        (["frame", "x_0"], [1, 2], "needs the column frame"),
+        (OURS, POINTS.flat, "needs the column frame"),
+        (["frame", *OURS], [0, *POINTS.flat], "line 2: frame '0'"),
+        (["frame", *OURS], ["1.5", *POINTS.flat], "line 2: frame '1.5'"),
+        (["frame", *OURS], ["nan", *POINTS.flat], "line 2"),
+        (["frame", *OURS], [1, 2, 3], "line 2: a number is missing"),
+        (["frame", *OURS], [1, "x", *POINTS.flat[1:]], "line 2: .*'x'"),
+        ([], [], "needs the column"),
+    ],
+)
+def test_broken_files(tmp_path, header, row, message):
+    with pytest.raises(InputError, match=message):
+        table.read(_csv(tmp_path, header, list(row)))
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"frame\0"])
+def test_binary_files(tmp_path, data):
+    file = tmp_path / "faces.csv"
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"faces\.csv"):
+        table.read(file)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        table.read(tmp_path / "none.csv")
