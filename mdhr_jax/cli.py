@@ -478,25 +478,35 @@ def _predict_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
     _path(values, "out", "CSV to write.")
     flags.DEFINE_string(
-        "crop", "center", "Where the face is: none, center or X,Y,W,H.", flag_values=values
+        "crop",
+        "center",
+        "Where the face is: none, center, X,Y,W,H; or found by mtcnn, csv:FILE, yunet:FILE.onnx.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "template",
+        "bp4d",
+        "How a found face lies in its square: bp4d, disfa, or EYE_DISTANCE,EYE_ROW.",
+        flag_values=values,
     )
 
 
 def _predict(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax import runs
-    from mdhr_jax.faces import crop
+    from mdhr_jax.faces import align, squares
     from mdhr_jax.infer import predict
 
     (source,) = _exactly(arguments, "SOURCE")
     _required(values, "checkpoint", "out")
-    rows = predict.predict(
+    frames, faces = predict.predict(
         source,
         runs.Predictor(values.checkpoint),
-        crop=crop.parse(values.crop),
+        cutter=squares.parse(values.crop, align.parse(values.template)),
         out=pathlib.Path(values.out),
         progress=True,
     )
-    print(f"{values.out}: {rows} frames")
+    lost = "" if faces == frames else f", no face in {frames - faces} of them"
+    print(f"{values.out}: {frames} frames{lost}")
     return 0
 
 
@@ -581,7 +591,7 @@ COMMANDS = {
     ),
     "predict": Command(
         "AU scores of every frame of a video or a folder of pictures.",
-        "SOURCE --checkpoint RUN --out CSV [--crop none|center|X,Y,W,H]",
+        "SOURCE --checkpoint RUN --out CSV [--crop center|mtcnn|X,Y,W,H|...]",
         _predict_flags,
         _predict,
     ),

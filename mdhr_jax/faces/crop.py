@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mdhr_jax.errors import InputError
+from mdhr_jax.faces import detectors
 
 type Crop = Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "s s 3"]]
 """From a picture to the square that shows the face, in the picture's own pixels."""
@@ -27,7 +28,8 @@ def parse(text: str) -> Crop:
         return _NAMED[text]
     if not re.fullmatch("[0-9]{1,6}(,[0-9]{1,6}){3}", text):
         raise InputError(
-            f"crop {text!r} is unknown; use {', '.join(_NAMED)} or X,Y,W,H in whole pixels"
+            f"crop {text!r} is unknown; use {', '.join(_NAMED)}, X,Y,W,H in whole pixels, or a "
+            f"detector: {detectors.NAMES}"
         )
     left, top, width, height = map(int, text.split(","))
     if width != height or width == 0:

@@ -6,33 +6,44 @@ from collections.abc import Callable
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces.detect import Detector
 
-NAMES = "mtcnn, csv:FILE, yunet:FILE.onnx"
+type Detectors = Callable[[str], Detector]
+"""Gives the detector for the video of a name."""
 
 
-def parse(text: str) -> Callable[[str], Detector]:
-    """What gives the detector for a video of a given name.
-
-    `mtcnn` is part of the package, `csv:FILE` takes what another program found (`table`),
-    `yunet:FILE.onnx` runs OpenCV's detector.
+def parse(text: str) -> Detectors:
+    """What a name of `KINDS` stands for, those with a file written as `csv:FILE`.
 
     Raises:
       InputError: there is no such detector, or what it needs is missing.
     """
     kind, _, file = text.partition(":")
-    if text == "mtcnn":
-        from mdhr_jax.faces.mtcnn import cascade
-
-        return _always(cascade.Mtcnn())
-    if kind == "csv" and file:
-        from mdhr_jax.faces import table
-
-        return table.read(file)
-    if kind == "yunet" and file:
-        from mdhr_jax.faces import yunet
-
-        return _always(yunet.YuNet(file))
-    raise InputError(f"face detector {text!r} is unknown; use one of {NAMES}")
+    if kind not in KINDS or bool(file) != (kind in _WITH_FILE):
+        raise InputError(f"face detector {text!r} is unknown; use one of {NAMES}")
+    return KINDS[kind](file)
 
 
-def _always(detector: Detector) -> Callable[[str], Detector]:
+def _mtcnn(file: str) -> Detectors:
+    from mdhr_jax.faces.mtcnn import cascade
+
+    return _always(cascade.Mtcnn())
+
+
+def _csv(file: str) -> Detectors:
+    from mdhr_jax.faces import table
+
+    return table.read(file)
+
+
+def _yunet(file: str) -> Detectors:
+    from mdhr_jax.faces import yunet
+
+    return _always(yunet.YuNet(file))
+
+
+def _always(detector: Detector) -> Detectors:
     return lambda video: detector
+
+
+KINDS = {"mtcnn": _mtcnn, "csv": _csv, "yunet": _yunet}
+_WITH_FILE = {"csv", "yunet"}
+NAMES = "mtcnn, csv:FILE, yunet:FILE.onnx"

@@ -8,9 +8,10 @@ Three kinds of columns are known; their order does not matter, other columns are
     OpenFace   frame, success, x_0, ..., x_67, y_0, ..., y_67
     py-feat    frame, FaceScore, x_0, ..., x_67, y_0, ..., y_67
 
-Frames count from 1, those of py-feat from 0. A column `video` names the video; without it the
-file is about one video. `score` (ours), `confidence` (OpenFace) or `FaceScore` says how sure the
-program was. Rows without a face (success 0, or no landmarks) are skipped.
+Frames count from 1, those of py-feat from 0. A column `video` names the video, with or without
+folder and ending; without it the file is about one video. `score` (ours), `confidence` (OpenFace)
+or `FaceScore` says how sure the program was. Rows without a face (success 0, or no landmarks) are
+skipped.
 """
 
 import csv
@@ -77,10 +78,11 @@ def read(file: str | pathlib.Path) -> Callable[[str], Table]:
 def _of_video(file: pathlib.Path, tables: Mapping[str, Table], video: str) -> Table:
     if "" in tables:
         return tables[""]
-    if video not in tables:
-        known = ", ".join(list(tables)[:3]) or "none"
-        raise InputError(f"{file}: names no face of video {video!r} (its videos: {known}, ...)")
-    return tables[video]
+    for name in (video, pathlib.Path(video).stem):
+        if name in tables:
+            return tables[name]
+    known = ", ".join(list(tables)[:3]) or "none"
+    raise InputError(f"{file}: names no face of video {video!r} (its videos: {known}, ...)")
 
 
 def _kind(file: pathlib.Path, columns: Sequence[str]) -> tuple[Point, int]:

@@ -20,7 +20,7 @@ from mdhr_jax.faces.video import Frame
 
 SEARCH_EVERY = 5  # frames
 _SAME_FACE = 0.3  # overlap of a face's boxes in successive frames, at least
-_REMEMBERED = 25  # frames for which a lost face keeps its number
+_REMEMBERED = 25  # frames for which a lost face is searched and keeps its number
 _SMOOTHING = np.array([1, 4, 6, 4, 1])  # weights of neighbouring frames
 _REACH = len(_SMOOTHING) // 2
 
@@ -45,13 +45,15 @@ def follow(
     Args:
       frames: of one video, in order.
       detector: finds faces.
-      every: one in so many frames is searched as a whole; so are frames in which a face is lost.
+      every: one in so many frames is searched as a whole; so are frames in which a face is
+        missing, for a second.
     """
     tracks: dict[int, _Track] = {}
     new_numbers = itertools.count()
     for position, frame in enumerate(frames):
         seen = [track.box for track in tracks.values() if track.position == position - 1]
-        found = _look(frame, detector, seen, everywhere=position % every == 0)
+        everywhere = position % every == 0 or len(seen) < len(tracks)
+        found = _look(frame, detector, seen, everywhere=everywhere)
         numbers = _numbers(found.boxes, tracks, new_numbers)
         faces = {k: Face(*face) for k, face in zip(numbers, zip(*found, strict=True), strict=True)}
         tracks |= {k: _Track(face.box, position) for k, face in faces.items()}

@@ -5,8 +5,9 @@
     1,0.000000,0.031250,0.812500,...,0,1,...
 
 One row per decoded frame: `frame` counts from 1, `timestamp` is in seconds, `_p` is the score in
-[0, 1], `_c` is 1 where the score reaches the model's threshold. The video is cut into clips of the
-model's `clip_length` frames, as in evaluation; the last clip is filled up with its last frame. No
+[0, 1], `_c` is 1 where the score reaches the model's threshold. All are empty where no face was
+found. The video is cut into clips of the model's `clip_length` frames, as in evaluation; the last
+clip is filled up with its last frame. A clip ends where the face is lost or another one comes. No
 more than one clip is in memory.
 """
 
@@ -22,10 +23,10 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 
-from mdhr_jax import facs, preprocess
+from mdhr_jax import facs
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import crop as crops
 from mdhr_jax.faces import video
+from mdhr_jax.faces.squares import Cutter, Square
 from mdhr_jax.progress import Bar
 
 
@@ -56,10 +57,10 @@ def predict(
     source: str | pathlib.Path,
     model: Model,
     *,
-    crop: crops.Crop,
+    cutter: Cutter,
     out: str | pathlib.Path,
     progress: bool,
-) -> int:
+) -> tuple[int, int]:
     """Write the AUs of a video file or a folder of pictures to the CSV file `out`.
 
     `out` appears, or replaces an earlier one, when every frame is done; until then and after an
@@ -68,16 +69,16 @@ def predict(
     Args:
       source: a video file, or a folder of pictures.
       model: gives the scores.
-      crop: cuts the face out of a frame.
+      cutter: cuts the face out of the frames.
       out: the CSV file, in a folder that exists.
       progress: show a bar with the time left.
 
     Returns:
-      The number of frames, which is the number of rows.
+      The number of frames, which is the number of rows, and in how many of them a face was found.
 
     Raises:
-      InputError: `out` cannot be written, the source cannot be decoded to its end, the crop does
-        not fit a frame, or the model's scores are not finite.
+      InputError: `out` cannot be written, the source cannot be decoded to its end, a frame
+        cannot be cut, or the model's scores are not finite.
     """
     source, out = pathlib.Path(source), pathlib.Path(out)
     if out.resolve() == source.resolve():
@@ -88,11 +89,15 @@ def predict(
     ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_header(model.layout))
-        frames = _cropped(source, crop, model.record_size)
-        for clip, read in _clips(frames, model.clip_length, model.context):
-            table.writerows(_rows(clip, _scores(clip, read, model, source), model))
-            bar.update(len(clip))
-        return clip[-1].number
+        squares = cutter.squares(video.frames(source), video=str(source), side=model.record_size)
+        frames = faces = 0
+        for face, run in itertools.groupby(squares, key=_face):
+            for rows in _score(run, model, source) if face else _without_face(run, model.layout):
+                table.writerows(rows)
+                bar.update(len(rows))
+                frames += len(rows)
+                faces += len(rows) if face else 0
+        return frames, faces
 
 
 @contextlib.contextmanager
@@ -115,43 +120,51 @@ def _replacing(out: pathlib.Path) -> Iterator[TextIO]:
             part.unlink()
 
 
-def _cropped(source: pathlib.Path, crop: crops.Crop, size: int) -> Iterator[video.Frame]:
-    for frame in video.frames(source):
-        try:
-            face = preprocess.to_record_size(crop(frame.picture), size)
-        except InputError as error:
-            raise InputError(f"{source}, frame {frame.number}: {error}") from error
-        yield frame._replace(picture=face)
+def _face(square: Square) -> tuple[int | None] | None:
+    return None if square.picture is None else (square.face,)
+
+
+def _score(
+    run: Iterator[Square], model: Model, source: pathlib.Path
+) -> Iterator[list[list[str | int]]]:
+    for clip, read in _clips(run, model.clip_length, model.context):
+        yield list(_rows(clip, _scores(clip, read, model, source), model))
+
+
+def _without_face(run: Iterator[Square], layout: facs.AuLayout) -> Iterator[list[list[str | int]]]:
+    for square in run:
+        yield [[*_when(square, layout), *[""] * 2 * len(layout.aus)]]
 
 
 def _clips(
-    frames: Iterator[video.Frame], length: int, context: int
-) -> Iterator[tuple[list[video.Frame], list[video.Frame]]]:
+    squares: Iterator[Square], length: int, context: int
+) -> Iterator[tuple[list[Square], list[Square]]]:
     """Clip after clip, and with each what a model reads: the clip between `context` neighbours.
 
-    The first and the last frame of the video stand for frames that it does not have.
+    The first and the last frame stand for those that there are not.
     """
-    before: list[video.Frame] = []
-    ahead = list(itertools.islice(frames, length + context))
+    before: list[Square] = []
+    ahead = list(itertools.islice(squares, length + context))
     while ahead:
         clip = ahead[:length]
         first = [*before, *clip][:1] * (context - len(before))
         last = ahead[-1:] * (length + context - len(ahead))
         yield clip, [*first, *before, *ahead, *last]
         before = [*before, *clip][-context:] if context else []
-        ahead = [*ahead[length:], *itertools.islice(frames, length)]
+        ahead = [*ahead[length:], *itertools.islice(squares, length)]
 
 
 def _scores(
-    clip: Sequence[video.Frame], read: Sequence[video.Frame], model: Model, source: pathlib.Path
+    clip: Sequence[Square], read: Sequence[Square], model: Model, source: pathlib.Path
 ) -> Float[np.ndarray, "t n"]:
     """Scores of the frames of one clip; `read` has one length, so the model sees one shape."""
-    pictures = [frame.picture for frame in read]
+    pictures = [square.picture for square in read]
     scores = model.scores(rearrange(pictures, "t h w c -> 1 t h w c"))[0, : len(clip)]
     if not np.isfinite(scores).all():
+        first, last = clip[0].frame.number, clip[-1].frame.number
         raise InputError(
-            f"{source}, frames {clip[0].number} to {clip[-1].number}: the model's scores are not "
-            "finite; its checkpoint is damaged, use another one"
+            f"{source}, frames {first} to {last}: the model's scores are not finite; its "
+            "checkpoint is damaged, use another one"
         )
     return scores
 
@@ -162,9 +175,14 @@ def _header(layout: facs.AuLayout) -> list[str]:
 
 
 def _rows(
-    clip: Sequence[video.Frame], scores: Float[np.ndarray, "t n"], model: Model
+    clip: Sequence[Square], scores: Float[np.ndarray, "t n"], model: Model
 ) -> Iterator[list[str | int]]:
-    for frame, values in zip(clip, scores, strict=True):
-        time = (frame.number - 1) / model.layout.fps if frame.time is None else frame.time
+    for square, values in zip(clip, scores, strict=True):
         decisions = (values >= model.thresholds).astype(int)
-        yield [frame.number, f"{time:.6f}", *(f"{value:.6f}" for value in values), *decisions]
+        yield [*_when(square, model.layout), *(f"{value:.6f}" for value in values), *decisions]
+
+
+def _when(square: Square, layout: facs.AuLayout) -> list[str | int]:
+    frame = square.frame
+    time = (frame.number - 1) / layout.fps if frame.time is None else frame.time
+    return [frame.number, f"{time:.6f}"]

@@ -51,5 +51,5 @@ def test_a_rectangle_that_is_no_square_is_refused(text):
 
 @pytest.mark.parametrize("text", ["", "face", "1,2,3", "1,2,3,3,5", "-1,2,3,3", "1.5,2,3,3"])
 def test_an_unknown_crop_is_refused_with_the_choices(text):
-    with pytest.raises(errors.InputError, match="use none, center or X,Y,W,H"):
+    with pytest.raises(errors.InputError, match="use none, center, X,Y,W,H"):
         crop.parse(text)

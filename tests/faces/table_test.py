@@ -64,10 +64,12 @@ def test_several_faces_come_surest_first(tmp_path):
 
 
 def test_a_column_names_the_video(tmp_path):
-    rows = [["F001/T1", 1, *POINTS.flat], ["F001/T2", 1, *(POINTS + 5).flat]]
+    names = ("F001/T1", "F001/T2", "other")
+    rows = [[name, 1, *(POINTS + 5 * (name != names[0])).flat] for name in names]
     file = _csv(tmp_path, ["video", "frame", *OURS], *rows)
-    (faces,) = _detect(file, 1, name="F001/T2")
-    np.testing.assert_array_equal(faces.landmarks, [POINTS + 5])
+    for name in ("F001/T2", "clips/other.mp4"):
+        (faces,) = _detect(file, 1, name=name)
+        np.testing.assert_array_equal(faces.landmarks, [POINTS + 5])
     with pytest.raises(InputError, match=r"names no face of video 'F002/T1' .*F001/T1"):
         _detect(file, 1, name="F002/T1")
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mdhr_jax import errors, facs
-from mdhr_jax.faces import crop, video
+from mdhr_jax.faces import align, crop, squares, video
 from mdhr_jax.infer import predict
 
 FACE = pathlib.Path(__file__).parents[3] / "shared/media/pyfeat_single_face.mp4"
@@ -58,9 +58,12 @@ def read(out):
 
 
 def run(source, out, model=None, text="none"):
-    return predict.predict(
-        source, model or Brightness(), crop=crop.parse(text), out=out, progress=False
+    cutter = squares.parse(text, align.TEMPLATES["bp4d"])
+    frames, faces = predict.predict(
+        source, model or Brightness(), cutter=cutter, out=out, progress=False
     )
+    assert frames == faces
+    return frames
 
 
 @pytest.mark.parametrize("frames", [1, 3, 4, 5, 8, 11])
@@ -145,7 +148,8 @@ def test_no_more_than_a_clip_is_read_ahead(tmp_path, monkeypatch):
 
 def test_the_bar_counts_frames(tmp_path, capsys):
     source = write_folder(tmp_path / "in", [0] * 6)
-    predict.predict(source, Brightness(), crop=crop.whole, out=tmp_path / "out.csv", progress=True)
+    cutter = squares.Stated(crop.whole)
+    predict.predict(source, Brightness(), cutter=cutter, out=tmp_path / "out.csv", progress=True)
     assert "6/6" in capsys.readouterr().err
 
 
@@ -156,6 +160,31 @@ def test_a_real_video_gives_one_row_per_decoded_frame(tmp_path):
     assert run(FACE, tmp_path / "out.csv", Brightness(clip_length=16), "center") == len(times)
     rows = read(tmp_path / "out.csv")
     np.testing.assert_allclose([float(row["timestamp"]) for row in rows], times, atol=1e-6)
+
+
+class Scripted:
+    """A cutter that finds the faces of a list, None where there is none."""
+
+    def __init__(self, *faces):
+        self.faces = faces
+
+    def squares(self, frames, *, video, side):
+        for frame, face in zip(frames, self.faces, strict=True):
+            yield squares.Square(frame, None if face is None else frame.picture, face)
+
+
+def test_frames_without_a_face_have_empty_cells_and_end_the_clip(tmp_path):
+    source, model = write_folder(tmp_path / "in", [0, 10, 20, 30, 40, 50, 60]), Brightness()
+    cutter = Scripted(0, 0, None, None, 0, 1, 1)
+    done = predict.predict(source, model, cutter=cutter, out=tmp_path / "out.csv", progress=False)
+    assert done == (7, 5)
+    seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
+    assert seen == [[0, 10, 10, 10], [40, 40, 40, 40], [50, 60, 60, 60]]
+    rows = read(tmp_path / "out.csv")
+    assert [row["frame"] for row in rows] == list("1234567")
+    for row in rows:
+        cells = {row[f"{au}_{kind}"] for au in LAYOUT.au_names for kind in "pc"}
+        assert (cells == {""}) == (row["frame"] in "34")
 
 
 # What goes wrong leaves no trace.

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From frames to squares of one face: cut at a stated place, or found, followed and aligned."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mdhr_jax import preprocess
+from mdhr_jax.errors import InputError
+from mdhr_jax.faces import align, detectors, track
+from mdhr_jax.faces import crop as crops
+from mdhr_jax.faces.video import Frame
+
+
+class Square(NamedTuple):
+    """The face of one frame.
+
+    Attributes:
+      frame: where it comes from.
+      picture: RGB; None if no face was found.
+      face: which one, if they are told apart: from one face to another there is no movement.
+      transform: how it was cut out; None at a stated place, and without a face.
+    """
+
+    frame: Frame
+    picture: UInt8[np.ndarray, "s s 3"] | None
+    face: int | None = None
+    transform: align.Similarity | None = None
+
+
+@runtime_checkable
+class Cutter(Protocol):
+    """Cuts a face out of the frames of a video."""
+
+    def squares(self, frames: Iterable[Frame], *, video: str, side: int) -> Iterator[Square]:
+        """One square of `side` pixels for each frame of the video, in order.
+
+        Raises:
+          InputError: a frame cannot be cut; it is named.
+        """
+        ...
+
+
+def parse(text: str, template: align.Template) -> Cutter:
+    """What `none`, `center`, `X,Y,W,H` (`crop`) or a detector's name (`detectors`) stands for.
+
+    Raises:
+      InputError: the text is none of these, or what the detector needs is missing.
+    """
+    if text.partition(":")[0] in detectors.KINDS:
+        return Found(detectors.parse(text), template)
+    return Stated(crops.parse(text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """Cuts every frame at the same place."""
+
+    crop: crops.Crop
+
+    def squares(self, frames: Iterable[Frame], *, video: str, side: int) -> Iterator[Square]:
+        """See `Cutter`."""
+        for frame in frames:
+            try:
+                picture = preprocess.to_record_size(self.crop(frame.picture), side)
+            except InputError as error:
+                raise InputError(f"{video}, frame {frame.number}: {error}") from error
+            yield Square(frame, picture)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Finds, follows and aligns one face: the largest, as long as it is there, then the next.
+
+    Attributes:
+      detectors: gives the detector for a video's name.
+      template: where the face lies in the square.
+    """
+
+    detectors: detectors.Detectors
+    template: align.Template
+
+    def squares(self, frames: Iterable[Frame], *, video: str, side: int) -> Iterator[Square]:
+        """See `Cutter`."""
+        chosen = None
+        for frame, faces in track.smoothed(track.follow(frames, self.detectors(video))):
+            if chosen not in faces:
+                chosen = _largest(faces)
+            yield self._square(frame, faces, chosen, side)
+
+    def _square(
+        self, frame: Frame, faces: Mapping[int, track.Face], chosen: int | None, side: int
+    ) -> Square:
+        if chosen is None:
+            return Square(frame, None)
+        transform = align.similarity(faces[chosen].landmarks, self.template, side)
+        return Square(frame, align.cut(frame.picture, transform, side), chosen, transform)
+
+
+def _largest(faces: Mapping[int, track.Face]) -> int | None:
+    def area(number: int) -> float:
+        left, top, right, bottom = faces[number].box
+        return (right - left) * (bottom - top)
+
+    return max(faces, key=area, default=None)

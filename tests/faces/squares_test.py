@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+import skimage.data
+
+from mdhr_jax.errors import InputError
+from mdhr_jax.faces import align, squares, video
+from mdhr_jax.faces.detect import NO_FACES, Faces
+from tests.faces.mtcnn.cascade_test import ASTRONAUT_BOX, ASTRONAUT_LANDMARKS
+
+TEMPLATE = align.TEMPLATES["bp4d"]
+SMALL, LARGE = np.array([300.0, 300]), np.array([100.0, 100])
+POINTS = np.array([[10, 12], [30, 12], [20, 22], [12, 32], [28, 32]], float)
+
+
+def _faces(*places):
+    """A small face and one twice as large, each where it belongs."""
+    size = {id(SMALL): 40, id(LARGE): 80}
+    boxes = np.array([[*place, *(place + size[id(place)])] for place in places]).reshape(-1, 4)
+    landmarks = np.array([place + POINTS * size[id(place)] / 40 for place in places])
+    return Faces(boxes, np.full(len(places), 0.9), landmarks.reshape(-1, 5, 2))
+
+
+class _Scripted:
+    def __init__(self, *script):
+        self.script = script
+
+    def detect(self, frames, near=None):
+        return [self.script[frame.number - 1] for frame in frames]
+
+
+def _cut(*script):
+    picture = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    frames = [video.Frame(number, None, picture) for number in range(1, len(script) + 1)]
+    cutter = squares.Found(lambda name: _Scripted(*script), TEMPLATE)
+    return list(cutter.squares(frames, video="clip", side=64))
+
+
+def test_the_largest_face_is_cut_and_kept():
+    found = _cut(_faces(SMALL, LARGE), _faces(LARGE, SMALL), _faces(SMALL, LARGE))
+    assert len({square.face for square in found}) == 1
+    expected = align.similarity(LARGE + 2 * POINTS, TEMPLATE, 64)
+    for square in found:
+        assert square.transform == pytest.approx(expected)
+        assert square.picture.shape == (64, 64, 3)
+
+
+def test_a_lost_face_gives_no_picture():
+    found = _cut(_faces(LARGE), NO_FACES, _faces(LARGE))
+    assert [square.picture is None for square in found] == [False, True, False]
+    assert [square.transform is None for square in found] == [False, True, False]
+
+
+def test_the_next_face_has_another_number():
+    one, other = _cut(_faces(LARGE), _faces(SMALL))
+    assert one.face != other.face
+
+
+def test_a_face_lies_where_the_template_says():
+    """The landmarks of a face cut by mtcnn's own come to lie on the template."""
+    frame = video.Frame(1, None, skimage.data.astronaut())
+    detector = _Scripted(
+        Faces(np.array([ASTRONAUT_BOX]), np.array([0.9]), np.array([ASTRONAUT_LANDMARKS]))
+    )
+    cutter = squares.Found(lambda name: detector, TEMPLATE)
+    (square,) = cutter.squares([frame], video="clip", side=256)
+    a, b = square.transform
+    landmarks = a * (np.array(ASTRONAUT_LANDMARKS) @ np.array([1, 1j])) + b
+    assert np.abs(landmarks - TEMPLATE.points(256))[:3].max() < 8
+
+
+def test_stated_places_are_cut_at_record_size():
+    cutter = squares.parse("center", TEMPLATE)
+    frame = video.Frame(3, 0.1, np.zeros((40, 60, 3), np.uint8))
+    assert [square.picture.shape for square in cutter.squares([frame], video="a", side=20)] == [
+        (20, 20, 3)
+    ]
+    with pytest.raises(InputError, match=r"^clip, frame 3: the picture is 60x40 pixels"):
+        list(squares.parse("none", TEMPLATE).squares([frame], video="clip", side=20))
+
+
+@pytest.mark.parametrize("text", ["top", "mtcnn:1", "csv", "1,2,3"])
+def test_unknown_places_are_refused(text):
+    with pytest.raises(InputError, match="unknown.*mtcnn"):
+        squares.parse(text, TEMPLATE)
