@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
 
     # Data.
     config.data = ""  # directory of a prepared data set
-    config.layout = "bp4d"  # AUs and regions: a key of facs.LAYOUTS with the data's AUs
+    config.layout = "bp4d"  # AUs and regions: a name for facs.layout with the data's AUs
     config.fold = 1  # cross-validation fold to test on; the others train
     config.clip_length = 16  # T, frames per clip
     config.image_size = 224  # network input, pixels; stored pictures are usually 256

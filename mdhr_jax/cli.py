@@ -181,9 +181,10 @@ def _synthesize(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax import facs
 
     _exactly(arguments)
-    if values.layout not in facs.LAYOUTS:
-        raise InputError(f"--layout={values.layout} is unknown; choose from {list(facs.LAYOUTS)}")
-    layout = facs.LAYOUTS[values.layout]
+    try:
+        layout = facs.layout(values.layout)
+    except ValueError as error:
+        raise InputError(f"--layout: {error}") from error
     if values.show is not None:
         return _show_faces(pathlib.Path(values.show), layout, values.seed)
     from mdhr_jax.data.builders import rendered
@@ -219,6 +220,88 @@ def _subjects(given: list[str] | None) -> int | list[str] | None:
     if given and len(given) == 1 and given[0].isdigit():
         return int(given[0])
     return given
+
+
+def _prepare_flags(values: Flags, arguments: Sequence[str]) -> None:
+    from mdhr_jax.data.builders import disfa
+
+    _path(values, "raw", "Directory of the raw data set: labels, and pictures or videos.")
+    _path(values, "cropped", "Directory of pictures already cut to squares, instead of raw ones.")
+    _path(values, "out", "Directory of the data set to make.")
+    _crop_flags(values, "mtcnn", None)
+    flags.DEFINE_integer("size", 256, "Height and width of pictures, pixels.", flag_values=values)
+    flags.DEFINE_integer(
+        "max_subjects", None, "The first so many people, to try.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "processes", None, "Videos at a time; default: cores.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_enum(
+        "on_error",
+        "fail",
+        ["fail", "skip"],
+        "Refuse pictures that cannot be read, or leave a few out.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum("camera", "left", disfa.CAMERAS, "Whose videos (disfa).", flag_values=values)
+    flags.DEFINE_integer(
+        "active_from",
+        disfa.ACTIVE_FROM,
+        "Intensity from which an AU is active (disfa).",
+        lower_bound=1,
+        upper_bound=5,
+        flag_values=values,
+    )
+
+
+def _crop_flags(values: Flags, crop: str, template: str | None) -> None:
+    flags.DEFINE_string(
+        "crop",
+        crop,
+        "Where the face is: none, center, X,Y,W,H; or found by mtcnn, csv:FILE, yunet:FILE.onnx.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "template",
+        template,
+        "How a found face lies in its square: bp4d, disfa, or EYE_DISTANCE,EYE_ROW.",
+        flag_values=values,
+    )
+
+
+def _prepare(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax.data.builders import bp4d, disfa, folder, prepare
+    from mdhr_jax.faces import align
+
+    _required(values, "raw", "out")
+    raw = pathlib.Path(values.raw)
+    pictures = pathlib.Path(values.cropped or raw)
+    camera = {"camera": values.camera, "active_from": values.active_from}
+    finders = {
+        "bp4d": lambda: (bp4d.find(raw, pictures), bp4d.LAYOUT),
+        "disfa": lambda: (disfa.find(raw, pictures, **camera), disfa.LAYOUT),
+        "folder": lambda: folder.find(raw),
+    }
+    (kind,) = _exactly(arguments, "|".join(finders))
+    if kind not in finders:
+        raise InputError(f"{kind!r} is unknown; choose from {', '.join(finders)}")
+    found, layout = finders[kind]()
+    said = prepare.prepare(
+        values.out,
+        found,
+        layout,
+        prepare.Settings(
+            crop="none" if values.cropped else values.crop,
+            template=align.parse(values.template or (kind if kind in align.TEMPLATES else "bp4d")),
+            size=values.size,
+        ),
+        source=f"{kind}, {'cropped pictures' if values.cropped else 'raw recordings'}",
+        max_subjects=values.max_subjects,
+        processes=values.processes,
+        skip=values.on_error == "skip",
+    )
+    print(said)
+    return 0
 
 
 def _config_flags(values: Flags, arguments: Sequence[str], default: str | None = None) -> None:
@@ -477,18 +560,7 @@ def _convert(values: Flags, arguments: Sequence[str]) -> int:
 def _predict_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
     _path(values, "out", "CSV to write.")
-    flags.DEFINE_string(
-        "crop",
-        "center",
-        "Where the face is: none, center, X,Y,W,H; or found by mtcnn, csv:FILE, yunet:FILE.onnx.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "template",
-        "bp4d",
-        "How a found face lies in its square: bp4d, disfa, or EYE_DISTANCE,EYE_ROW.",
-        flag_values=values,
-    )
+    _crop_flags(values, "center", "bp4d")
 
 
 def _predict(values: Flags, arguments: Sequence[str]) -> int:
@@ -546,6 +618,12 @@ COMMANDS = {
         "--out DIR --subjects N|NAMES [--lists DIR] | --show FILE.png|.webp|.gif",
         _synthesize_flags,
         _synthesize,
+    ),
+    "prepare": Command(
+        "Make a data set of BP4D, DISFA or your own videos: find, align and keep the faces.",
+        "bp4d|disfa|folder --raw DIR --out DIR [--cropped DIR]",
+        _prepare_flags,
+        _prepare,
     ),
     "train": Command(
         "Train; the same command resumes.",

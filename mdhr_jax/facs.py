@@ -9,6 +9,8 @@ computed here. Regions and bit order are the release's (paper section 3.2.1;
 
 import dataclasses
 import math
+import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -197,3 +199,39 @@ BP4D_NO_REGION_BLOCKS = dataclasses.replace(BP4D, name="bp4d_no_region_blocks", 
 LAYOUTS = {
     layout.name: layout for layout in (BP4D, DISFA, BP4D_THREE_REGIONS, BP4D_NO_REGION_BLOCKS)
 }
+
+# Where an AU shows, by the muscles of the FACS manual; those not named show around the mouth.
+_UPPER_AUS = {1, 2, 4, 5, 7, *range(41, 47)}
+_MIDDLE_AUS = {6, 9, 38, 39}
+_LIP_CORNER_AUS = {11, 12, 13, 14, 15, 16, 20}
+
+
+def layout(name: str) -> AuLayout:
+    """The layout in `LAYOUTS`, or of a user's own AUs, named by their numbers: `aus-1-2-12`.
+
+    Own AUs are grouped as the release groups BP4D's: by where they show, the lower face in two.
+
+    Raises:
+      ValueError: neither.
+    """
+    if name in LAYOUTS:
+        return LAYOUTS[name]
+    if not re.fullmatch("aus(-[1-9][0-9]?)+", name):
+        raise ValueError(
+            f"layout {name!r} is unknown; choose from {', '.join(LAYOUTS)}, or name AUs: aus-1-2-12"
+        )
+    aus = tuple(map(int, name.split("-")[1:]))
+    lower = [au for au in aus if au not in _UPPER_AUS | _MIDDLE_AUS]
+    regions = (
+        Region("up", UPPER, tuple(au for au in aus if au in _UPPER_AUS)),
+        Region("mid", MIDDLE, tuple(au for au in aus if au in _MIDDLE_AUS)),
+        Region("down1", LOWER, tuple(au for au in lower if au in _LIP_CORNER_AUS)),
+        Region("down2", LOWER, tuple(au for au in lower if au not in _LIP_CORNER_AUS)),
+    )
+    shown = tuple(region for region in regions if region.aus)
+    return AuLayout(name, aus, shown, region_blocks=True, fps=25.0)
+
+
+def own_name(aus: Iterable[int]) -> str:
+    """The name of the layout of these AUs, for `layout`."""
+    return "-".join(["aus", *map(str, aus)])

@@ -129,7 +129,10 @@ def protocol_of(config: ConfigDict) -> protocol.Protocol:
 
 def layout_of(config: ConfigDict) -> facs.AuLayout:
     """The configured AU layout; InputError with the choices when there is none of that name."""
-    return _chosen(config, "layout", facs.LAYOUTS)
+    try:
+        return facs.layout(config.layout)
+    except ValueError as error:
+        raise InputError(f"config.layout: {error}") from error
 
 
 def open_data(config: ConfigDict, path: str | pathlib.Path | None = None) -> records.FrameSource:

@@ -45,7 +45,7 @@ def test_help_lists_every_command_and_each_has_its_own(capsys):
         (["evaluate", "--checkpoint", "x.pth", "--fold", "1"], "add --data DIRECTORY --fold N"),
         (["predict", "--checkpoint", "x"], "expected SOURCE, got nothing"),
         (["verify", "--golden", "gone"], "gone: no such directory"),
-        (["synthesize", "--layout", "cat"], "--layout=cat is unknown"),
+        (["synthesize", "--layout", "cat"], "--layout: layout 'cat' is unknown"),
         (["synthesize", "--subjects", "3"], "--out is missing"),
         (["synthesize", "--show", "faces.jpg"], "end the name in one of .png .webp .gif"),
         (["compare", "--workdir", "w"], "--config is missing"),

@@ -130,3 +130,24 @@ def test_layouts_are_values():
     copy = dataclasses.replace(facs.BP4D)
     assert copy == facs.BP4D and hash(copy) == hash(facs.BP4D)
     assert all(name == layout.name for name, layout in facs.LAYOUTS.items())
+
+
+def test_own_aus_are_grouped_by_where_they_show():
+    own = facs.layout("aus-1-6-12-25-26-45")
+    assert own.aus == (1, 6, 12, 25, 26, 45)
+    groups = {region.name: region.aus for region in own.regions}
+    assert groups == {"up": (1, 45), "mid": (6,), "down1": (12,), "down2": (25, 26)}
+    assert facs.own_name(own.aus) == own.name
+    bp4d = facs.layout(facs.own_name(facs.BP4D.aus))
+    assert [region.aus for region in bp4d.regions] == [region.aus for region in facs.BP4D.regions]
+
+
+@pytest.mark.parametrize("name", ["mine", "aus", "aus-", "aus-0", "aus-1-100", "aus-1,2"])
+def test_other_names_are_no_layouts(name):
+    with pytest.raises(ValueError, match="unknown"):
+        facs.layout(name)
+
+
+def test_an_au_twice_is_no_layout():
+    with pytest.raises(ValueError, match="exactly one region"):
+        facs.layout("aus-1-1")

@@ -109,12 +109,14 @@ def open_dataset(path: str | pathlib.Path) -> FrameSource:
         name, or a subject is in two folds.
     """
     metadata, table, records = frames.read(path)
-    layout = facs.LAYOUTS.get(metadata.layout)
-    if layout is None or list(layout.aus) != list(metadata.aus):
-        known = "is not known" if layout is None else f"has the AUs {list(layout.aus)}"
+    try:
+        layout = facs.layout(metadata.layout)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; or register it in facs.LAYOUTS") from error
+    if list(layout.aus) != list(metadata.aus):
         raise InputError(
             f"{path}: made with layout {metadata.layout!r} and AUs {list(metadata.aus)}, but that "
-            f"layout {known} here; register the layout in facs.LAYOUTS or prepare the set again"
+            f"layout has the AUs {list(layout.aus)} here; prepare the set again"
         )
     folds.check_disjoint(metadata.folds)
     source = FrameSource(pathlib.Path(path), metadata, layout, table, records)

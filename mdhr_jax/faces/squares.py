@@ -55,6 +55,12 @@ def parse(text: str, template: align.Template) -> Cutter:
     return Stated(crops.parse(text))
 
 
+def describe(text: str, template: align.Template) -> str:
+    """What data sets and checkpoints say of a cutter; pictures of others are not comparable."""
+    kind = text.partition(":")[0]
+    return f"{kind}, template {template}" if kind in detectors.KINDS else text
+
+
 @dataclasses.dataclass(frozen=True)
 class Stated:
     """Cuts every frame at the same place."""

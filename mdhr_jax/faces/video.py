@@ -129,7 +129,7 @@ def _upright(picture: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
 
 def _folder_frames(folder: pathlib.Path) -> Iterator[Frame]:
     for number, file in enumerate(_pictures(folder), start=1):
-        yield Frame(number, None, _read_picture(file))
+        yield Frame(number, None, read_picture(file))
 
 
 def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -152,7 +152,12 @@ def _natural_order(name: str) -> list[tuple[str, int]]:
     return [(text, int(digits or -1)) for text, digits in pairs]
 
 
-def _read_picture(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
+def read_picture(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
+    """A JPEG or PNG file as RGB, upright.
+
+    Raises:
+      InputError: it does not decode to its end, or is too large.
+    """
     try:
         # A picture is decoded or refused; Pillow's warnings would say it twice.
         with (

@@ -95,7 +95,7 @@ def test_other_aus_under_a_known_name_are_refused(copy):
 
 def test_unknown_layout_is_refused(copy):
     change_metadata(copy, layout="mine")
-    refused(copy, "'mine'", "is not known here")
+    refused(copy, "'mine'", "'mine' is unknown")
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "png"])

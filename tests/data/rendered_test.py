@@ -178,7 +178,7 @@ def test_subjects_that_the_lists_do_not_know_are_refused(tmp_path, write_disfa_l
 
 def test_unregistered_layout_is_refused(tmp_path, plain_renderer):
     layout = facs.AuLayout("mine", (6,), (facs.Region("mid", facs.MIDDLE, (6,)),), True, 25.0)
-    with pytest.raises(errors.InputError, match="'mine' is not registered"):
+    with pytest.raises(errors.InputError, match="'mine' is unknown"):
         build(tmp_path / "set", layout)
 
 

@@ -18,7 +18,9 @@ import json
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import simplejpeg
@@ -81,13 +83,14 @@ class Metadata:
       builder: name and version of the builder.
       source: where labels and pictures come from, one line.
       seed: of everything random in it.
-      layout: name in `facs.LAYOUTS`.
+      layout: name for `facs.layout`.
       aus: the layout's AU numbers.
       folds: test subjects of each fold.
       fps: frames per second.
       image_size: height and width of the square pictures, pixels.
       image_format: key of `CODECS`.
       index_sha256: of `index.npz`.
+      crop: how faces were cut out of larger pictures; none, if they fill them.
     """
 
     builder: str
@@ -100,10 +103,11 @@ class Metadata:
     image_size: int
     image_format: str
     index_sha256: str
+    crop: str = "none"
 
 
 class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes the frames of a `FrameTable`; a source of frames defines `pictures` and `quality`.
+    """Writes the frames of a `FrameTable`; a source of frames defines `examples`.
 
     TFDS holds one split in memory, at most 1000 MiB of encoded pictures: no subject may have more.
 
@@ -111,7 +115,10 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       table: the frames, subject by subject.
       metadata: see `Metadata`.
       progress: moved on with every frame.
+      extras: features that records of this source have beside those that all have.
     """
+
+    extras: ClassVar[Mapping[str, tfds.features.FeatureConnector]] = {}
 
     def __init__(
         self, *, table: clips.FrameTable, metadata: Metadata, data_dir: str, progress: Bar
@@ -122,12 +129,8 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(data_dir=data_dir)
 
     @abc.abstractmethod
-    def pictures(self, recording: clips.Video) -> Iterator[Picture]:
-        """The pictures of a video of the table, frame by frame."""
-
-    @abc.abstractmethod
-    def quality(self, recording: clips.Video) -> int:
-        """How well its pictures are kept, for formats with loss: 1 to 100."""
+    def examples(self, recording: clips.Video) -> Iterator[Mapping[str, Any]]:
+        """For each frame of a video of the table its encoded `image`, and its `extras`."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.metadata.image_size
@@ -145,6 +148,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "labels": tfds.features.Tensor(
                         shape=self.table.labels.shape[1:], dtype=np.int8
                     ),
+                    **self.extras,
                 }
             ),
             metadata=tfds.core.MetadataDict(dataclasses.asdict(self.metadata)),
@@ -157,28 +161,28 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {subject: self._generate_examples(list(videos)) for subject, videos in by_subject}
 
     def _generate_examples(self, videos: Sequence[clips.Video]) -> Iterator[tuple[int, dict]]:
-        encode = CODECS[self.metadata.image_format].encode
         keys = itertools.count()  # integer keys keep the order
         for video in videos:
-            pictures, quality = self.pictures(video), self.quality(video)
-            for picture, number, labels in zip(pictures, video.number, video.labels, strict=True):
+            rows = zip(self.examples(video), video.number, video.labels, strict=True)
+            for example, number, labels in rows:
                 self.progress.update()
                 yield (
                     next(keys),
                     {
-                        "image": encode(picture, quality),
                         "subject": video.subject,
                         "video": video.name,
                         "frame": number,
                         "labels": labels,
+                        **example,
                     },
                 )
 
 
 def prepare(
-    builder_class: type[FrameBuilder],
+    builder_class: Callable[..., FrameBuilder],
     out: str | pathlib.Path,
     *,
+    name: str,
     table: clips.FrameTable,
     layout: facs.AuLayout,
     subject_folds: folds.Folds,
@@ -187,13 +191,17 @@ def prepare(
     seed: int,
     source: str,
     progress: bool,
+    crop: str = "none",
+    beside: Mapping[str, bytes] = types.MappingProxyType({}),
 ) -> None:
     """Build a data set into the directory `out`, or keep the same one if it is there already.
 
     Everything is written to `<out>.incomplete` and renamed at the end: `out` is complete or absent.
+    `name` is of the builder with its version, `beside` are more files to write, other arguments as
+    in `Metadata`.
 
     Raises:
-      InputError: `out` holds something else, the layout is not in `facs.LAYOUTS`, the picture
+      InputError: `out` holds something else, the layout is not known to `facs`, the picture
         format is unknown, a subject's name cannot name a file, or a subject is in two folds.
     """
     out = pathlib.Path(out).absolute()
@@ -201,7 +209,7 @@ def prepare(
     folds.check_disjoint(subject_folds)
     index = _index_bytes(table)
     metadata = Metadata(
-        builder=f"{builder_class.name} {builder_class.VERSION}",
+        builder=name,
         source=source,
         seed=seed,
         layout=layout.name,
@@ -211,6 +219,7 @@ def prepare(
         image_size=image_size,
         image_format=image_format,
         index_sha256=hashlib.sha256(index).hexdigest(),
+        crop=crop,
     )
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         _check_same(out, metadata)
@@ -224,7 +233,8 @@ def prepare(
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
             builder.download_and_prepare(file_format="array_record")
     written = pathlib.Path(builder.data_dir)
-    (written / _INDEX).write_bytes(index)
+    for file, data in {_INDEX: index, **beside}.items():
+        (written / file).write_bytes(data)
     written.rename(out)
     shutil.rmtree(partial)
 
@@ -270,11 +280,12 @@ def _all_splits(names: Sequence[str]) -> tfds.core.splits.AbstractSplit:
 
 
 def _check_settings(layout: facs.AuLayout, image_format: str, subjects: Sequence[str]) -> None:
-    if facs.LAYOUTS.get(layout.name) != layout:
-        raise InputError(
-            f"layout {layout.name!r} is not registered: add it to mdhr_jax.facs.LAYOUTS, "
-            "readers of the data set look it up there"
-        )
+    try:
+        known = facs.layout(layout.name)
+    except ValueError as error:
+        raise InputError(f"{error}; or register it in facs.LAYOUTS, readers look it up") from error
+    if known != layout:
+        raise InputError(f"layout {layout.name!r} is another one in facs.LAYOUTS; rename yours")
     if image_format not in CODECS:
         raise InputError(f"image format {image_format!r}: choose one of {', '.join(CODECS)}")
     for subject in subjects:

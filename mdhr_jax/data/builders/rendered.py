@@ -24,17 +24,19 @@ class Rendered(frames.FrameBuilder):
     # Raise it when the renderer's pictures change: a data set of another version is not reused.
     VERSION = tfds.core.Version("2.1.0")
 
-    def quality(self, recording: clips.Video) -> int:
-        """Cameras compress more or less."""
+    def examples(self, recording: clips.Video) -> Iterator[dict[str, bytes]]:
+        """Render one video; cameras compress more or less."""
         name = self.metadata.seed, recording.subject, recording.name
-        return int(scene.camera(*name, self.metadata.image_size).quality)
+        quality = int(scene.camera(*name, self.metadata.image_size).quality)
+        encode = frames.CODECS[self.metadata.image_format].encode
+        return ({"image": encode(picture, quality)} for picture in self._pictures(recording))
 
-    def pictures(self, recording: clips.Video) -> Iterator[frames.Picture]:
-        """Render one video, chunk by chunk."""
+    def _pictures(self, recording: clips.Video) -> Iterator[frames.Picture]:
+        """The pictures of one video, chunk by chunk."""
         length = len(recording.number)
         for first in range(0, length, _CHUNK):
             yield from video.render_video(
-                facs.LAYOUTS[self.metadata.layout],
+                facs.layout(self.metadata.layout),
                 recording.labels,
                 seed=self.metadata.seed,
                 subject=recording.subject,
@@ -64,7 +66,7 @@ def build(
 
     Args:
       out: directory to make.
-      layout: AUs to label, one of `facs.LAYOUTS`.
+      layout: AUs to label, known to `facs.layout`.
       seed: of labels, people and scenes.
       subjects: without lists how many people (S001, S002, ...) or their names; with lists the
         names to pick, None for everybody.
@@ -97,6 +99,7 @@ def build(
     frames.prepare(
         Rendered,
         out,
+        name=f"{Rendered.name} {Rendered.VERSION}",
         table=clips.FrameTable.from_videos(videos),
         layout=layout,
         subject_folds=subject_folds,

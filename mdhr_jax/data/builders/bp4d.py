@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BP4D (Zhang et al. 2014) as its holders have it on disk.
+
+    Sequences(2D+3D)/F001/T1/2440.jpg    pictures, numbers with any padding
+    2F01_01.avi                          or videos: 2, sex and number, code of the task or T1
+    AUCoding/AU_OCC/F001_T1.csv          0, 1, 9 = unknown per frame and AU; older: AUCoding/
+    AUCoding/AU_INT/AU06/F001_T1_AU06.csv    intensities 0 to 5, 9 = unknown; optional
+
+A frame's number in the labels is the one of its picture; a video's first frame has number 1. Only
+labelled frames are taken. Folders may lie deeper or be called otherwise, file names decide.
+"""
+
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Int8
+
+from mdhr_jax import facs
+from mdhr_jax.data.builders import recordings
+from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
+from mdhr_jax.errors import InputError
+
+LAYOUT = facs.BP4D
+_TASK_OF_CODE = {
+    "01": "T1",
+    "03": "T2",
+    "07": "T3",
+    "08": "T4",
+    "09": "T5",
+    "10": "T6",
+    "11": "T7",
+    "13": "T8",
+}
+_NAME = re.compile("[FM][0-9]{3}/T[0-9]")
+_OCCURRENCE = re.compile(r"(?P<subject>[FM][0-9]{3})_(?P<task>T[0-9])\.csv")
+_INTENSITY = re.compile(r"(?P<subject>[FM][0-9]{3})_(?P<task>T[0-9])_AU(?P<au>[0-9]{2})\.csv")
+_VIDEO = re.compile(
+    r"2(?P<sex>[FM])(?P<number>[0-9]{2})_((?P<code>[0-9]{2})|(?P<task>T[1-8]))\.avi", re.IGNORECASE
+)
+_UNKNOWN_CODE = 9
+
+
+def find(labels: pathlib.Path, pictures: pathlib.Path) -> Found:
+    """The labelled recordings below two folders, which may be the same.
+
+    Args:
+      labels: somewhere below it lie the CSV files of AU occurrence.
+      pictures: somewhere below it lie the folders of pictures, or the videos.
+
+    Raises:
+      InputError: there are no labels, or no pictures, or a label file is broken.
+    """
+    coded = {
+        match["subject"] + "/" + match["task"]: f
+        for f, match in recordings.named(labels, _OCCURRENCE)
+    }
+    if not coded:
+        raise InputError(f"{labels}: no label file such as F001_T1.csv in it or below it")
+    sources = _folders(pictures) or _videos(pictures)
+    if not sources:
+        raise InputError(
+            f"{pictures}: no folder of pictures such as F001/T1 and no video such as 2F01_01.avi "
+            "in it or below it"
+        )
+    intensities = _intensity_files(labels)
+    found = tuple(
+        _recording(name, coded[name], intensities.get(name, {}), sources[name])
+        for name in sorted(coded)
+        if name in sources
+    )
+    without_pictures = [
+        f"{name}: labels, but no pictures" for name in sorted(coded - sources.keys())
+    ]
+    without_labels = [f"{name}: pictures, but no labels" for name in sorted(sources.keys() - coded)]
+    return Found(found, (*without_pictures, *without_labels))
+
+
+def _folders(root: pathlib.Path) -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for folder, files in recordings.walk(root):
+        name = f"{folder.parent.name}/{folder.name}"
+        by_number = _NAME.fullmatch(name) and recordings.numbered_pictures(folder, files)
+        if by_number:
+            found[name] = Pictures(by_number)
+    return found
+
+
+def _videos(root: pathlib.Path) -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for file, match in recordings.named(root, _VIDEO):
+        task = match["task"] or _TASK_OF_CODE.get(match["code"])
+        if task:
+            found[f"{match['sex']}0{match['number']}/{task}".upper()] = Film(file, first=1)
+    return found
+
+
+def _intensity_files(root: pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
+    found: dict[str, dict[int, pathlib.Path]] = {}
+    for file, match in recordings.named(root, _INTENSITY):
+        found.setdefault(f"{match['subject']}/{match['task']}", {})[int(match["au"])] = file
+    return found
+
+
+def _recording(
+    name: str,
+    occurrence: pathlib.Path,
+    intensities: Mapping[int, pathlib.Path],
+    source: Source,
+) -> Recording:
+    by_number = _occurrence(occurrence)
+    numbers = sorted(by_number)
+    labels = np.array([by_number[number] for number in numbers], np.int8)
+    return Recording(
+        subject=name.partition("/")[0],
+        name=name,
+        numbers=np.array(numbers),
+        labels=labels,
+        intensities=_intensities(intensities, numbers),
+        source=source,
+    )
+
+
+def _occurrence(file: pathlib.Path) -> dict[int, list[int]]:
+    """Labels of each frame, columns found by the AU numbers in the first line."""
+    rows = recordings.read_rows(file)
+    place, header = next(rows, (f"{file}, line 1", []))
+    missing = [au for au in LAYOUT.aus if str(au) not in header]
+    if missing or header[:1] != ["0"]:
+        raise InputError(
+            f"{place}: expected a line of AU numbers, 0 for the frame first; missing: "
+            f"{', '.join(map(str, missing)) or 0}"
+        )
+    columns = [header.index(str(au)) for au in LAYOUT.aus]
+    found: dict[int, list[int]] = {}
+    for place, row in rows:
+        if len(row) != len(header):
+            raise InputError(f"{place}: {len(row)} values, but line 1 names {len(header)} columns")
+        number = recordings.integer(row[0], place, range(10**6), "frame")
+        if number in found:
+            raise InputError(f"{place}: frame {number} has been labelled before; keep one line")
+        found[number] = [_occurs(row[column], place) for column in columns]
+    if not found:
+        raise InputError(f"{file}: labels no frame; restore the file or remove it")
+    return found
+
+
+def _occurs(text: str, place: str) -> int:
+    value = recordings.integer(text, place, (0, 1, _UNKNOWN_CODE, UNKNOWN), "label")
+    return UNKNOWN if value == _UNKNOWN_CODE else value
+
+
+def _intensities(files: Mapping[int, pathlib.Path], numbers: list[int]) -> Int8[np.ndarray, "m n"]:
+    found = np.full((len(numbers), len(LAYOUT.aus)), UNKNOWN, np.int8)
+    row_of = {number: row for row, number in enumerate(numbers)}
+    for au, file in files.items():
+        if au not in LAYOUT.aus:
+            continue
+        for place, row in recordings.read_rows(file):
+            if len(row) != 2:
+                raise InputError(f"{place}: expected frame and intensity, got {len(row)} values")
+            number = recordings.integer(row[0], place, range(10**6), "frame")
+            levels = (*range(6), _UNKNOWN_CODE)
+            level = recordings.integer(row[1], place, levels, "intensity")
+            if number in row_of and level != _UNKNOWN_CODE:
+                found[row_of[number], LAYOUT.aus.index(au)] = level
+    return found

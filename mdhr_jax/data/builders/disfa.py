@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DISFA (Mavadati et al. 2013) as its holders have it on disk.
+
+    Videos_LeftCamera/LeftVideoSN001_comp.avi    also Video_RightCamera/RightVideoSN001_Comp.avi
+    ActionUnit_Labels/SN001/SN001_au1.txt        frame,intensity per line, 0 to 5
+
+or pictures already cut, SN001/0.png or SN001/SN001_0.png, numbered from 0. The order of the lines
+decides, as in the release's forerunner: line t labels frame t of the video. Frames are numbered
+from 0 here, as in the official lists.
+"""
+
+import collections
+import pathlib
+import re
+
+import numpy as np
+from jaxtyping import Int
+
+from mdhr_jax import facs
+from mdhr_jax.data.builders import recordings
+from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
+from mdhr_jax.errors import InputError
+
+LAYOUT = facs.DISFA
+CAMERAS = ("left", "right")
+ACTIVE_FROM = 2  # intensity, in the release and most papers
+_NAME = re.compile("SN[0-9]{3}")
+_LABELS = re.compile(r"(?P<subject>SN[0-9]{3})_au(?P<au>[0-9]{1,2})\.txt", re.IGNORECASE)
+_VIDEO = re.compile(r"(?P<camera>left|right)video(?P<subject>SN[0-9]{3})_comp\.avi", re.IGNORECASE)
+
+
+def find(
+    labels: pathlib.Path,
+    pictures: pathlib.Path,
+    *,
+    camera: str = "left",
+    active_from: int = ACTIVE_FROM,
+) -> Found:
+    """The labelled recordings below two folders, which may be the same.
+
+    Args:
+      labels: somewhere below it lie the label files.
+      pictures: somewhere below it lie the videos, or folders of pictures.
+      camera: which of the two, of videos.
+      active_from: the intensity from which an AU counts as active.
+
+    Raises:
+      InputError: there are no labels, or no pictures, or a label file is broken.
+    """
+    files = _label_files(labels)
+    if not files:
+        raise InputError(f"{labels}: no label file such as SN001_au1.txt in it or below it")
+    sources = _videos(pictures, camera) or _folders(pictures)
+    if not sources:
+        raise InputError(
+            f"{pictures}: no {camera} video such as {camera.title()}VideoSN001_comp.avi and no "
+            "folder of pictures such as SN001 in it or below it"
+        )
+    both = sorted(files.keys() & sources.keys())
+    found, notes = [], []
+    for subject in both:
+        levels, said = _levels(subject, files[subject])
+        found.append(_recording(subject, levels, sources[subject], active_from))
+        notes += said
+    return Found(tuple(found), (*notes, *recordings.unmatched(files, sources)))
+
+
+def _label_files(root: pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
+    found: dict[str, dict[int, pathlib.Path]] = collections.defaultdict(dict)
+    for file, match in recordings.named(root, _LABELS):
+        found[match["subject"].upper()][int(match["au"])] = file
+    return dict(found)
+
+
+def _videos(root: pathlib.Path, camera: str) -> dict[str, Source]:
+    return {
+        match["subject"].upper(): Film(file, first=0)
+        for file, match in recordings.named(root, _VIDEO)
+        if match["camera"].lower() == camera
+    }
+
+
+def _folders(root: pathlib.Path) -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for folder, files in recordings.walk(root):
+        by_number = _NAME.fullmatch(folder.name) and recordings.numbered_pictures(folder, files)
+        if by_number:
+            found[folder.name] = Pictures(by_number)
+    return found
+
+
+def _levels(
+    subject: str, files: dict[int, pathlib.Path]
+) -> tuple[Int[np.ndarray, "m n"], list[str]]:
+    """Intensities of the layout's AUs, -1 where nobody coded; and what did not fit together."""
+    columns = {au: _column(files[au]) for au in LAYOUT.aus if au in files}
+    missing = [au for au in LAYOUT.aus if au not in files]
+    notes = [f"{subject}: no labels of AU{au:02d}, it is unknown there" for au in missing]
+    if not columns:
+        raise InputError(
+            f"{next(iter(files.values())).parent}: labels none of the AUs {LAYOUT.aus}"
+        )
+    lengths = {au: len(column) for au, column in columns.items()}
+    length = min(lengths.values())
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"AU{au:02d} {count}" for au, count in lengths.items())
+        notes.append(f"{subject}: label files of different lengths ({listed}); {length} are used")
+    found = np.full((length, len(LAYOUT.aus)), UNKNOWN)
+    for au, column in columns.items():
+        found[:, LAYOUT.aus.index(au)] = column[:length]
+    return found, notes
+
+
+def _column(file: pathlib.Path) -> list[int]:
+    found = []
+    for place, row in recordings.read_rows(file):
+        if len(row) != 2:
+            raise InputError(f"{place}: expected frame and intensity, got {len(row)} values")
+        recordings.integer(row[0], place, range(10**6), "frame")
+        level = recordings.integer(row[1], place, (*range(6), 9, UNKNOWN), "intensity")
+        found.append(level if level in range(6) else UNKNOWN)
+    if not found:
+        raise InputError(f"{file}: labels no frame; restore the file or remove it")
+    return found
+
+
+def _recording(
+    subject: str, levels: Int[np.ndarray, "m n"], source: Source, active_from: int
+) -> Recording:
+    return Recording(
+        subject=subject,
+        name=subject,
+        numbers=np.arange(len(levels)),
+        labels=np.where(levels == UNKNOWN, UNKNOWN, levels >= active_from).astype(np.int8),
+        intensities=levels.astype(np.int8),
+        source=source,
+    )

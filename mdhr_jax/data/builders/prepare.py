@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From recordings to a data set: faces are cut out video by video, then written as records.
+
+Every finished video is a file in `<out>.parts`: a killed preparation goes on where it was, and
+several processes work side by side. What the user should know stands in two files beside the
+records: `report.json`, a `VideoReport` for every video and the notes of the source, and
+`sources.json`, size and SHA-256 of every file that was read.
+"""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mdhr_jax import facs, workers
+from mdhr_jax.data import clips, folds
+from mdhr_jax.data.builders import frames, recordings
+from mdhr_jax.data.builders.recordings import Found, Recording
+from mdhr_jax.errors import InputError
+from mdhr_jax.faces import align, squares
+from mdhr_jax.progress import Bar
+
+VERSION = "1.0.0"  # raise it when the same sources give other records
+REPORT, SOURCES = "report.json", "sources.json"
+MOST_SKIPPED = 0.01  # share of the frames that may be unreadable under `skip`
+_QUALITY = 95  # of JPEG
+_PARTS, _SETTINGS = ".parts", "settings.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How frames become the pictures in records.
+
+    Attributes:
+      crop: where the face is, as in `squares.parse`.
+      template: how a found face lies in its square.
+      size: of the square, pixels.
+      image_format: key of `frames.CODECS`.
+    """
+
+    crop: str = "mtcnn"
+    template: align.Template = align.TEMPLATES["bp4d"]
+    size: int = 256
+    image_format: str = "jpeg"
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoReport:
+    """What became of the labelled frames of one recording.
+
+    Attributes:
+      kept: how many are records.
+      missing: numbers of those without a picture.
+      lost: numbers of those in which no face was found.
+      unreadable: a line for every picture that does not decode, or for a film's early end.
+    """
+
+    kept: int
+    missing: list[int]
+    lost: list[int]
+    unreadable: list[str]
+
+
+# One video.
+
+
+@functools.cache
+def _cutter(settings: Settings) -> squares.Cutter:
+    return squares.parse(settings.crop, settings.template)
+
+
+def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> VideoReport:
+    """Cuts the face out of the labelled frames of a recording and writes the file `part`."""
+    unreadable: list[str] = []
+    origin: dict[int, pathlib.Path] = {}
+
+    def readable() -> Iterator:
+        on_bad = lambda error: unreadable.append(str(error))  # noqa: E731
+        for frame, file in recording.source.frames(recording.numbers, on_bad):
+            origin[frame.number] = file
+            yield frame
+
+    encode = frames.CODECS[settings.image_format].encode
+    kept: dict[str, list] = collections.defaultdict(list)
+    images: list[bytes] = []
+    checksum = functools.cache(recordings.sha256)
+    cutter = _cutter(settings)
+    for square in cutter.squares(readable(), video=recording.name, side=settings.size):
+        if square.picture is None:
+            continue
+        images.append(encode(square.picture, _QUALITY))
+        kept["number"].append(square.frame.number)
+        kept["time"].append(np.nan if square.frame.time is None else square.frame.time)
+        kept["transform"].append(_row(square.transform))
+        kept["source"].append(checksum(origin[square.frame.number]))
+    numbers = set(recording.numbers.tolist())
+    report = VideoReport(
+        kept=len(images),
+        missing=sorted(numbers - origin.keys()),
+        lost=sorted(origin.keys() - set(kept["number"])),
+        unreadable=unreadable,
+    )
+    files = {str(file): [file.stat().st_size, checksum(file)] for file in set(origin.values())}
+    _write_part(part, images, kept, {"report": dataclasses.asdict(report), "files": files})
+    return report
+
+
+def _row(transform: align.Similarity | None) -> np.ndarray:
+    return np.full(4, np.nan, np.float32) if transform is None else transform.row()
+
+
+def _write_part(part: pathlib.Path, images: list[bytes], kept: dict, said: dict) -> None:
+    unfinished = part.with_suffix(".unfinished")
+    with unfinished.open("wb") as file:
+        np.savez(
+            file,
+            images=np.frombuffer(b"".join(images), np.uint8),
+            ends=np.cumsum([len(image) for image in images], dtype=np.int64),
+            number=np.array(kept["number"], np.int64),
+            time=np.array(kept["time"], np.float64),
+            transform=np.array(kept["transform"], np.float32).reshape(-1, 4),
+            source=np.array(kept["source"], "S64"),
+            said=np.array(json.dumps(said)),
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(part)
+
+
+def _said(part: pathlib.Path) -> dict[str, Any]:
+    with np.load(part) as arrays:
+        return json.loads(str(arrays["said"]))
+
+
+# The data set.
+
+
+class Prepared(frames.FrameBuilder, skip_registration=True):
+    """Records made of finished parts."""
+
+    VERSION = tfds.core.Version(VERSION)
+
+    def __init__(self, *, parts: dict[str, pathlib.Path], intensities: dict, **rest: Any):
+        self.parts = parts
+        self.intensities = intensities
+        self.extras = {
+            "time": tfds.features.Scalar(np.float32),
+            "transform": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+            "source": tfds.features.Text(),
+            "intensities": tfds.features.Tensor(
+                shape=rest["table"].labels.shape[1:], dtype=np.int8
+            ),
+        }
+        super().__init__(**rest)
+
+    def examples(self, recording: clips.Video) -> Iterator[dict[str, Any]]:
+        """The frames of one part."""
+        with np.load(self.parts[recording.name]) as arrays:
+            part = {name: arrays[name] for name in arrays.files}
+        data, stops = part["images"].tobytes(), part["ends"].tolist()
+        for row, (start, stop) in enumerate(zip([0, *stops], stops, strict=False)):
+            yield {
+                "image": data[start:stop],
+                "time": part["time"][row],
+                "transform": part["transform"][row],
+                "source": part["source"][row].decode(),
+                "intensities": self.intensities[recording.name][row],
+            }
+
+
+def prepare(
+    out: str | pathlib.Path,
+    found: Found,
+    layout: facs.AuLayout,
+    settings: Settings,
+    *,
+    source: str,
+    max_subjects: int | None = None,
+    processes: int | None = None,
+    skip: bool = False,
+    progress: bool = True,
+) -> str:
+    """Make the data set `out` of these recordings.
+
+    Args:
+      out: directory to make; a preparation that was killed there goes on.
+      found: the recordings, sorted by subject.
+      layout: their AUs.
+      settings: how faces are cut out.
+      source: what the data set says of its origin, one line.
+      max_subjects: only the first so many people.
+      processes: that work side by side; None: one per core.
+      skip: leave unreadable pictures out, up to `MOST_SKIPPED` of all; otherwise refuse them.
+      progress: show a bar with the time left.
+
+    Returns:
+      What was made of what, in a few lines.
+
+    Raises:
+      InputError: pictures cannot be read, no face was found in any of them, or `out` holds
+        something else. What is finished stays in `<out>.parts`.
+    """
+    out = pathlib.Path(out).absolute()
+    chosen = _first_subjects(found.recordings, max_subjects)
+    folder = out.with_name(out.name + _PARTS)
+    _claim(folder, settings)
+    parts = {recording.name: _part(folder, recording) for recording in chosen}
+    _cut_all(chosen, settings, parts, processes or os.cpu_count() or 1, progress)
+    said = {name: _said(part) for name, part in parts.items()}
+    _refuse_unreadable(said, parts, folder, skip)
+    videos, intensities = _kept_videos(chosen, parts)
+    table = clips.FrameTable.from_videos(videos)
+    subjects = tuple(dict.fromkeys(video.subject for video in videos))
+    frames.prepare(
+        functools.partial(Prepared, parts=parts, intensities=intensities),
+        out,
+        name=f"{Prepared.name} {VERSION}",
+        table=table,
+        layout=layout,
+        subject_folds=folds.assign(layout, subjects),
+        image_size=settings.size,
+        image_format=settings.image_format,
+        seed=0,
+        source=source,
+        progress=progress,
+        crop=squares.describe(settings.crop, settings.template),
+        beside=_beside(said, found.notes),
+    )
+    shutil.rmtree(folder)
+    return _summary(out, table, [entry["report"] for entry in said.values()], found.notes)
+
+
+def _summary(
+    out: pathlib.Path, table: clips.FrameTable, reports: Sequence[dict], notes: Sequence[str]
+) -> str:
+    counts = {kind: sum(len(report[kind]) for report in reports) for kind in ("missing", "lost")}
+    unreadable = sum(len(report["unreadable"]) for report in reports)
+    people = len(set(table.subjects))
+    return "\n".join(
+        [
+            *notes,
+            f"{out}: {len(table)} frames of {people} people in {len(table.videos)} videos; left "
+            f"out: {counts['missing']} without a picture ({unreadable} of them unreadable), "
+            f"{counts['lost']} without a face",
+        ]
+    )
+
+
+def _first_subjects(found: Sequence[Recording], most: int | None) -> list[Recording]:
+    names = list(dict.fromkeys(recording.subject for recording in found))[:most]
+    return [recording for recording in found if recording.subject in names]
+
+
+def _claim(folder: pathlib.Path, settings: Settings) -> None:
+    """Makes the folder of parts, or checks that those in it were cut in the same way."""
+    wanted = json.dumps([VERSION, dataclasses.asdict(settings)])
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / _SETTINGS
+    if file.exists() and file.read_text() != wanted:
+        raise InputError(
+            f"{folder}: was begun with other settings; use those again, or delete this folder to "
+            "begin anew"
+        )
+    file.write_text(wanted)
+
+
+def _part(folder: pathlib.Path, recording: Recording) -> pathlib.Path:
+    """A file for the recording as it is now: other labels or files make another one."""
+    identity = hashlib.sha256(recording.numbers.astype("<i8").tobytes())
+    for file in recording.source.files:
+        state = file.stat()
+        identity.update(f"{file} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return folder / f"{recording.name.replace('/', '-')}.{identity.hexdigest()[:16]}.npz"
+
+
+def _cut_all(
+    chosen: Sequence[Recording],
+    settings: Settings,
+    parts: dict[str, pathlib.Path],
+    processes: int,
+    progress: bool,
+) -> None:
+    todo = [recording for recording in chosen if not parts[recording.name].exists()]
+    total = sum(len(recording.numbers) for recording in chosen)
+    left = sum(len(recording.numbers) for recording in todo)
+    with (
+        Bar(total, "frame", initial=total - left, about="faces", show=progress) as bar,
+        ProcessPoolExecutor(max(1, min(processes, len(todo))), mp_context=workers.CONTEXT) as pool,
+    ):
+        jobs = {
+            pool.submit(cut, recording, settings, parts[recording.name]): recording
+            for recording in todo
+        }
+        for job in as_completed(jobs):
+            job.result()
+            bar.update(len(jobs[job].numbers))
+
+
+def _refuse_unreadable(
+    said: dict[str, dict], parts: dict[str, pathlib.Path], folder: pathlib.Path, skip: bool
+) -> None:
+    reports = {name: entry["report"] for name, entry in said.items()}
+    broken = [name for name, report in reports.items() if report["unreadable"]]
+    lines = [line for name in broken for line in reports[name]["unreadable"]]
+    most = int(MOST_SKIPPED * sum(map(_frames_of, reports.values()))) if skip else 0
+    if len(lines) <= most:
+        return
+    file = folder / "unreadable.txt"
+    file.write_text("\n".join(lines) + "\n")
+    for name in broken:  # they are done anew when the pictures are mended
+        parts[name].unlink()
+    more = f" (and {len(lines) - 1} more, all in {file})" if len(lines) > 1 else ""
+    limit = f"; at most {most} may be skipped" if skip else ""
+    raise InputError(f"{lines[0]}{more}{limit}")
+
+
+def _frames_of(report: dict) -> int:
+    return report["kept"] + len(report["missing"]) + len(report["lost"])
+
+
+def _kept_videos(
+    chosen: Sequence[Recording], parts: dict[str, pathlib.Path]
+) -> tuple[list[clips.Video], dict[str, np.ndarray]]:
+    """Videos with the frames that have become pictures, and their intensities."""
+    videos, intensities = [], {}
+    for recording in chosen:
+        with np.load(parts[recording.name]) as arrays:
+            rows = np.searchsorted(recording.numbers, arrays["number"])
+        if len(rows):
+            intensities[recording.name] = recording.intensities[rows]
+            videos.append(
+                clips.Video(
+                    recording.name,
+                    recording.subject,
+                    recording.numbers[rows],
+                    recording.labels[rows],
+                )
+            )
+    if not videos:
+        raise InputError(
+            "no face was found in any labelled frame; look at the pictures, or state with --crop "
+            "where the face is"
+        )
+    return videos, intensities
+
+
+def _beside(said: dict[str, dict], notes: Sequence[str]) -> dict[str, bytes]:
+    report = {"notes": list(notes), "videos": {name: e["report"] for name, e in said.items()}}
+    files = {file: state for entry in said.values() for file, state in entry["files"].items()}
+    written = {REPORT: report, SOURCES: dict(sorted(files.items()))}
+    return {name: (json.dumps(value, indent=1) + "\n").encode() for name, value in written.items()}

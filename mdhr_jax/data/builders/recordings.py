@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled recordings as they lie on a user's disk: what every source of frames is turned into."""
+
+import csv
+import dataclasses
+import hashlib
+import pathlib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int, Int8
+
+from mdhr_jax.errors import InputError
+from mdhr_jax.faces import video
+
+UNKNOWN = -1  # label or intensity that nobody coded
+_SUFFIXES = video.SUFFIXES
+
+type OnBad = Callable[[InputError], None]
+"""Told of a frame that cannot be read; it is left out, unless this raises."""
+
+
+class Sourced(NamedTuple):
+    """A frame, and the file it comes from."""
+
+    frame: video.Frame
+    file: pathlib.Path
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where a recording's pictures are."""
+
+    @property
+    def files(self) -> tuple[pathlib.Path, ...]:
+        """All of its files."""
+        ...
+
+    def frames(self, numbers: Int[np.ndarray, " m"], on_bad: OnBad) -> Iterator[Sourced]:
+        """The frames of these (increasing) numbers that there are, in order."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """A picture file for every frame.
+
+    Attributes:
+      by_number: the file of each frame's number.
+    """
+
+    by_number: Mapping[int, pathlib.Path]
+
+    @property
+    def files(self) -> tuple[pathlib.Path, ...]:
+        """See `Source`."""
+        return tuple(self.by_number.values())
+
+    def frames(self, numbers: Int[np.ndarray, " m"], on_bad: OnBad) -> Iterator[Sourced]:
+        """See `Source`."""
+        for number in numbers.tolist():
+            file = self.by_number.get(number)
+            if file is None:
+                continue
+            try:
+                picture = video.read_picture(file)
+            except InputError as error:
+                on_bad(error)
+            else:
+                yield Sourced(video.Frame(number, None, picture), file)
+
+
+@dataclasses.dataclass(frozen=True)
+class Film:
+    """A video file.
+
+    Attributes:
+      file: that ffmpeg reads.
+      first: the number of its first frame.
+    """
+
+    file: pathlib.Path
+    first: int
+
+    @property
+    def files(self) -> tuple[pathlib.Path, ...]:
+        """See `Source`."""
+        return (self.file,)
+
+    def frames(self, numbers: Int[np.ndarray, " m"], on_bad: OnBad) -> Iterator[Sourced]:
+        """See `Source`."""
+        wanted, last = set(numbers.tolist()), numbers[-1]
+        try:
+            for frame in video.frames(self.file):
+                number = frame.number - 1 + self.first
+                if number in wanted:
+                    yield Sourced(frame._replace(number=number), self.file)
+                if number >= last:
+                    return
+        except InputError as error:
+            on_bad(error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """One person filmed once, with labels.
+
+    Attributes:
+      subject: who.
+      name: of the recording, unique in the data set, such as F001/T1.
+      numbers: of the labelled frames, increasing.
+      labels: 1 AU active, 0 not, -1 unknown.
+      intensities: 0 to 5, -1 unknown.
+      source: where the pictures are.
+    """
+
+    subject: str
+    name: str
+    numbers: Int[np.ndarray, " m"]
+    labels: Int8[np.ndarray, "m n"]
+    intensities: Int8[np.ndarray, "m n"]
+    source: Source
+
+
+class Found(NamedTuple):
+    """What is in a raw data set.
+
+    Attributes:
+      recordings: sorted by subject and name.
+      notes: one line each on what is missing or does not fit together.
+    """
+
+    recordings: tuple[Recording, ...]
+    notes: tuple[str, ...]
+
+
+def unmatched(labels: Collection[str], pictures: Collection[str]) -> tuple[str, ...]:
+    """A note on each recording that has only labels, or only pictures."""
+    return (
+        *(f"{name}: labels, but no pictures" for name in sorted(set(labels) - set(pictures))),
+        *(f"{name}: pictures, but no labels" for name in sorted(set(pictures) - set(labels))),
+    )
+
+
+def sha256(file: pathlib.Path) -> str:
+    """Checksum of a file's bytes, hexadecimal."""
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def walk(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
+    """Every folder from `root` down, and the names of its files; links are followed, once."""
+    seen = set()
+    for folder, inner, files in root.walk(follow_symlinks=True):
+        inner.sort()
+        place = folder.stat()
+        if (place.st_dev, place.st_ino) in seen:
+            inner.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        yield folder, sorted(files)
+
+
+def named(root: pathlib.Path, name: re.Pattern) -> Iterator[tuple[pathlib.Path, re.Match]]:
+    """The files from `root` down whose whole names match, those in deeper folders later."""
+    for folder, files in walk(root):
+        for file in files:
+            if match := name.fullmatch(file):
+                yield folder / file, match
+
+
+def numbered_pictures(folder: pathlib.Path, files: Sequence[str]) -> dict[int, pathlib.Path]:
+    """The pictures among a folder's files by the number that ends their names: 07, SN001_12.
+
+    Raises:
+      InputError: two pictures have the same number.
+    """
+    found: dict[int, pathlib.Path] = {}
+    for name in files:
+        file = folder / name
+        number = re.search(r"([0-9]{1,9})$", file.stem)
+        if number is None or file.suffix.lower() not in _SUFFIXES or name.startswith("."):
+            continue
+        other = found.setdefault(int(number[1]), file)
+        if other != file:
+            raise InputError(
+                f"{folder}: {other.name} and {name} are both frame {int(number[1])}; "
+                "remove one of them"
+            )
+    return found
+
+
+def read_rows(file: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
+    """Place (`file, line 3`) and cells of each line of a CSV file; empty lines are skipped.
+
+    Raises:
+      InputError: the file cannot be read as text with commas.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            table = csv.reader(lines, strict=True)
+            for row in table:
+                if row:
+                    yield f"{file}, line {table.line_num}", [cell.strip() for cell in row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: cannot be read as a CSV file ({error})") from error
+
+
+def integer(text: str, place: str, allowed: Sequence[int] | range, what: str) -> int:
+    """The whole number that a cell holds, in one of the usual ways to write it.
+
+    Raises:
+      InputError: it is none of those allowed.
+    """
+    if re.fullmatch(r"[+-]?[0-9]{1,9}(\.0*)?", text) and int(float(text)) in allowed:
+        return int(float(text))
+    few = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else str(list(allowed))
+    raise InputError(f"{place}: {what} {text[:30]!r} is none of {few.strip('[]')}")

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's own videos are found as `raw_trees` planned them."""
+
+import numpy as np
+import pytest
+
+from mdhr_jax.data.builders import folder
+from mdhr_jax.errors import InputError
+from tests.data import raw_trees
+
+LABELS = [[0, 1], [1, 9], [None, 0], [-1, 1]]
+READ = [[0, 1], [1, -1], [-1, 0], [-1, 1]]
+
+
+def _plan(**changes):
+    return [
+        raw_trees.OwnVideo(name="clips/a", labels=LABELS, **({"subject": "anna"} | changes)),
+        raw_trees.OwnVideo(name="clips/b", labels=LABELS[::-1], **({"subject": "ben"} | changes)),
+    ]
+
+
+def _shown(recording):
+    frames = recording.source.frames(recording.numbers, pytest.fail)
+    return {frame.number: raw_trees.read_blobs(frame.picture).frame for frame, _ in frames}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"one_csv": False},
+        {"as_video": False},
+        {"one_csv": False, "as_video": False, "line_end": "\r\n"},
+        {"video_column": "file", "codec": "mjpeg"},
+    ],
+)
+def test_videos_pictures_and_labels_are_those_of_the_plan(tmp_path, options):
+    raw_trees.write_folder(tmp_path, _plan(), **options)
+    found, layout = folder.find(tmp_path)
+    assert layout.aus == (1, 12)
+    assert [recording.name for recording in found.recordings] == ["anna/a", "ben/b"]
+    assert [recording.subject for recording in found.recordings] == ["anna", "ben"]
+    for recording, labels in zip(found.recordings, [READ, READ[::-1]], strict=True):
+        np.testing.assert_array_equal(recording.labels, labels)
+        assert _shown(recording) == {1: 0, 2: 1, 3: 2, 4: 3}
+
+
+def test_openface_tables_take_the_person_from_the_folder(tmp_path):
+    plan = [raw_trees.OwnVideo(name="anna/a", labels=LABELS, failed=frozenset({2}))]
+    raw_trees.write_folder(tmp_path, plan, one_csv=False, headers="openface", openface_r=True)
+    found, layout = folder.find(tmp_path)
+    (recording,) = found.recordings
+    assert (recording.subject, recording.name) == ("anna", "anna/a")
+    assert layout.aus == (1, 12)
+    assert recording.numbers.tolist() == [1, 3, 4]
+
+
+def test_frames_between_labels_are_left_out(tmp_path):
+    plan = [raw_trees.OwnVideo(name="a", labels=LABELS, subject="anna", first=3, frames=9)]
+    raw_trees.write_folder(tmp_path, plan)
+    (recording,) = folder.find(tmp_path)[0].recordings
+    assert _shown(recording) == {3: 2, 4: 3, 5: 4, 6: 5}
+
+
+def test_other_tables_are_left_alone(tmp_path):
+    raw_trees.write_folder(tmp_path, _plan())
+    (tmp_path / "notes.csv").write_text("who,when\nanna,today\n")
+    assert len(folder.find(tmp_path)[0].recordings) == 2
+
+
+def _write(tmp_path, *lines):
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["video,frame,AU01", "a,1,1"], "line 2: person ''"),
+        (["video,frame,subject,AU01", "a,1,an na,1"], "line 2: person 'an na'"),
+        (["video,frame,subject,AU01", "a,1,anna,2"], "line 2: label '2'"),
+        (["video,frame,subject,AU01", "a,x,anna,1"], "line 2: frame 'x'"),
+        (["video,frame,subject,AU01", "a,1,anna"], "line 2: 3 values"),
+        (["video,frame,subject,AU01", "a,1,anna,1", "a,1,anna,1"], "line 3: frame 1 of a"),
+        (["video,frame,subject,AU01", "../a,1,anna,1"], "lies outside"),
+        (["video,frame,subject,AU01", "/a,1,anna,1"], "lies outside"),
+        (["video,frame,subject,AU01", "none,1,anna,1"], "found nothing"),
+        (["frame,label", "1,1"], "no CSV file with the columns"),
+    ],
+)
+def test_broken_tables_are_refused(tmp_path, lines, message):
+    with pytest.raises(InputError, match=message):
+        folder.find(_write(tmp_path, *lines))
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/1.png").write_bytes(b"")
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "a").symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError, match="lies outside"):
+        folder.find(_write(inside, "video,frame,subject,AU01", "a,1,anna,1"))
+
+
+def test_files_with_other_aus_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("frame,subject,AU01\n1,anna,1\n")
+    (tmp_path / "b.csv").write_text("frame,subject,AU02\n1,anna,1\n")
+    with pytest.raises(InputError, match="label the same ones"):
+        folder.find(tmp_path)
+
+
+def test_two_videos_of_one_name_are_refused(tmp_path):
+    for suffix in (".avi", ".mp4"):
+        (tmp_path / f"a{suffix}").write_bytes(b"")
+    with pytest.raises(InputError, match=r"found a\.avi, a\.mp4"):
+        folder.find(_write(tmp_path, "video,frame,subject,AU01", "a,1,anna,1"))
