@@ -53,8 +53,8 @@ def find(labels: pathlib.Path, pictures: pathlib.Path) -> Found:
       InputError: there are no labels, or no pictures, or a label file is broken.
     """
     coded = {
-        match["subject"] + "/" + match["task"]: f
-        for f, match in recordings.named(labels, _OCCURRENCE)
+        f"{match['subject']}/{match['task']}": file
+        for file, match in recordings.named(labels, _OCCURRENCE)
     }
     if not coded:
         raise InputError(f"{labels}: no label file such as F001_T1.csv in it or below it")
@@ -70,11 +70,10 @@ def find(labels: pathlib.Path, pictures: pathlib.Path) -> Found:
         for name in sorted(coded)
         if name in sources
     )
-    without_pictures = [
-        f"{name}: labels, but no pictures" for name in sorted(coded - sources.keys())
-    ]
-    without_labels = [f"{name}: pictures, but no labels" for name in sorted(sources.keys() - coded)]
-    return Found(found, (*without_pictures, *without_labels))
+    levels = (file for files in intensities.values() for file in files.values())
+    label_files = *coded.values(), *levels
+    notes = recordings.unmatched(coded, sources)
+    return Found(found, notes, label_files, (labels, pictures))
 
 
 def _folders(root: pathlib.Path) -> dict[str, Source]:

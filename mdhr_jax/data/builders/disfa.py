@@ -62,7 +62,9 @@ def find(
         levels, said = _levels(subject, files[subject])
         found.append(_recording(subject, levels, sources[subject], active_from))
         notes += said
-    return Found(tuple(found), (*notes, *recordings.unmatched(files, sources)))
+    notes += recordings.unmatched(files, sources)
+    label_files = tuple(file for columns in files.values() for file in columns.values())
+    return Found(tuple(found), tuple(notes), label_files, (labels, pictures))
 
 
 def _label_files(root: pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:

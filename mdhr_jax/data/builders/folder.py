@@ -53,17 +53,19 @@ def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
         video is missing or lies elsewhere.
     """
     labels: _Labels = collections.defaultdict(dict)
+    files: list[pathlib.Path] = []
     aus: tuple[int, ...] = ()
     for file, _ in recordings.named(root, re.compile(r".*\.csv", re.IGNORECASE)):
         found = _read(root, file, labels)
         if aus and found and found != aus:
             raise InputError(f"{file}: labels AUs {found}, others {aus}; label the same ones")
         aus = aus or found
+        files += [file] if found else []
     if not labels:
         raise InputError(f"{root}: no CSV file with the columns frame and AU01, AU02, ... below it")
     names = sorted(labels)
     taken = tuple(_recording(root, *name, labels[name], aus) for name in names)
-    return Found(taken, ()), facs.layout(facs.own_name(aus))
+    return Found(taken, (), tuple(files), (root,)), facs.layout(facs.own_name(aus))
 
 
 def _read(root: pathlib.Path, file: pathlib.Path, labels: _Labels) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -234,7 +235,7 @@ def prepare(
         source=source,
         progress=progress,
         crop=squares.describe(settings.crop, settings.template),
-        beside=_beside(said, found.notes),
+        beside=_beside(said, found),
     )
     shutil.rmtree(folder)
     return _summary(out, table, [entry["report"] for entry in said.values()], found.notes)
@@ -293,17 +294,34 @@ def _cut_all(
     todo = [recording for recording in chosen if not parts[recording.name].exists()]
     total = sum(len(recording.numbers) for recording in chosen)
     left = sum(len(recording.numbers) for recording in todo)
-    with (
-        Bar(total, "frame", initial=total - left, about="faces", show=progress) as bar,
-        ProcessPoolExecutor(max(1, min(processes, len(todo))), mp_context=workers.CONTEXT) as pool,
-    ):
-        jobs = {
-            pool.submit(cut, recording, settings, parts[recording.name]): recording
-            for recording in todo
-        }
-        for job in as_completed(jobs):
-            job.result()
-            bar.update(len(jobs[job].numbers))
+    jobs = [(recording, settings, parts[recording.name]) for recording in todo]
+    with Bar(total, "frame", initial=total - left, about="faces", show=progress) as bar:
+        for recording in _done(jobs, min(processes, len(jobs))):
+            bar.update(len(recording.numbers))
+
+
+def _done(
+    jobs: Sequence[tuple[Recording, Settings, pathlib.Path]], processes: int
+) -> Iterator[Recording]:
+    """Does the jobs and says which recording is finished."""
+    if processes <= 1:
+        for job in jobs:
+            cut(*job)
+            yield job[0]
+        return
+    with ProcessPoolExecutor(processes, mp_context=workers.CONTEXT) as pool:
+        futures = {pool.submit(cut, *job): job[0] for job in jobs}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a process was killed, perhaps for want of memory; the same command goes on, with "
+                "fewer --processes if it happens again"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _refuse_unreadable(
@@ -354,8 +372,17 @@ def _kept_videos(
     return videos, intensities
 
 
-def _beside(said: dict[str, dict], notes: Sequence[str]) -> dict[str, bytes]:
-    report = {"notes": list(notes), "videos": {name: e["report"] for name, e in said.items()}}
-    files = {file: state for entry in said.values() for file, state in entry["files"].items()}
-    written = {REPORT: report, SOURCES: dict(sorted(files.items()))}
+def _beside(said: dict[str, dict], found: Found) -> dict[str, bytes]:
+    report = {
+        "notes": list(found.notes),
+        "videos": {name: entry["report"] for name, entry in said.items()},
+    }
+    files = {str(file): _state(file) for file in found.labels}
+    files |= {file: state for entry in said.values() for file, state in entry["files"].items()}
+    sources = {found.place(pathlib.Path(file)): files[file] for file in sorted(files)}
+    written = {REPORT: report, SOURCES: sources}
     return {name: (json.dumps(value, indent=1) + "\n").encode() for name, value in written.items()}
+
+
+def _state(file: pathlib.Path) -> list[int | str]:
+    return [file.stat().st_size, recordings.sha256(file)]

@@ -130,10 +130,19 @@ class Found(NamedTuple):
     Attributes:
       recordings: sorted by subject and name.
       notes: one line each on what is missing or does not fit together.
+      labels: the label files.
+      roots: the folders below which all of it lies.
     """
 
     recordings: tuple[Recording, ...]
     notes: tuple[str, ...]
+    labels: tuple[pathlib.Path, ...]
+    roots: tuple[pathlib.Path, ...]
+
+    def place(self, file: pathlib.Path) -> str:
+        """The file's name below the first root that contains it."""
+        root = next(root for root in self.roots if file.is_relative_to(root))
+        return file.relative_to(root).as_posix()
 
 
 def unmatched(labels: Collection[str], pictures: Collection[str]) -> tuple[str, ...]:

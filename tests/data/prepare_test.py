@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings become records, frame by frame as planned; what is left out is said."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mdhr_jax import facs
+from mdhr_jax.data import records
+from mdhr_jax.data.builders import bp4d, prepare, recordings
+from mdhr_jax.errors import InputError
+from mdhr_jax.faces import align, squares
+from tests.data import raw_trees
+
+SQUARES = functools.partial(raw_trees.blobs, size=(64, 64))
+AS_IT_IS = prepare.Settings(crop="none", size=64)
+
+
+def _plan(*names, count=6):
+    return [
+        raw_trees.Bp4dVideo(
+            subject=name.partition("/")[0],
+            task=name.partition("/")[2],
+            first=10 * number + 1,
+            labels=np.random.default_rng(number).choice([0, 1, 9], (count, 12)),
+        )
+        for number, name in enumerate(names)
+    ]
+
+
+@pytest.fixture
+def plan(tmp_path):
+    plan = _plan("F001/T1", "F001/T2", "F003/T1", "M003/T5")
+    raw_trees.write_bp4d(tmp_path / "raw", plan, paint=SQUARES)
+    return plan
+
+
+def _prepare(tmp_path, settings=AS_IT_IS, **options):
+    found = bp4d.find(tmp_path / "raw", tmp_path / "raw")
+    options = {"source": "bp4d", "processes": 1, "progress": False} | options
+    return prepare.prepare(tmp_path / "set", found, facs.BP4D, settings, **options)
+
+
+def _assert_as_planned(source, plan, left_out=()):
+    rows = iter(range(len(source.table)))
+    for video in plan:
+        for number, labels in zip(video.numbers.tolist(), video.labels, strict=True):
+            if (video.subject, video.task, number) in left_out:
+                continue
+            row = next(rows)
+            record = source.records[row]
+            assert record["video"].decode() == f"{video.subject}/{video.task}"
+            assert record["subject"].decode() == video.subject
+            assert record["frame"] == source.table.number[row] == number
+            np.testing.assert_array_equal(record["labels"], np.where(labels == 9, -1, labels))
+            shown = raw_trees.read_blobs(source.pictures(np.array([row]))[0])
+            assert shown == (
+                raw_trees.index(video.subject),
+                raw_trees.index(video.task),
+                number - video.pictures()[0],
+            )
+    assert next(rows, None) is None
+
+
+def test_records_are_those_of_the_plan(tmp_path, plan):
+    said = _prepare(tmp_path)
+    assert "24 frames of 3 people in 4 videos" in said
+    source = records.open_dataset(tmp_path / "set")
+    _assert_as_planned(source, plan)
+    assert source.folds == (("M003",), ("F003",), ("F001",))  # the official ones
+    assert source.metadata.crop == "none"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["raw", "set"]
+
+
+def test_records_say_where_they_come_from(tmp_path, plan):
+    _prepare(tmp_path)
+    source = records.open_dataset(tmp_path / "set")
+    file = tmp_path / "raw/Sequences(2D+3D)/F001/T1/1.jpg"
+    record = source.records[0]
+    assert record["source"].decode() == recordings.sha256(file)
+    assert np.isnan(record["time"]) and np.isnan(record["transform"]).all()
+    assert (record["intensities"] == -1).all()
+    manifest = json.loads((tmp_path / "set/sources.json").read_text())
+    assert manifest["Sequences(2D+3D)/F001/T1/1.jpg"] == [
+        file.stat().st_size,
+        recordings.sha256(file),
+    ]
+    assert "AUCoding/AU_OCC/F001_T1.csv" in manifest
+
+
+def test_missing_pictures_leave_gaps(tmp_path):
+    first, *others = _plan("F001/T1", "F003/T1")
+    plan = [dataclasses.replace(first, missing=frozenset({3, 4})), *others]
+    raw_trees.write_bp4d(tmp_path / "raw", plan, paint=SQUARES)
+    _prepare(tmp_path)
+    _assert_as_planned(
+        records.open_dataset(tmp_path / "set"), plan, {("F001", "T1", 3), ("F001", "T1", 4)}
+    )
+    report = json.loads((tmp_path / "set/report.json").read_text())
+    assert report["videos"]["F001/T1"] == {
+        "kept": 4,
+        "missing": [3, 4],
+        "lost": [],
+        "unreadable": [],
+    }
+
+
+def test_faces_are_found_aligned_and_lost_ones_left_out(tmp_path):
+    plan = _plan("F001/T1", "F003/T2")
+    raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.astronaut_faces)
+    blank = tmp_path / "raw/Sequences(2D+3D)/F001/T1/4.jpg"
+    Image.new("RGB", (320, 240), (90, 90, 90)).save(blank)
+    said = _prepare(tmp_path, prepare.Settings(size=96))
+    assert "1 without a face" in said
+    source = records.open_dataset(tmp_path / "set")
+    assert source.metadata.crop == "mtcnn, template bp4d"
+    assert source.table.number[:5].tolist() == [1, 2, 3, 5, 6]
+    transform = source.records[0]["transform"]
+    a, b = complex(*transform[:2]), complex(*transform[2:])
+    x, y = raw_trees.astronaut_centre("F001", "T1", 0)
+    assert abs(a * complex(x, y) + b - (48 + 48j)) < 12
+    # Aligned faces hardly differ from frame to frame.
+    pictures = source.pictures(np.arange(5)).astype(int)
+    assert np.abs(np.diff(pictures, axis=0)).mean() < 8
+
+
+@pytest.fixture
+def damaged(tmp_path, plan):
+    """Two pictures of F001/T2 end midway."""
+    files = [tmp_path / f"raw/Sequences(2D+3D)/F001/T2/{number}.jpg" for number in (12, 13)]
+    whole = {file: file.read_bytes() for file in files}
+    for file, data in whole.items():
+        file.write_bytes(data[: len(data) // 2])
+    return whole
+
+
+def test_unreadable_pictures_are_refused_and_all_named(tmp_path, plan, damaged):
+    with pytest.raises(InputError, match=r"12\.jpg: does not decode .* \(and 1 more, all in"):
+        _prepare(tmp_path)
+    assert not (tmp_path / "set").exists()
+    listed = (tmp_path / "set.parts/unreadable.txt").read_text()
+    assert [pathlib.Path(line.partition(":")[0]).name for line in listed.splitlines()] == [
+        "12.jpg",
+        "13.jpg",
+    ]
+
+
+def test_after_repair_only_the_damaged_video_is_done_anew(tmp_path, plan, damaged, monkeypatch):
+    with pytest.raises(InputError):
+        _prepare(tmp_path)
+    for file, data in damaged.items():
+        file.write_bytes(data)
+    done, cut = [], prepare.cut
+    monkeypatch.setattr(
+        prepare,
+        "cut",
+        lambda recording, *rest: (done.append(recording.name), cut(recording, *rest)),
+    )
+    _prepare(tmp_path)
+    assert done == ["F001/T2"]
+    _assert_as_planned(records.open_dataset(tmp_path / "set"), plan)
+
+
+def test_a_few_unreadable_pictures_may_be_skipped(tmp_path, plan, damaged, monkeypatch):
+    with pytest.raises(InputError, match="at most 0 may be skipped"):
+        _prepare(tmp_path, skip=True)
+    monkeypatch.setattr(prepare, "MOST_SKIPPED", 0.1)
+    assert "2 without a picture (2 of them unreadable)" in _prepare(tmp_path, skip=True)
+    left_out = {("F001", "T2", 12), ("F001", "T2", 13)}
+    _assert_as_planned(records.open_dataset(tmp_path / "set"), plan, left_out)
+
+
+def test_several_processes_make_the_same_records(tmp_path, plan, quick_compilation_elsewhere):
+    _prepare(tmp_path)
+    (tmp_path / "set").rename(tmp_path / "one")
+    _prepare(tmp_path, processes=2)
+    names = sorted(file.name for file in (tmp_path / "one").iterdir())
+    assert names == sorted(file.name for file in (tmp_path / "set").iterdir())
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "set" / name).read_bytes()
+
+
+def test_a_trial_with_a_few_people(tmp_path, plan):
+    assert "of 2 people in 3 videos" in _prepare(tmp_path, max_subjects=2)
+
+
+def test_parts_cut_in_another_way_are_refused(tmp_path, plan, damaged):
+    with pytest.raises(InputError):
+        _prepare(tmp_path)
+    with pytest.raises(InputError, match=r"set\.parts: was begun with other settings"):
+        _prepare(tmp_path, prepare.Settings(crop="none", size=32))
+
+
+def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
+    _prepare(tmp_path)
+    before = (tmp_path / "set/index.npz").stat().st_mtime_ns
+    _prepare(tmp_path)
+    assert (tmp_path / "set/index.npz").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="other settings is here already"):
+        _prepare(tmp_path, prepare.Settings(crop="none", size=32))
+
+
+def test_no_face_anywhere_is_refused(tmp_path):
+    plan = _plan("F001/T1", count=2)
+    raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.blobs)
+    with pytest.raises(InputError, match="no face was found in any labelled frame"):
+        _prepare(tmp_path, prepare.Settings(size=64))
+
+
+def test_settings_describe_themselves():
+    template = align.TEMPLATES["disfa"]
+    assert squares.describe("mtcnn", template) == "mtcnn, template disfa"
+    assert squares.describe("csv:some/file.csv", template) == "csv, template disfa"
+    assert squares.describe("1,2,3,3", template) == "1,2,3,3"
