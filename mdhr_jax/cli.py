@@ -304,6 +304,23 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _check_data_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _path(values, "out", "Directory for report.md and sheets/; default: DIR.check.")
+    flags.DEFINE_list(
+        "sources", [], "Folders it was made from: have their files changed?", flag_values=values
+    )
+
+
+def _check_data(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import check_data
+
+    (path,) = _exactly(arguments, "DIR")
+    out = values.out or f"{path.rstrip('/')}.check"
+    report, good = check_data.check(path, out, sources=values.sources)
+    print(f"{report}\nreport.md and sheets/ in {out}")
+    return 0 if good else 1
+
+
 def _config_flags(values: Flags, arguments: Sequence[str], default: str | None = None) -> None:
     from ml_collections import config_flags
 
@@ -624,6 +641,12 @@ COMMANDS = {
         "bp4d|disfa|folder --raw DIR --out DIR [--cropped DIR]",
         _prepare_flags,
         _prepare,
+    ),
+    "check-data": Command(
+        "Look at every record of a data set: counts, labels, what was left out, pictures.",
+        "DIR [--sources RAW,...]",
+        _check_data_flags,
+        _check_data,
     ),
     "train": Command(
         "Train; the same command resumes.",
