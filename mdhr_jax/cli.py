@@ -227,6 +227,7 @@ def _prepare_flags(values: Flags, arguments: Sequence[str]) -> None:
 
     _path(values, "raw", "Directory of the raw data set: labels, and pictures or videos.")
     _path(values, "cropped", "Directory of pictures already cut to squares, instead of raw ones.")
+    _path(values, "lists", "Directory of the official lists; with --cropped, instead of --raw.")
     _path(values, "out", "Directory of the data set to make.")
     _crop_flags(values, "mtcnn", None)
     flags.DEFINE_integer("size", 256, "Height and width of pictures, pixels.", flag_values=values)
@@ -270,29 +271,20 @@ def _crop_flags(values: Flags, crop: str, template: str | None) -> None:
 
 
 def _prepare(values: Flags, arguments: Sequence[str]) -> int:
-    from mdhr_jax.data.builders import bp4d, disfa, folder, prepare
+    from mdhr_jax.data.builders import prepare
     from mdhr_jax.faces import align
 
-    _required(values, "raw", "out")
-    raw = pathlib.Path(values.raw)
-    pictures = pathlib.Path(values.cropped or raw)
-    camera = {"camera": values.camera, "active_from": values.active_from}
-    finders = {
-        "bp4d": lambda: (bp4d.find(raw, pictures), bp4d.LAYOUT),
-        "disfa": lambda: (disfa.find(raw, pictures, **camera), disfa.LAYOUT),
-        "folder": lambda: folder.find(raw),
-    }
-    (kind,) = _exactly(arguments, "|".join(finders))
-    if kind not in finders:
-        raise InputError(f"{kind!r} is unknown; choose from {', '.join(finders)}")
-    found, layout = finders[kind]()
+    _required(values, "out", "cropped" if values.lists else "raw")
+    (kind,) = _exactly(arguments, "bp4d|disfa|folder")
+    template = values.template or (kind if kind in align.TEMPLATES else "bp4d")
+    found, layout = _find_recordings(values, kind)
     said = prepare.prepare(
         values.out,
         found,
         layout,
         prepare.Settings(
             crop="none" if values.cropped else values.crop,
-            template=align.parse(values.template or (kind if kind in align.TEMPLATES else "bp4d")),
+            template=align.parse(template),
             size=values.size,
         ),
         source=f"{kind}, {'cropped pictures' if values.cropped else 'raw recordings'}",
@@ -302,6 +294,25 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
     )
     print(said)
     return 0
+
+
+def _find_recordings(values: Flags, kind: str) -> tuple[Any, Any]:
+    """The recordings that `mdhr prepare` is to take, and the layout of their AUs."""
+    from mdhr_jax import facs
+    from mdhr_jax.data.builders import bp4d, disfa, folder, listed
+
+    labels = pathlib.Path(values.lists or values.raw)
+    pictures = pathlib.Path(values.cropped or values.raw)
+    if values.lists and kind in ("bp4d", "disfa"):
+        return listed.find(labels, pictures, facs.LAYOUTS[kind]), facs.LAYOUTS[kind]
+    if kind == "bp4d":
+        return bp4d.find(labels, pictures), bp4d.LAYOUT
+    if kind == "disfa":
+        choice = {"camera": values.camera, "active_from": values.active_from}
+        return disfa.find(labels, pictures, **choice), disfa.LAYOUT
+    if kind == "folder" and not values.lists:
+        return folder.find(labels)
+    raise InputError(f"{kind!r} is unknown; choose from bp4d, disfa, and without --lists folder")
 
 
 def _check_data_flags(values: Flags, arguments: Sequence[str]) -> None:

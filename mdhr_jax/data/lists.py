@@ -207,7 +207,7 @@ def _parse_lines[T](file: pathlib.Path, parse: Callable[[str], T]) -> list[T]:
 
 def _parse_path(line: str) -> re.Match:
     match = _FRAME_PATH.fullmatch(line)
-    if match is None:
+    if match is None or {".", ".."}.intersection(line.split("/")):
         raise ValueError(f"{line[:80]!r} is not a frame path such as F001/T1/2440.jpg")
     return match
 

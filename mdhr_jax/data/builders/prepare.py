@@ -8,6 +8,7 @@ records: `report.json`, a `VideoReport` for every video and the notes of the sou
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -35,6 +36,7 @@ VERSION = "1.0.0"  # raise it when the same sources give other records
 REPORT, SOURCES = "report.json", "sources.json"
 MOST_SKIPPED = 0.01  # share of the frames that may be unreadable under `skip`
 _QUALITY = 95  # of JPEG
+_SAME_FORMAT = {"jpeg": {".jpg", ".jpeg"}, "png": {".png"}}
 _PARTS, _SETTINGS = ".parts", "settings.json"
 
 
@@ -91,7 +93,6 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> VideoRe
             origin[frame.number] = file
             yield frame
 
-    encode = frames.CODECS[settings.image_format].encode
     kept: dict[str, list] = collections.defaultdict(list)
     images: list[bytes] = []
     checksum = functools.cache(recordings.sha256)
@@ -99,7 +100,7 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> VideoRe
     for square in cutter.squares(readable(), video=recording.name, side=settings.size):
         if square.picture is None:
             continue
-        images.append(encode(square.picture, _QUALITY))
+        images.append(_encoded(square.picture, origin[square.frame.number], settings))
         kept["number"].append(square.frame.number)
         kept["time"].append(np.nan if square.frame.time is None else square.frame.time)
         kept["transform"].append(_row(square.transform))
@@ -114,6 +115,17 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> VideoRe
     files = {str(file): [file.stat().st_size, checksum(file)] for file in set(origin.values())}
     _write_part(part, images, kept, {"report": dataclasses.asdict(report), "files": files})
     return report
+
+
+def _encoded(picture: frames.Picture, file: pathlib.Path, settings: Settings) -> bytes:
+    """The picture as a record keeps it: the file itself, where that shows nothing else."""
+    codec = frames.CODECS[settings.image_format]
+    if settings.crop == "none" and file.suffix.lower() in _SAME_FORMAT[settings.image_format]:
+        data = file.read_bytes()
+        with contextlib.suppress(ValueError):  # a colour mode that records do not have
+            if np.array_equal(codec.decode(data), picture):
+                return data
+    return codec.encode(picture, _QUALITY)
 
 
 def _row(transform: align.Similarity | None) -> np.ndarray:

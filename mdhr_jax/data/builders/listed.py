@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures already cut to squares, with labels from the official lists.
+
+The lists name pictures such as F001/T1/2440.jpg or SN001/SN001_0.png; the tree that holds them, or
+a folder `img` or `img_o` in it, is where these names begin.
+"""
+
+import pathlib
+
+import numpy as np
+
+from mdhr_jax import facs
+from mdhr_jax.data import lists
+from mdhr_jax.data.builders.recordings import UNKNOWN, Found, Pictures, Recording
+from mdhr_jax.errors import InputError
+
+_BEGINNINGS = ("", "img", "img_o")
+
+
+def find(root: pathlib.Path, pictures: pathlib.Path, layout: facs.AuLayout) -> Found:
+    """Every frame of the three test lists.
+
+    Args:
+      root: directory of the official lists, as for `lists.find_file`.
+      pictures: the tree of pictures.
+      layout: whose lists.
+
+    Raises:
+      InputError: a list is missing or broken, names a picture outside the tree, or none of its
+        pictures is there.
+    """
+    tests, _ = lists.read_test_sets(root, layout)
+    base = _beginning(pictures, tests[0].paths[0])
+    found = []
+    for test in tests:
+        paths = iter(test.paths)
+        for video in test.frames.to_videos():
+            files = {number: base / next(paths) for number in video.number.tolist()}
+            _refuse_outside(base, files[int(video.number[0])])
+            found.append(
+                Recording(
+                    subject=video.subject,
+                    name=video.name,
+                    numbers=video.number,
+                    labels=video.labels,
+                    intensities=np.full(video.labels.shape, UNKNOWN, np.int8),
+                    source=Pictures({n: file for n, file in files.items() if file.is_file()}),
+                )
+            )
+    label_files = tuple(
+        lists.find_file(root, layout, kind=kind, fold=fold, split="test")
+        for fold in range(1, len(tests) + 1)
+        for kind in ("path", "label")
+    )
+    ordered = sorted(found, key=lambda recording: (recording.subject, recording.name))
+    return Found(tuple(ordered), (), label_files, (pictures, root))
+
+
+def _beginning(pictures: pathlib.Path, first: str) -> pathlib.Path:
+    """The folder in which the lists' names begin."""
+    for name in _BEGINNINGS:
+        if (pictures / name / first.partition("/")[0]).is_dir():
+            return pictures / name
+    raise InputError(
+        f"{pictures}: holds no folder {first.partition('/')[0]}, alone or in img or img_o; name "
+        f"the folder in which the lists' names such as {first} begin"
+    )
+
+
+def _refuse_outside(base: pathlib.Path, file: pathlib.Path) -> None:
+    # All pictures of a video have the same folder, by the lists' own definition of a video.
+    if not file.parent.resolve().is_relative_to(base.resolve()):
+        raise InputError(f"{file.parent}: the lists name a folder outside {base}; mend them")
