@@ -229,7 +229,7 @@ def _prepare_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "cropped", "Directory of pictures already cut to squares, instead of raw ones.")
     _path(values, "lists", "Directory of the official lists; with --cropped, instead of --raw.")
     _path(values, "out", "Directory of the data set to make.")
-    _crop_flags(values, "mtcnn", None)
+    _crop_flags(values, "mtcnn")
     flags.DEFINE_integer("size", 256, "Height and width of pictures, pixels.", flag_values=values)
     flags.DEFINE_integer(
         "max_subjects", None, "The first so many people, to try.", lower_bound=1, flag_values=values
@@ -255,17 +255,19 @@ def _prepare_flags(values: Flags, arguments: Sequence[str]) -> None:
     )
 
 
-def _crop_flags(values: Flags, crop: str, template: str | None) -> None:
+def _crop_flags(values: Flags, crop: str | None) -> None:
     flags.DEFINE_string(
         "crop",
         crop,
-        "Where the face is: none, center, X,Y,W,H; or found by mtcnn, csv:FILE, yunet:FILE.onnx.",
+        "Where the face is: none, center, X,Y,W,H; or found by mtcnn, csv:FILE, yunet:FILE.onnx"
+        + ("." if crop else "; default: as in training, or center."),
         flag_values=values,
     )
     flags.DEFINE_string(
         "template",
-        template,
-        "How a found face lies in its square: bp4d, disfa, or EYE_DISTANCE,EYE_ROW.",
+        None,
+        "How a found face lies in its square: bp4d, disfa, or EYE_DISTANCE,EYE_ROW"
+        + ("; default: the data set's." if crop else "; default: as in training, or bp4d."),
         flag_values=values,
     )
 
@@ -588,26 +590,43 @@ def _convert(values: Flags, arguments: Sequence[str]) -> int:
 def _predict_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
     _path(values, "out", "CSV to write.")
-    _crop_flags(values, "center", "bp4d")
+    _crop_flags(values, None)
 
 
 def _predict(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax import runs
-    from mdhr_jax.faces import align, squares
     from mdhr_jax.infer import predict
 
     (source,) = _exactly(arguments, "SOURCE")
     _required(values, "checkpoint", "out")
+    model = runs.Predictor(values.checkpoint)
     frames, faces = predict.predict(
         source,
-        runs.Predictor(values.checkpoint),
-        cutter=squares.parse(values.crop, align.parse(values.template)),
+        model,
+        cutter=_cutter_like(model.crop, values.crop, values.template),
         out=pathlib.Path(values.out),
         progress=True,
     )
     lost = "" if faces == frames else f", no face in {frames - faces} of them"
     print(f"{values.out}: {frames} frames{lost}")
     return 0
+
+
+def _cutter_like(trained: str | None, crop: str | None, template: str | None) -> Any:
+    """The cutter of the flags; what they leave open is as in training, or the centre."""
+    from mdhr_jax.faces import align, squares
+
+    kind, _, trained_template = (trained or "").partition(", template ")
+    crop = crop or ("mtcnn" if kind == "mtcnn" else "center")
+    lies = align.parse(template or trained_template or "bp4d")
+    ours = squares.describe(crop, lies)
+    if trained not in (None, "none", ours):
+        print(
+            f"mdhr predict: the model was trained on faces cut by {trained}, these are cut by "
+            f"{ours}: its scores may be worse",
+            file=sys.stderr,
+        )
+    return squares.parse(crop, lies)
 
 
 def _check_lists_flags(values: Flags, arguments: Sequence[str]) -> None:

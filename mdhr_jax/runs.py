@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's directory: its configuration, and the model behind its checkpoints.
 
-`config.json` says what was trained, `metrics.jsonl` how it went, `checkpoints/` holds the states.
-Where a trained model is asked for, an official weight file (`interop.files`) does as well.
+`config.json` says what was trained, `data.json` on what, `metrics.jsonl` how it went,
+`checkpoints/` holds the states. Where a trained model is asked for, an official weight file
+(`interop.files`) does as well.
 """
 
 import contextlib
@@ -32,10 +33,12 @@ from mdhr_jax import (
     writers,
 )
 from mdhr_jax.data import records
+from mdhr_jax.data.builders import frames
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, names, official
 from mdhr_jax.models import mdhr
 
+_DATA = "data.json"
 PRECISIONS = {name: jnp.dtype(name) for name in ("float32", "bfloat16")}
 
 
@@ -79,6 +82,29 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
             f"{workdir}: this run has another configuration: {listed}; "
             "use these values again or another --workdir"
         )
+
+
+def claim_data(workdir: pathlib.Path, metadata: frames.Metadata) -> None:
+    """Saves what a run is trained on, or checks that it is what an old run was trained on.
+
+    Raises:
+      InputError: the data set is another one.
+    """
+    file = workdir / _DATA
+    said = {"builder": metadata.builder, "index": metadata.index_sha256, "crop": metadata.crop}
+    if not file.exists():
+        file.write_text(json.dumps(said, indent=2) + "\n")
+    elif json.loads(file.read_text()) != said:
+        raise InputError(
+            f"{workdir}: this run was begun with another data set (other frames, labels or crops); "
+            "use that one again or another --workdir"
+        )
+
+
+def crop_of(path: pathlib.Path) -> str | None:
+    """How the faces were cut out that a run was trained on (`Metadata.crop`); None: unknown."""
+    file = path / _DATA
+    return json.loads(file.read_text())["crop"] if file.exists() else None
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
@@ -379,6 +405,7 @@ class Predictor:
       context: frames before and after them that the model reads.
       record_size: height and width of the pictures that `scores` takes.
       thresholds: score from which each AU counts as active.
+      crop: how the faces were cut out that it was trained on; None: unknown.
     """
 
     record_size = 256
@@ -389,6 +416,7 @@ class Predictor:
         self.layout = trained.layout
         self.clip_length, self.context = config.clip_length, context(config)
         self.thresholds = trained.thresholds
+        self.crop = crop_of(pathlib.Path(path))
         step = eval_step(config)
         run = jax.jit(lambda frames: step(params, batch_stats, {"frames": frames}))
         params, batch_stats = trained.state["params"], trained.state["batch_stats"]

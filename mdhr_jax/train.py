@@ -33,11 +33,11 @@ from mdhr_jax.models import mdhr
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     """Trains as configured; goes on where an earlier call with the same `workdir` stopped.
 
-    Leaves `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/last`, and
+    Leaves `config.json`, `data.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/last`, and
     `checkpoints/best` if its protocol chooses among the evaluations.
 
     Raises:
-      InputError: wrong input, or a run of another configuration in `workdir`.
+      InputError: wrong input, or a run of another configuration or data set in `workdir`.
       NonFiniteLossError: the loss is no longer a number; the last checkpoint is kept.
     """
     workdir = pathlib.Path(workdir)
@@ -50,6 +50,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     programs = compile_programs(config, source, mesh, total_steps)
     fresh = None if start else runs.with_initial_backbone(programs.init(), config)
     runs.claim(workdir, config)  # after what may refuse the configuration
+    runs.claim_data(workdir, source.metadata)
     state = fresh or checkpoint.restore(saved, "last", programs.abstract)
     devices = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
     print(f"{workdir}: step {start} of {total_steps} on {mesh.size} x {devices}", flush=True)

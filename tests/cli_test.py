@@ -5,6 +5,8 @@ from PIL import Image
 
 from mdhr_jax import cli, facs, runs, train
 from mdhr_jax.data import records
+from mdhr_jax.faces import align, squares
+from mdhr_jax.faces import crop as crops
 
 CONFIG = "configs/quickstart.py"
 
@@ -155,7 +157,7 @@ def test_a_subject_in_two_folds_is_refused_by_name(synthesize_from_lists, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_device):
+def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_device, capsys):
     """The checkpoint of a real run, through the command."""
     tiny_config.epochs = 1.0
     train.train(tiny_config, tmp_path / "run")
@@ -169,5 +171,26 @@ def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_devic
     assert cli.main(["predict", str(pictures), *arguments]) == 0
     header, *rows = out.read_text().splitlines()
     assert len(rows) == 6
+    assert "may be worse" not in capsys.readouterr().err  # rendered faces fill their pictures
     for name in facs.BP4D.au_names:
         assert name in header
+
+
+@pytest.mark.parametrize(
+    ("trained", "crop", "template", "expected", "warned"),
+    [
+        (None, None, None, squares.Stated(crops.center), False),
+        ("none", None, None, squares.Stated(crops.center), False),
+        ("none", "none", None, squares.Stated(crops.whole), False),
+        ("mtcnn, template disfa", None, None, align.TEMPLATES["disfa"], False),
+        ("mtcnn, template 0.3,0.4", None, None, align.Template(0.3, 0.4), False),
+        ("mtcnn, template disfa", "mtcnn", "bp4d", align.TEMPLATES["bp4d"], True),
+        ("mtcnn, template bp4d", "center", None, squares.Stated(crops.center), True),
+        ("yunet, template bp4d", None, None, squares.Stated(crops.center), True),
+    ],
+)
+def test_faces_are_cut_as_in_training(trained, crop, template, expected, warned, capsys):
+    cutter = cli._cutter_like(trained, crop, template)
+    found = cutter.template if isinstance(cutter, squares.Found) else cutter
+    assert found == expected
+    assert ("its scores may be worse" in capsys.readouterr().err) == warned

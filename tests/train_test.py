@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
+import json
 import pathlib
 import signal
 import subprocess
@@ -167,3 +168,14 @@ def test_a_killed_process_resumes_bit_equal(tiny_config, config_file, tmp_path, 
     _assert_equal_runs(tmp_path / "whole", tmp_path / "killed", tiny_config, total_steps=40)
     best = [runs.load(tmp_path / run).state for run in ("whole", "killed")]
     jax.tree.map(np.testing.assert_array_equal, *best)
+
+
+def test_a_run_keeps_to_its_data_set(tiny_config, tmp_path, one_device):
+    run = tmp_path / "run"
+    tiny_config.epochs = 1.0
+    train.train(tiny_config, run)
+    assert runs.crop_of(run) == "none"
+    said = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps(said | {"index": "other"}))
+    with pytest.raises(errors.InputError, match="begun with another data set"):
+        train.train(tiny_config, run)
