@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 import skimage.data
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from mdhr_jax.faces import align, boxes, squares, video
 from mdhr_jax.faces.mtcnn import cascade
@@ -92,6 +92,29 @@ def reference(compared: list[np.ndarray], frame: np.ndarray, seconds: float) -> 
         return dict(np.load(target))
 
 
+def show(file: str) -> None:
+    """A picture: the astronaut upright and turned, what is found, and how it is cut."""
+    astronaut = Image.fromarray(skimage.data.astronaut()).crop((40, 0, 424, 384))
+    columns = []
+    for turn in (0, 20, -25):
+        picture = astronaut.rotate(turn, Image.Resampling.BICUBIC)
+        frame = video.Frame(1, None, np.asarray(picture))
+        (faces,) = cascade.Mtcnn(60).detect([frame])
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle(faces.boxes[0].tolist(), outline=(255, 220, 60), width=2)
+        for x, y in faces.landmarks[0]:
+            draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=(80, 220, 255))
+        shown = [
+            align.cut(frame.picture, align.similarity(faces.landmarks[0], template, 190), 190)
+            for template in align.TEMPLATES.values()
+        ]
+        below = np.hstack([shown[0], np.full((190, 4, 3), 255, np.uint8), shown[1]])
+        gap = np.full((4, 384, 3), 255, np.uint8)
+        columns += [np.vstack([np.asarray(picture), gap, below])]
+        columns += [np.full((578, 8, 3), 255, np.uint8)]
+    Image.fromarray(np.hstack(columns[:-1])).save(file, quality=88)
+
+
 def agreement(ours: cascade.Faces, theirs: np.ndarray) -> str:
     """Columns of a table row: numbers of faces, worst overlap, worst mean distance of landmarks."""
     counts = f"{len(ours.scores)} | {len(theirs)}"
@@ -109,7 +132,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("sources", nargs="*", help="pictures and videos to compare on, too")
     parser.add_argument("--seconds", type=float, default=10, help="for each timing")
+    parser.add_argument("--show", help="only draw this picture of faces found and cut")
     arguments = parser.parse_args()
+    if arguments.show:
+        show(arguments.show)
+        return
     names, compared = zip(*pictures(arguments.sources), strict=True)
     frame = scene()
     detector = cascade.Mtcnn()
