@@ -294,7 +294,8 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
         processes=values.processes,
         skip=values.on_error == "skip",
     )
-    print(said)
+    if said:
+        print(said)
     return 0
 
 

@@ -8,7 +8,6 @@ the order of clips and the augmentation, so variants are compared seed by seed.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import pathlib
 import re
@@ -23,7 +22,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, runs, train, workers
+from mdhr_jax import evaluate, locks, runs, train, workers
 from mdhr_jax.errors import InputError, NonFiniteLossError
 from mdhr_jax.progress import Bar
 
@@ -137,23 +136,8 @@ def complete(
     jobs = _missing(plan, common, done, workdir)
     yield list(done)
     if jobs:
-        with _alone(workdir):
+        with locks.alone(workdir, "name other directories with --workdir and --results"):
             yield from _work(jobs, done, results / RUNS, workers.places(processes))
-
-
-@contextlib.contextmanager
-def _alone(workdir: pathlib.Path) -> Iterator[None]:
-    """Lets no other command train in the same directory meanwhile."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{workdir}: another command is training here; wait for it, or name other "
-                "directories with --workdir and --results"
-            ) from error
-        yield
 
 
 def _work(

@@ -160,7 +160,7 @@ def plain_disfa(tmp_path):
     frames.prepare(
         Plain,
         tmp_path / "disfa",
-        name="plain 1.0.0",
+        builder="plain 1.0.0",
         table=clips.FrameTable.from_videos(videos),
         layout=facs.DISFA,
         subject_folds=facs.DISFA.folds,

@@ -42,7 +42,7 @@ def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path):
     plan = Plan(tiny_config, [Variant("full", {})], [0], [1])
     with (tmp_path / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(errors.InputError, match="another command is training here"):
+        with pytest.raises(errors.InputError, match="another command is at work here"):
             list(experiments.complete(plan, workdir=tmp_path, results=tmp_path))
 
 

@@ -23,6 +23,7 @@ from mdhr_jax.errors import InputError
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 MAX_PIXELS = 64_000_000  # larger pictures are refused before they are decoded
+_MAX_BYTES = 64_000_000  # of a picture file
 
 
 class Frame(NamedTuple):
@@ -159,6 +160,10 @@ def read_picture(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
       InputError: it does not decode to its end, or is too large.
     """
     try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise InputError(
+                f"{file}: more than {_MAX_BYTES // 10**6} MB are no picture of a face; remove it"
+            )
         # A picture is decoded or refused; Pillow's warnings would say it twice.
         with (
             warnings.catch_warnings(action="ignore"),

@@ -2,9 +2,11 @@
 """Recordings become records, frame by frame as planned; what is left out is said."""
 
 import dataclasses
+import fcntl
 import functools
 import json
 import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -199,8 +201,12 @@ def test_parts_cut_in_another_way_are_refused(tmp_path, plan, damaged):
 def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
     _prepare(tmp_path)
     before = (tmp_path / "set/index.npz").stat().st_mtime_ns
-    _prepare(tmp_path)
+    assert _prepare(tmp_path) == ""
+    assert "used as it is" in capsys.readouterr().out
     assert (tmp_path / "set/index.npz").stat().st_mtime_ns == before
+    assert not (tmp_path / "set.parts").exists()
+    with pytest.raises(InputError, match=r"differing: source"):
+        _prepare(tmp_path, max_subjects=1)
     with pytest.raises(InputError, match="other settings is here already"):
         _prepare(tmp_path, prepare.Settings(crop="none", size=32))
 
@@ -217,3 +223,30 @@ def test_settings_describe_themselves():
     assert squares.describe("mtcnn", template) == "mtcnn, template disfa"
     assert squares.describe("csv:some/file.csv", template) == "csv, template disfa"
     assert squares.describe("1,2,3,3", template) == "1,2,3,3"
+
+
+def test_a_second_preparation_of_the_same_set_is_refused(tmp_path, plan):
+    (tmp_path / "set.parts").mkdir()
+    with (tmp_path / "set.parts/lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="at work here; wait for it, or name another --out"):
+            _prepare(tmp_path)
+    assert "24 frames" in _prepare(tmp_path)
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_finished(tmp_path, plan):
+    # A limit on the size of files stands in for the full disk.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(InputError, match="set: cannot be written"):
+            _prepare(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "24 frames" in _prepare(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path, plan):
+    (tmp_path / "set.parts").write_text("")
+    with pytest.raises(InputError, match=r"set\.parts: cannot be written"):
+        _prepare(tmp_path)

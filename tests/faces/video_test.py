@@ -255,6 +255,13 @@ def test_a_huge_picture_is_refused_by_its_header(tmp_path, size):
     assert "1.png" in message and "pixels" in message
 
 
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "1.png").open("wb") as file:
+        file.truncate(65_000_000)
+    with pytest.raises(errors.InputError, match=r"1\.png: more than 64 MB"):
+        video.read_picture(tmp_path / "1.png")
+
+
 def test_a_folder_without_pictures_is_refused(tmp_path):
     assert "holds no picture" in refusal(tmp_path)
     with pytest.raises(errors.InputError, match="holds no picture"):

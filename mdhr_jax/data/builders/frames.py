@@ -179,10 +179,10 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def prepare(
-    builder_class: Callable[..., FrameBuilder],
+    make: Callable[..., FrameBuilder],
     out: str | pathlib.Path,
     *,
-    name: str,
+    builder: str,
     table: clips.FrameTable,
     layout: facs.AuLayout,
     subject_folds: folds.Folds,
@@ -197,8 +197,8 @@ def prepare(
     """Build a data set into the directory `out`, or keep the same one if it is there already.
 
     Everything is written to `<out>.incomplete` and renamed at the end: `out` is complete or absent.
-    `name` is of the builder with its version, `beside` are more files to write, other arguments as
-    in `Metadata`.
+    `make` makes the builder of a table, `beside` are more files to write, other arguments are as in
+    `Metadata`.
 
     Raises:
       InputError: `out` holds something else, the layout is not known to `facs`, the picture
@@ -209,7 +209,7 @@ def prepare(
     folds.check_disjoint(subject_folds)
     index = _index_bytes(table)
     metadata = Metadata(
-        builder=name,
+        builder=builder,
         source=source,
         seed=seed,
         layout=layout.name,
@@ -221,18 +221,17 @@ def prepare(
         index_sha256=hashlib.sha256(index).hexdigest(),
         crop=crop,
     )
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        _check_same(out, metadata)
-        print(f"{out}: already prepared with the same settings, used as it is")
+    if is_there(out):
+        check_same(out, dataclasses.asdict(metadata))
         return
     partial = out.with_name(out.name + _INCOMPLETE)
     shutil.rmtree(partial, ignore_errors=True)
     tfds.disable_progress_bar()
     with Bar(len(table), "frame", about=str(out), show=progress) as bar:
-        builder = builder_class(table=table, metadata=metadata, data_dir=str(partial), progress=bar)
+        writer = make(table=table, metadata=metadata, data_dir=str(partial), progress=bar)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
-            builder.download_and_prepare(file_format="array_record")
-    written = pathlib.Path(builder.data_dir)
+            writer.download_and_prepare(file_format="array_record")
+    written = pathlib.Path(writer.data_dir)
     for file, data in {_INDEX: index, **beside}.items():
         (written / file).write_bytes(data)
     written.rename(out)
@@ -252,7 +251,7 @@ def read(
       InputError: there is no such directory, no data set in it, or it is damaged.
     """
     path = pathlib.Path(path)
-    metadata = _read_metadata(path)
+    metadata = read_metadata(path)
     index = _read_index(path, metadata)
     try:
         builder = tfds.builder_from_directory(path)
@@ -293,9 +292,13 @@ def _check_settings(layout: facs.AuLayout, image_format: str, subjects: Sequence
             raise InputError(f"subject {subject!r}: use letters, digits and _ only, as in S001")
 
 
-def _check_same(out: pathlib.Path, metadata: Metadata) -> None:
-    existing = dataclasses.asdict(_read_metadata(out))
-    wanted = dataclasses.asdict(metadata)
+def check_same(out: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+    """Compares what a data set says of itself with what it is wanted to say.
+
+    Raises:
+      InputError: some of it differs; it is named.
+    """
+    existing = dataclasses.asdict(read_metadata(out))
     differing = ", ".join(key for key in wanted if existing[key] != wanted[key])
     if differing:
         raise InputError(
@@ -303,6 +306,12 @@ def _check_same(out: pathlib.Path, metadata: Metadata) -> None:
             f"{differing.replace('index_sha256', 'frames and labels')}); choose another directory "
             "or delete this one"
         )
+    print(f"{out}: already prepared with the same settings, used as it is")
+
+
+def is_there(out: pathlib.Path) -> bool:
+    """Whether the place of a data set is taken."""
+    return out.is_file() or (out.is_dir() and any(out.iterdir()))
 
 
 def _index_bytes(table: clips.FrameTable) -> bytes:
@@ -333,7 +342,12 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
         )
 
 
-def _read_metadata(path: pathlib.Path) -> Metadata:
+def read_metadata(path: pathlib.Path) -> Metadata:
+    """What the data set in a directory says of itself.
+
+    Raises:
+      InputError: there is no data set.
+    """
     if not path.is_dir():
         unfinished = path.with_name(path.name + _INCOMPLETE).exists()
         reason = "its preparation was interrupted" if unfinished else "no such directory"

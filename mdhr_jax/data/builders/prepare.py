@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mdhr_jax import facs, workers
+from mdhr_jax import facs, locks, workers
 from mdhr_jax.data import clips, folds
 from mdhr_jax.data.builders import frames, recordings
 from mdhr_jax.data.builders.recordings import Found, Recording
@@ -217,40 +217,58 @@ def prepare(
       progress: show a bar with the time left.
 
     Returns:
-      What was made of what, in a few lines.
+      What was made of what, in a few lines; empty if the set was there already.
 
     Raises:
       InputError: pictures cannot be read, no face was found in any of them, or `out` holds
         something else. What is finished stays in `<out>.parts`.
     """
     out = pathlib.Path(out).absolute()
-    chosen = _first_subjects(found.recordings, max_subjects)
     folder = out.with_name(out.name + _PARTS)
-    _claim(folder, settings)
-    parts = {recording.name: _part(folder, recording) for recording in chosen}
-    _cut_all(chosen, settings, parts, processes or os.cpu_count() or 1, progress)
-    said = {name: _said(part) for name, part in parts.items()}
-    _refuse_unreadable(said, parts, folder, skip)
-    videos, intensities = _kept_videos(chosen, parts)
-    table = clips.FrameTable.from_videos(videos)
-    subjects = tuple(dict.fromkeys(video.subject for video in videos))
-    frames.prepare(
-        functools.partial(Prepared, parts=parts, intensities=intensities),
-        out,
-        name=f"{Prepared.name} {VERSION}",
-        table=table,
-        layout=layout,
-        subject_folds=folds.assign(layout, subjects),
-        image_size=settings.size,
-        image_format=settings.image_format,
-        seed=0,
-        source=source,
-        progress=progress,
-        crop=squares.describe(settings.crop, settings.template),
-        beside=_beside(said, found),
-    )
-    shutil.rmtree(folder)
+    chosen = _first_subjects(found.recordings, max_subjects)
+    people = len({recording.subject for recording in chosen})
+    statement = {
+        "builder": f"{Prepared.name} {VERSION}",
+        "source": f"{source} of {people} people",
+        "image_size": settings.size,
+        "image_format": settings.image_format,
+        "crop": squares.describe(settings.crop, settings.template),
+    }
+    if frames.is_there(out):
+        frames.check_same(out, statement | {"layout": layout.name})
+        return ""
+    with locks.alone(folder, "name another --out"), _writing(out):
+        _claim(folder, settings)
+        parts = {recording.name: _part(folder, recording) for recording in chosen}
+        _cut_all(chosen, settings, parts, processes or os.cpu_count() or 1, progress)
+        said = {name: _said(part) for name, part in parts.items()}
+        _refuse_unreadable(said, parts, folder, skip)
+        videos, intensities = _kept_videos(chosen, parts)
+        table = clips.FrameTable.from_videos(videos)
+        frames.prepare(
+            functools.partial(Prepared, parts=parts, intensities=intensities),
+            out,
+            table=table,
+            layout=layout,
+            subject_folds=folds.assign(layout, tuple(dict.fromkeys(table.subjects))),
+            seed=0,
+            progress=progress,
+            beside=_beside(said, found),
+            **statement,
+        )
+        shutil.rmtree(folder)
     return _summary(out, table, [entry["report"] for entry in said.values()], found.notes)
+
+
+@contextlib.contextmanager
+def _writing(out: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{out}: cannot be written ({error.strerror or error}); make space or name another "
+            "--out, finished videos are kept"
+        ) from error
 
 
 def _summary(

@@ -99,7 +99,7 @@ def build(
     frames.prepare(
         Rendered,
         out,
-        name=f"{Rendered.name} {Rendered.VERSION}",
+        builder=f"{Rendered.name} {Rendered.VERSION}",
         table=clips.FrameTable.from_videos(videos),
         layout=layout,
         subject_folds=subject_folds,
