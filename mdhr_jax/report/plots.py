@@ -122,9 +122,9 @@ def comparison(
         right.errorbar(found, places, xerr=reach, fmt="o", color=BLUE, capsize=3, label="ours")
         if paper is not None:
             right.plot(paper, places, "D", color=ORANGE, label="paper")
-            right.legend(loc="lower right")
+            right.legend(loc="upper right")  # where the first row has no point
         right.axvline(0, color=BLACK, linewidth=0.8)
-        right.set(title=f"difference to {names[0]!r}, points, 95 % interval over subjects")
+        right.set(title=f"points above {names[0]!r}, 95 % interval")
         for axes in (left, right):
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="x", color=LIGHT, linewidth=0.5)
