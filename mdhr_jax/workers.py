@@ -9,6 +9,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 
@@ -32,11 +33,22 @@ class Place:
     cores: frozenset[int] | None = None
 
     def take(self) -> None:
-        """Confines this process to the place."""
+        """Confines this process to the place; it ends with the one that started it."""
+        end_with_parent()
         if self.gpu is not None:
             os.environ[VISIBLE] = self.gpu
         if self.cores is not None:
             os.sched_setaffinity(0, self.cores)
+
+
+def end_with_parent() -> None:
+    """Ends this process as soon as its parent is gone, killed or not: nobody waits for it then."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def places(processes: int | None = None) -> list[Place]:

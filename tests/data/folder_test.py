@@ -85,6 +85,9 @@ def _write(tmp_path, *lines):
         (["video,frame,subject,AU01", "../a,1,anna,1"], "lies outside"),
         (["video,frame,subject,AU01", "/a,1,anna,1"], "lies outside"),
         (["video,frame,subject,AU01", "none,1,anna,1"], "found nothing"),
+        (["video,frame,subject,AU01", ",1,anna,1"], "line 2: '' names no video"),
+        (["video,frame,subject,AU01", "..,1,anna,1"], "line 2: '..' names no video"),
+        (["video,frame,subject,AU01", "a\x00b,1,anna,1"], "line 2"),
         (["frame,label", "1,1"], "no CSV file with the columns"),
     ],
 )

@@ -80,8 +80,8 @@ def _read(root: pathlib.Path, file: pathlib.Path, labels: _Labels) -> tuple[int,
             raise InputError(f"{place}: {len(row)} values, but line 1 names {len(header)} columns")
         if columns.success is not None and row[columns.success] == "0":
             continue
-        video = _video_name(root, file, row, columns)
-        subject = _subject(root, video, row, columns, place)
+        video = _video_name(root, file, row, columns, place)
+        subject = _subject(video, row, columns, place)
         frame = recordings.integer(row[columns.frame], place, range(10**8), "frame")
         frames = labels[subject, video]
         if frame in frames:
@@ -103,16 +103,17 @@ def _columns(header: Sequence[str]) -> _Columns | None:
 
 
 def _video_name(
-    root: pathlib.Path, file: pathlib.Path, row: Sequence[str], columns: _Columns
+    root: pathlib.Path, file: pathlib.Path, row: Sequence[str], columns: _Columns, place: str
 ) -> str:
-    if columns.video is not None:
-        return row[columns.video]
-    return file.relative_to(root).with_suffix("").as_posix()
+    if columns.video is None:
+        return file.relative_to(root).with_suffix("").as_posix()
+    video = row[columns.video]
+    if not video.isprintable() or not pathlib.PurePath(video).stem.strip("."):
+        raise InputError(f"{place}: {video!r} names no video")
+    return video
 
 
-def _subject(
-    root: pathlib.Path, video: str, row: Sequence[str], columns: _Columns, place: str
-) -> str:
+def _subject(video: str, row: Sequence[str], columns: _Columns, place: str) -> str:
     subject = (
         row[columns.subject] if columns.subject is not None else pathlib.PurePath(video).parent.name
     )

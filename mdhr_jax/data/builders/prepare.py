@@ -339,7 +339,9 @@ def _done(
             cut(*job)
             yield job[0]
         return
-    with ProcessPoolExecutor(processes, mp_context=workers.CONTEXT) as pool:
+    with ProcessPoolExecutor(
+        processes, mp_context=workers.CONTEXT, initializer=workers.end_with_parent
+    ) as pool:
         futures = {pool.submit(cut, *job): job[0] for job in jobs}
         try:
             for future in as_completed(futures):
