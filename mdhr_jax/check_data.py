@@ -242,18 +242,24 @@ def _left_out(path: pathlib.Path) -> str:
         {kind: sum(len(video[kind]) for video in said["videos"].values()) for kind in _KINDS}
     )
     total = ", ".join(f"{totals[kind]} {text}" for kind, text in _KINDS.items())
-    return f"Left out: {total}.\n\n" + _listed("By video", lines) + _listed("Notes", said["notes"])
+    return (
+        f"Left out or doubtful: {total}.\n\n"
+        + _listed("By video", lines)
+        + _listed("Notes", said["notes"])
+    )
 
 
+_BY_FRAME = "missing", "lost", "several"
 _KINDS = {
     "missing": "labelled frames without a readable picture",
     "lost": "frames without a face",
+    "several": "frames with more than one face, the largest is followed",
     "unreadable": "of the pictures unreadable",
 }
 
 
 def _of_video(name: str, video: Mapping[str, Any]) -> Iterator[str]:
-    parts = [f"{kind} {_ranges(video[kind])}" for kind in ("missing", "lost") if video[kind]]
+    parts = [f"{kind} {_ranges(video[kind])}" for kind in _BY_FRAME if video[kind]]
     if parts:
         yield f"{name}: {'; '.join(parts)}"
 

@@ -19,6 +19,7 @@ from mdhr_jax.errors import InputError
 # between them: those of the release's sample pictures, made symmetric.
 _SHAPE = np.array([-0.5, 0.5, 0.59j, -0.455 + 1.005j, 0.455 + 1.005j])
 # The mouth moves with what it says and shows; the face must not move with it.
+_FINEST = 16  # samples per pixel and side, at most: bounds the memory
 _WEIGHTS = np.array([1, 1, 1, 0.1, 0.1])
 
 
@@ -102,7 +103,7 @@ def cut(
 
     Where the picture gets smaller, every pixel is a mean of as many samples as it covers.
     """
-    finer = max(1, math.ceil(1 / abs(transform.a)))
+    finer = min(max(1, math.ceil(1 / abs(transform.a))), _FINEST)
     # From the fine square's pixels back to the picture's; PIL counts from pixels' corners.
     a = 1 / (transform.a * finer)
     half = 0.5 + 0.5j

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From frames to squares of one face: cut at a stated place, or found, followed and aligned."""
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -23,12 +24,14 @@ class Square(NamedTuple):
       picture: RGB; None if no face was found.
       face: which one, if they are told apart: from one face to another there is no movement.
       transform: how it was cut out; None at a stated place, and without a face.
+      others: how many more faces the frame shows.
     """
 
     frame: Frame
     picture: UInt8[np.ndarray, "s s 3"] | None
     face: int | None = None
     transform: align.Similarity | None = None
+    others: int = 0
 
 
 @runtime_checkable
@@ -79,7 +82,10 @@ class Stated:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Finds, follows and aligns one face: the largest, as long as it is there, then the next.
+    """Finds, follows and aligns one face: at first the largest.
+
+    Another one takes its place when it has been gone for a second, or is missing while one that
+    has been seen in more frames is there.
 
     Attributes:
       detectors: gives the detector for a video's name.
@@ -91,19 +97,26 @@ class Found:
 
     def squares(self, frames: Iterable[Frame], *, video: str, side: int) -> Iterator[Square]:
         """See `Cutter`."""
-        chosen = None
+        chosen, seen = None, collections.Counter()
+        last = 0  # frame in which the chosen face was seen
         for frame, faces in track.smoothed(track.follow(frames, self.detectors(video))):
-            if chosen not in faces:
-                chosen = _largest(faces)
+            seen.update(list(faces))
+            rival = _largest(faces)
+            gone = frame.number - last > track.REMEMBERED
+            if chosen is None or (chosen not in faces and (gone or seen[rival] > seen[chosen])):
+                chosen = rival
+            if chosen in faces:
+                last = frame.number
             yield self._square(frame, faces, chosen, side)
 
     def _square(
         self, frame: Frame, faces: Mapping[int, track.Face], chosen: int | None, side: int
     ) -> Square:
-        if chosen is None:
+        if chosen not in faces:
             return Square(frame, None)
         transform = align.similarity(faces[chosen].landmarks, self.template, side)
-        return Square(frame, align.cut(frame.picture, transform, side), chosen, transform)
+        picture = align.cut(frame.picture, transform, side)
+        return Square(frame, picture, chosen, transform, len(faces) - 1)
 
 
 def _largest(faces: Mapping[int, track.Face]) -> int | None:

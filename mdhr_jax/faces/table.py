@@ -31,6 +31,8 @@ _SCORES = ("score", "confidence", "FaceScore")
 # Of the 68 points: the corners and lids of both eyes, the tip of the nose, the mouth's corners.
 _GROUPS = (range(36, 42), range(42, 48), (30,), (48,), (54,))
 
+_FARTHEST = 20_000  # pixels
+
 type Point = Callable[[Mapping[str, str]], Float[np.ndarray, "5 2"]]
 
 
@@ -72,17 +74,45 @@ def read(file: str | pathlib.Path) -> Callable[[str], Table]:
         video: Table({frame: _faces(found) for frame, found in frames.items()})
         for video, frames in rows.items()
     }
-    return lambda video: _of_video(file, tables, video)
+    return _Videos(file, tables)
 
 
-def _of_video(file: pathlib.Path, tables: Mapping[str, Table], video: str) -> Table:
-    if "" in tables:
-        return tables[""]
-    for name in (video, pathlib.Path(video).stem):
-        if name in tables:
-            return tables[name]
-    known = ", ".join(list(tables)[:3]) or "none"
-    raise InputError(f"{file}: names no face of video {video!r} (its videos: {known}, ...)")
+class _Videos:
+    """Gives the table of a video by its name.
+
+    Raises:
+      InputError: called with a video that the file does not name, or names in two ways; or with
+        two videos though the file names none.
+    """
+
+    def __init__(self, file: pathlib.Path, tables: Mapping[str, Table]):
+        self._file, self._tables = file, tables
+        self._only: str | None = None
+
+    def __call__(self, video: str) -> Table:
+        if set(self._tables) == {""}:
+            self._only = self._only or video
+            if video != self._only:
+                raise InputError(
+                    f"{self._file}: is about one video, but there are several; add a column video"
+                )
+            return self._tables[""]
+        for reduce in (str, _without_ending, _name_alone):
+            found = [name for name in self._tables if reduce(name) == reduce(video)]
+            if len(found) == 1:
+                return self._tables[found[0]]
+            if found:
+                break
+        listed = ", ".join(found or list(self._tables)[:3]) or "none"
+        raise InputError(f"{self._file}: which rows are video {video!r}? It names {listed}")
+
+
+def _without_ending(video: str) -> str:
+    return str(pathlib.PurePath(video).with_suffix(""))
+
+
+def _name_alone(video: str) -> str:
+    return pathlib.PurePath(video).stem
 
 
 def _kind(file: pathlib.Path, columns: Sequence[str]) -> tuple[Point, int]:
@@ -100,7 +130,9 @@ def _kind(file: pathlib.Path, columns: Sequence[str]) -> tuple[Point, int]:
     )
 
 
-def _number(text: str) -> float:
+def _number(text: str | None) -> float:
+    if text is None:
+        raise ValueError("the row is too short")
     return float(text or "nan")  # programs leave cells empty where they found nothing
 
 
@@ -123,6 +155,8 @@ def _row(
         raise InputError(f"{place}: frame {row['frame']!r} is no number from {first} on")
     if not np.isfinite([sure, *points.flat]).all():
         return None
+    if np.linalg.norm(points[1] - points[0]) < 1 or np.abs(points).max() > _FARTHEST:
+        raise InputError(f"{place}: the landmarks are no face (eyes at {points[:2].tolist()})")
     return (row.get("video") or "").strip(), int(frame), (points, sure)
 
 

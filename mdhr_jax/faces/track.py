@@ -20,7 +20,7 @@ from mdhr_jax.faces.video import Frame
 
 SEARCH_EVERY = 5  # frames
 _SAME_FACE = 0.3  # overlap of a face's boxes in successive frames, at least
-_REMEMBERED = 25  # frames for which a lost face is searched and keeps its number
+REMEMBERED = 25  # frames for which a lost face is searched and keeps its number
 _SMOOTHING = np.array([1, 4, 6, 4, 1])  # weights of neighbouring frames
 _REACH = len(_SMOOTHING) // 2
 
@@ -43,21 +43,24 @@ def follow(
     """Each frame with its faces.
 
     Args:
-      frames: of one video, in order.
+      frames: of one video, in order; numbers may be left out.
       detector: finds faces.
-      every: one in so many frames is searched as a whole; so are frames in which a face is
-        missing, for a second.
+      every: one in so many frames is searched as a whole; so is every frame without a face, or in
+        which a face has been missing for less than a second.
     """
     tracks: dict[int, _Track] = {}
     new_numbers = itertools.count()
-    for position, frame in enumerate(frames):
-        seen = [track.box for track in tracks.values() if track.position == position - 1]
-        everywhere = position % every == 0 or len(seen) < len(tracks)
+    searched = None
+    for frame in frames:
+        seen = [track.box for track in tracks.values() if track.frame == frame.number - 1]
+        everywhere = len(seen) < max(1, len(tracks)) or frame.number - searched >= every
+        if everywhere:
+            searched = frame.number
         found = _look(frame, detector, seen, everywhere=everywhere)
         numbers = _numbers(found.boxes, tracks, new_numbers)
         faces = {k: Face(*face) for k, face in zip(numbers, zip(*found, strict=True), strict=True)}
-        tracks |= {k: _Track(face.box, position) for k, face in faces.items()}
-        tracks = {k: t for k, t in tracks.items() if position - t.position <= _REMEMBERED}
+        tracks |= {k: _Track(face.box, frame.number) for k, face in faces.items()}
+        tracks = {k: t for k, t in tracks.items() if frame.number - t.frame <= REMEMBERED}
         yield frame, faces
 
 
@@ -65,7 +68,7 @@ class _Track(NamedTuple):
     """Where a face was when it was last seen."""
 
     box: Float[np.ndarray, "4"]
-    position: int
+    frame: int
 
 
 def _look(
@@ -98,7 +101,7 @@ def _numbers(
 
 
 def smoothed(tracked: Iterable[Tracked]) -> Iterator[Tracked]:
-    """The same with landmarks averaged over five frames, or as many of them as show the face."""
+    """The same with landmarks averaged over five frames, or as many in a row as show the face."""
     nothing = [None] * _REACH
     window = collections.deque(nothing, maxlen=len(_SMOOTHING))
     for item in itertools.chain(tracked, nothing):
@@ -109,7 +112,12 @@ def smoothed(tracked: Iterable[Tracked]) -> Iterator[Tracked]:
 
 
 def _smooth(face: Face, number: int, window: Sequence[Tracked | None]) -> Face:
-    shown = [item[1].get(number) if item else None for item in window]
+    middle = window[_REACH][0].number
+    near = [
+        item if item and item[0].number - middle == place - _REACH else None
+        for place, item in enumerate(window)
+    ]
+    shown = [item[1].get(number) if item else None for item in near]
     first = last = _REACH
     while first > 0 and shown[first - 1]:
         first -= 1

@@ -108,6 +108,7 @@ def test_missing_pictures_leave_gaps(tmp_path):
         "kept": 4,
         "missing": [3, 4],
         "lost": [],
+        "several": [],
         "unreadable": [],
     }
 

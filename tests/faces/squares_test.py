@@ -41,6 +41,7 @@ def test_the_largest_face_is_cut_and_kept():
     assert len({square.face for square in found}) == 1
     expected = align.similarity(LARGE + 2 * POINTS, TEMPLATE, 64)
     for square in found:
+        assert square.others == 1
         assert square.transform == pytest.approx(expected)
         assert square.picture.shape == (64, 64, 3)
 
@@ -51,9 +52,23 @@ def test_a_lost_face_gives_no_picture():
     assert [square.transform is None for square in found] == [False, True, False]
 
 
-def test_the_next_face_has_another_number():
-    one, other = _cut(_faces(LARGE), _faces(SMALL))
-    assert one.face != other.face
+def test_a_bystander_does_not_stand_in_for_a_moment():
+    both = _faces(LARGE, SMALL)
+    found = _cut(both, both, _faces(SMALL), both)
+    assert [square.picture is None for square in found] == [False, False, True, False]
+    assert len({square.face for square in found if square.picture is not None}) == 1
+
+
+def test_another_face_takes_over_when_the_first_is_gone():
+    found = _cut(_faces(LARGE, SMALL), *[_faces(SMALL)] * 28)
+    shown = [square.face for square in found if square.picture is not None]
+    assert len(set(shown)) == 2
+    assert shown[0] != shown[-1]
+
+
+def test_a_face_that_was_seen_longer_takes_over_at_once():
+    found = _cut(_faces(LARGE), _faces(SMALL), _faces(SMALL))
+    assert [square.picture is None for square in found] == [False, True, False]
 
 
 def test_a_face_lies_where_the_template_says():

@@ -70,8 +70,8 @@ def test_a_column_names_the_video(tmp_path):
     for name in ("F001/T2", "clips/other.mp4"):
         (faces,) = _detect(file, 1, name=name)
         np.testing.assert_array_equal(faces.landmarks, [POINTS + 5])
-    with pytest.raises(InputError, match=r"names no face of video 'F002/T1' .*F001/T1"):
-        _detect(file, 1, name="F002/T1")
+    with pytest.raises(InputError, match=r"which rows are video 'F002/T9'\? It names F001/T1"):
+        _detect(file, 1, name="F002/T9")
 
 
 def test_windows_files(tmp_path):
@@ -109,3 +109,24 @@ def test_binary_files(tmp_path, data):
 def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         table.read(tmp_path / "none.csv")
+
+
+def test_names_that_could_be_two_videos_are_refused(tmp_path):
+    rows = [[f"{person}/T1", 1, *POINTS.flat] for person in ("F001", "F002")]
+    file = _csv(tmp_path, ["video", "frame", *OURS], *rows)
+    assert len(_detect(file, 1, name="F002/T1.avi")[0].scores) == 1
+    with pytest.raises(InputError, match="It names F001/T1, F002/T1"):
+        _detect(file, 1, name="F003/T1")
+
+
+def test_a_table_without_names_is_about_one_video(tmp_path):
+    videos = table.read(_csv(tmp_path, ["frame", *OURS], [1, *POINTS.flat]))
+    assert videos("a") is videos("a")
+    with pytest.raises(InputError, match="about one video, but there are several"):
+        videos("b")
+
+
+@pytest.mark.parametrize("points", [np.zeros(10), POINTS.flat[:] * 1e4, np.ones(10)])
+def test_landmarks_that_are_no_face_are_refused(tmp_path, points):
+    with pytest.raises(InputError, match="line 2: the landmarks are no face"):
+        table.read(_csv(tmp_path, ["frame", *OURS], [1, *points]))

@@ -71,7 +71,7 @@ def test_a_lost_face_has_no_entry_and_comes_back_as_itself():
     assert _present(tracked)[:6] == [[0]] * 6
     assert _present(tracked)[6:9] == [[], [], []]
     assert _present(tracked)[9:] == [[0]] * 11
-    assert detector.searched == [1, 6, 7, 8, 9, 10, 11, 16]  # a missing face is looked for
+    assert detector.searched == [1, 6, 7, 8, 9, 10, 15, 20]  # a missing face is looked for
 
 
 def test_another_face_elsewhere_is_another_track():
@@ -87,7 +87,9 @@ def test_a_face_after_a_long_time_is_a_new_track():
 
 
 def test_a_video_without_faces():
-    assert _present(track.follow(_frames(7), _Scripted({}))) == [[]] * 7
+    detector = _Scripted({})
+    assert _present(track.follow(_frames(7), detector)) == [[]] * 7
+    assert detector.searched == list(range(1, 8))
     assert list(track.follow([], _Scripted({}))) == []
 
 
@@ -106,6 +108,18 @@ def test_smoothing_is_a_weighted_mean_and_stops_at_gaps():
         {1: 16 * 4 / 11, 2: 16 * 6 / 15, 3: 16 * 4 / 15, 4: 16 / 11, 6: 32 * 6 / 10, 7: 32 * 4 / 10}
     )
     assert [len(faces) for _, faces in smooth] == [1, 1, 1, 1, 0, 1, 1]
+
+
+def test_left_out_frames_are_gaps():
+    script = {n: _faces((5 + n, 5)) for n in (1, 2, 3, 20, 21, 22)}
+    detector = _Scripted(script)
+    frames = [frame for frame in _frames(22) if frame.number in script]
+    tracked = list(track.smoothed(track.follow(frames, detector)))
+    assert _present(tracked) == [[0]] * 6
+    assert 20 in detector.searched
+    x = [faces[0].landmarks[0, 0] for _, faces in tracked]
+    assert x[2] == pytest.approx(15 + 3 - (4 * 1 + 1 * 2) / 11)
+    assert x[3] == pytest.approx(15 + 20 + (4 * 1 + 1 * 2) / 11)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

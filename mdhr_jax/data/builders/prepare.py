@@ -65,12 +65,14 @@ class VideoReport:
       kept: how many are records.
       missing: numbers of those without a picture.
       lost: numbers of those in which no face was found.
+      several: numbers of those that show more than one face; the largest is followed.
       unreadable: a line for every picture that does not decode, or for a film's early end.
     """
 
     kept: int
     missing: list[int]
     lost: list[int]
+    several: list[int]
     unreadable: list[str]
 
 
@@ -95,6 +97,7 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> VideoRe
 
     kept: dict[str, list] = collections.defaultdict(list)
     images: list[bytes] = []
+    several: list[int] = []
     checksum = functools.cache(recordings.sha256)
     cutter = _cutter(settings)
     for square in cutter.squares(readable(), video=recording.name, side=settings.size):
@@ -102,6 +105,7 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> VideoRe
             continue
         images.append(_encoded(square.picture, origin[square.frame.number], settings))
         kept["number"].append(square.frame.number)
+        several += [square.frame.number] if square.others else []
         kept["time"].append(np.nan if square.frame.time is None else square.frame.time)
         kept["transform"].append(_row(square.transform))
         kept["source"].append(checksum(origin[square.frame.number]))
@@ -110,6 +114,7 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> VideoRe
         kept=len(images),
         missing=sorted(numbers - origin.keys()),
         lost=sorted(origin.keys() - set(kept["number"])),
+        several=several,
         unreadable=unreadable,
     )
     files = {str(file): [file.stat().st_size, checksum(file)] for file in set(origin.values())}
@@ -274,7 +279,8 @@ def _writing(out: pathlib.Path) -> Iterator[None]:
 def _summary(
     out: pathlib.Path, table: clips.FrameTable, reports: Sequence[dict], notes: Sequence[str]
 ) -> str:
-    counts = {kind: sum(len(report[kind]) for report in reports) for kind in ("missing", "lost")}
+    kinds = ("missing", "lost", "several")
+    counts = {kind: sum(len(report[kind]) for report in reports) for kind in kinds}
     unreadable = sum(len(report["unreadable"]) for report in reports)
     people = len(set(table.subjects))
     return "\n".join(
@@ -282,7 +288,7 @@ def _summary(
             *notes,
             f"{out}: {len(table)} frames of {people} people in {len(table.videos)} videos; left "
             f"out: {counts['missing']} without a picture ({unreadable} of them unreadable), "
-            f"{counts['lost']} without a face",
+            f"{counts['lost']} without a face; {counts['several']} show more than one face",
         ]
     )
 
