@@ -67,8 +67,8 @@ def test_another_face_takes_over_when_the_first_is_gone():
 
 
 def test_a_face_that_was_seen_longer_takes_over_at_once():
-    found = _cut(_faces(LARGE), _faces(SMALL), _faces(SMALL))
-    assert [square.picture is None for square in found] == [False, True, False]
+    found = _cut(_faces(LARGE), *[_faces(SMALL)] * 3)
+    assert [square.picture is None for square in found] == [False, True, True, False]
 
 
 def test_a_face_lies_where_the_template_says():
