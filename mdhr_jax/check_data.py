@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageDraw
 
-from mdhr_jax.data import folds, list_check, records
+from mdhr_jax.data import list_check, records
 from mdhr_jax.data.builders import prepare, recordings
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
@@ -68,7 +68,9 @@ def check(
     findings.problems += _count_problems(source)
     findings.problems += _label_problems(source)
     if sources:
-        findings.problems += _changed(source.path, [pathlib.Path(root) for root in sources])
+        findings.problems += _changed(
+            source.path, [pathlib.Path(root) for root in sources], progress
+        )
     report = _report(source, findings)
     try:
         (out / "sheets").mkdir(parents=True, exist_ok=True)
@@ -134,25 +136,26 @@ def _contradictions(source: records.FrameSource, row: int) -> Iterator[str]:
             yield f"record {row}: {name} {found[name]!r}, the index says {value!r}"
 
 
-def _is_complete(source: records.FrameSource) -> bool:
-    official = {subject for fold in source.layout.folds for subject in fold}
-    return bool(official) and official == set(source.table.subjects)
-
-
-def _known_frames(source: records.FrameSource) -> list[int] | None:
-    """Test frames of each fold in the official lists, for a set of all people."""
-    if not _is_complete(source) or source.layout.name not in list_check.released():
-        return None
-    return [fold["counts"]["test frames"] for fold in list_check.released()[source.layout.name]]
+def _known_frames(source: records.FrameSource) -> list[int | None]:
+    """Test frames in the official lists of each fold that has all of its people."""
+    released = list_check.released().get(source.layout.name)
+    if released is None:
+        return [None] * len(source.folds)
+    return [
+        facts["counts"]["test frames"] if set(official) == set(people) else None
+        for facts, official, people in zip(released, source.layout.folds, source.folds, strict=True)
+    ]
 
 
 def _count_problems(source: records.FrameSource) -> Iterator[str]:
-    known = _known_frames(source)
-    for number, (found, expected) in enumerate(
-        zip(_frames_per_fold(source), known or [], strict=False), start=1
-    ):
-        if found != expected:
+    counts = zip(_frames_per_fold(source), _known_frames(source), strict=True)
+    for number, (found, expected) in enumerate(counts, start=1):
+        if expected not in (None, found):
             yield f"fold {number}: {found} test frames, the official lists have {expected}"
+    if (source.path / prepare.REPORT).exists():
+        for name, video in _json(source.path / prepare.REPORT)["videos"].items():
+            if video["unread"]:
+                yield f"{name}: {video['unread']} frames were skipped, their pictures do not decode"
 
 
 def _frames_per_fold(source: records.FrameSource) -> list[int]:
@@ -161,22 +164,26 @@ def _frames_per_fold(source: records.FrameSource) -> list[int]:
 
 def _label_problems(source: records.FrameSource) -> Iterator[str]:
     for number in range(1, len(source.folds) + 1):
-        if not source.folds[number - 1]:
+        learning = [people for fold, people in enumerate(source.folds, 1) if fold != number]
+        rows = source.table.rows_of([subject for people in learning for subject in people])
+        if not len(rows):  # a trial with a few people
             continue
-        rows = source.table.rows_of(folds.split_subjects(source.folds, number, "train"))
         active = (source.table.labels[rows] == 1).any(axis=0)
         for name in np.array(source.layout.au_names)[~active]:
             yield f"fold {number}: {name} never occurs in the training labels, it has no weight"
 
 
-def _changed(path: pathlib.Path, roots: Sequence[pathlib.Path]) -> Iterator[str]:
+def _changed(path: pathlib.Path, roots: Sequence[pathlib.Path], progress: bool) -> Iterator[str]:
     """Source files that are gone or not what they were."""
-    for name, (size, checksum) in _json(path / prepare.SOURCES).items():
-        file = next((root / name for root in roots if (root / name).is_file()), None)
-        if file is None:
-            yield f"{name}: is not in {', '.join(map(str, roots))} any more"
-        elif file.stat().st_size != size or recordings.sha256(file) != checksum:
-            yield f"{name}: has changed since the data set was made"
+    manifest = _json(path / prepare.SOURCES)
+    with Bar(len(manifest), "file", about="sources", show=progress) as bar:
+        for name, (size, checksum) in manifest.items():
+            file = next((root / name for root in roots if (root / name).is_file()), None)
+            if file is None:
+                yield f"{name}: is not in {', '.join(map(str, roots))} any more"
+            elif file.stat().st_size != size or recordings.sha256(file) != checksum:
+                yield f"{name}: has changed since the data set was made"
+            bar.update()
 
 
 def _json(file: pathlib.Path) -> dict:
@@ -208,7 +215,7 @@ def _report(source: records.FrameSource, findings: Findings) -> str:
 
 
 def _fold_table(source: records.FrameSource) -> str:
-    known = _known_frames(source) or ["-"] * len(source.folds)
+    known = ("-" if count is None else count for count in _known_frames(source))
     lines = [
         [str(number), str(len(people)), str(frames), str(official)]
         for number, (people, frames, official) in enumerate(
@@ -238,9 +245,8 @@ def _left_out(path: pathlib.Path) -> str:
         return ""
     said = _json(path / prepare.REPORT)
     lines = [line for name, video in said["videos"].items() for line in _of_video(name, video)]
-    totals = collections.Counter(
-        {kind: sum(len(video[kind]) for video in said["videos"].values()) for kind in _KINDS}
-    )
+    videos = list(said["videos"].values())
+    totals = {kind: sum(_count(video[kind]) for video in videos) for kind in _KINDS}
     total = ", ".join(f"{totals[kind]} {text}" for kind, text in _KINDS.items())
     return (
         f"Left out or doubtful: {total}.\n\n"
@@ -254,8 +260,12 @@ _KINDS = {
     "missing": "labelled frames without a readable picture",
     "lost": "frames without a face",
     "several": "frames with more than one face, the largest is followed",
-    "unreadable": "of the pictures unreadable",
+    "unread": "frames whose pictures do not decode",
 }
+
+
+def _count(entry: list | int) -> int:
+    return entry if isinstance(entry, int) else len(entry)
 
 
 def _of_video(name: str, video: Mapping[str, Any]) -> Iterator[str]:

@@ -174,7 +174,7 @@ def _synthesize_flags(values: Flags, arguments: Sequence[str]) -> None:
     flags.DEFINE_integer(
         "max_frames_per_video", None, "First frames of every video (--lists).", flag_values=values
     )
-    flags.DEFINE_integer("size", 256, "Height and width of pictures, pixels.", flag_values=values)
+    _size_flag(values)
 
 
 def _synthesize(values: Flags, arguments: Sequence[str]) -> int:
@@ -222,6 +222,12 @@ def _subjects(given: list[str] | None) -> int | list[str] | None:
     return given
 
 
+def _size_flag(values: Flags) -> None:
+    flags.DEFINE_integer(
+        "size", 256, "Height and width of pictures, pixels.", lower_bound=1, flag_values=values
+    )
+
+
 def _prepare_flags(values: Flags, arguments: Sequence[str]) -> None:
     from mdhr_jax.data.builders import disfa
 
@@ -230,7 +236,14 @@ def _prepare_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "lists", "Directory of the official lists; with --cropped, instead of --raw.")
     _path(values, "out", "Directory of the data set to make.")
     _crop_flags(values, "mtcnn")
-    flags.DEFINE_integer("size", 256, "Height and width of pictures, pixels.", flag_values=values)
+    _size_flag(values)
+    flags.DEFINE_enum(
+        "image_format",
+        "jpeg",
+        ["jpeg", "png"],
+        "Of the records; cropped files of the same format are kept byte by byte.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "max_subjects", None, "The first so many people, to try.", lower_bound=1, flag_values=values
     )
@@ -276,10 +289,16 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax.data.builders import prepare
     from mdhr_jax.faces import align
 
-    _required(values, "out", "cropped" if values.lists else "raw")
     (kind,) = _exactly(arguments, "bp4d|disfa|folder")
+    _required(values, "out", "cropped" if values.lists else "raw")
     template = values.template or (kind if kind in align.TEMPLATES else "bp4d")
-    found, layout = _find_recordings(values, kind)
+    if values.lists:
+        _refuse(values, "with --lists", "raw", "camera", "active_from")
+    if values.cropped:
+        _refuse(values, "with --cropped", "crop", "template", "camera")
+    if kind != "disfa":
+        _refuse(values, f"for {kind}", "camera", "active_from")
+    found, layout, origin = _find_recordings(values, kind)
     said = prepare.prepare(
         values.out,
         found,
@@ -288,8 +307,9 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
             crop="none" if values.cropped else values.crop,
             template=align.parse(template),
             size=values.size,
+            image_format=values.image_format,
         ),
-        source=f"{kind}, {'cropped pictures' if values.cropped else 'raw recordings'}",
+        source=origin,
         max_subjects=values.max_subjects,
         processes=values.processes,
         skip=values.on_error == "skip",
@@ -299,23 +319,33 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _find_recordings(values: Flags, kind: str) -> tuple[Any, Any]:
-    """The recordings that `mdhr prepare` is to take, and the layout of their AUs."""
+def _refuse(values: Flags, why: str, *names: str) -> None:
+    given = [f"--{name}" for name in names if values[name].present]
+    if given:
+        raise InputError(f"{', '.join(given)}: has no meaning {why}; leave it out")
+
+
+def _find_recordings(values: Flags, kind: str) -> tuple[Any, Any, str]:
+    """The recordings that `mdhr prepare` is to take, the layout of their AUs, and their origin."""
     from mdhr_jax import facs
     from mdhr_jax.data.builders import bp4d, disfa, folder, listed
 
     labels = pathlib.Path(values.lists or values.raw)
     pictures = pathlib.Path(values.cropped or values.raw)
+    cut = "cropped pictures" if values.cropped else "raw recordings"
     if values.lists and kind in ("bp4d", "disfa"):
-        return listed.find(labels, pictures, facs.LAYOUTS[kind]), facs.LAYOUTS[kind]
+        layout = facs.LAYOUTS[kind]
+        return listed.find(labels, pictures, layout), layout, f"{kind}, official lists, {cut}"
     if kind == "bp4d":
-        return bp4d.find(labels, pictures), bp4d.LAYOUT
+        return bp4d.find(labels, pictures), bp4d.LAYOUT, f"bp4d, {cut}"
     if kind == "disfa":
         choice = {"camera": values.camera, "active_from": values.active_from}
-        return disfa.find(labels, pictures, **choice), disfa.LAYOUT
-    if kind == "folder" and not values.lists:
-        return folder.find(labels)
-    raise InputError(f"{kind!r} is unknown; choose from bp4d, disfa, and without --lists folder")
+        said = f"disfa, {values.camera} camera, active from {values.active_from}, {cut}"
+        return disfa.find(labels, pictures, **choice), disfa.LAYOUT, said
+    if kind == "folder":
+        _refuse(values, "for folder", "lists", "cropped")
+        return *folder.find(labels), f"own labels, {cut}"
+    raise InputError(f"{kind!r} is unknown; choose from bp4d, disfa, folder")
 
 
 def _check_data_flags(values: Flags, arguments: Sequence[str]) -> None:
@@ -617,11 +647,11 @@ def _cutter_like(trained: str | None, crop: str | None, template: str | None) ->
     """The cutter of the flags; what they leave open is as in training, or the centre."""
     from mdhr_jax.faces import align, squares
 
-    kind, _, trained_template = (trained or "").partition(", template ")
-    crop = crop or ("mtcnn" if kind == "mtcnn" else "center")
+    kind, _, trained_template = (trained or "none").partition(", template ")
+    crop = crop or ("center" if kind.partition(" ")[0] in ("none", "csv", "yunet") else kind)
     lies = align.parse(template or trained_template or "bp4d")
     ours = squares.describe(crop, lies)
-    if trained not in (None, "none", ours):
+    if trained not in (None, ours):
         print(
             f"mdhr predict: the model was trained on faces cut by {trained}, these are cut by "
             f"{ours}: its scores may be worse",

@@ -93,7 +93,9 @@ def claim_data(workdir: pathlib.Path, metadata: frames.Metadata) -> None:
     file = workdir / _DATA
     said = {"builder": metadata.builder, "index": metadata.index_sha256, "crop": metadata.crop}
     if not file.exists():
-        file.write_text(json.dumps(said, indent=2) + "\n")
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(said, indent=2) + "\n")
+        new.replace(file)
     elif json.loads(file.read_text()) != said:
         raise InputError(
             f"{workdir}: this run was begun with another data set (other frames, labels or crops); "

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing.queues import SimpleQueue
 
 from mdhr_jax.errors import InputError
 
@@ -84,6 +85,23 @@ def _cpu_places(parts: int) -> list[Place]:
     cores = sorted(os.sched_getaffinity(0))
     shares = [frozenset(cores[part::parts]) for part in range(parts)]
     return [Place(cores=share) for share in shares if share]
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shares(processes: int) -> list[Place]:
+    """A share of the CPU's cores for each process; with more processes than cores, all for all."""
+    found = _cpu_places(processes)
+    return found if len(found) == processes else [Place()] * processes
+
+
+def take_one(places: SimpleQueue) -> None:
+    """Takes the next place; several processes that share a GPU take memory as they need it."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    places.get().take()
 
 
 def run[Job](

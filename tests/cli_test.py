@@ -180,13 +180,14 @@ def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_devic
     ("trained", "crop", "template", "expected", "warned"),
     [
         (None, None, None, squares.Stated(crops.center), False),
-        ("none", None, None, squares.Stated(crops.center), False),
+        ("none", None, None, squares.Stated(crops.center), True),
+        ("1,2,30,30", None, None, squares.Stated(crops.Box(1, 2, 30)), False),
         ("none", "none", None, squares.Stated(crops.whole), False),
         ("mtcnn, template disfa", None, None, align.TEMPLATES["disfa"], False),
         ("mtcnn, template 0.3,0.4", None, None, align.Template(0.3, 0.4), False),
         ("mtcnn, template disfa", "mtcnn", "bp4d", align.TEMPLATES["bp4d"], True),
         ("mtcnn, template bp4d", "center", None, squares.Stated(crops.center), True),
-        ("yunet, template bp4d", None, None, squares.Stated(crops.center), True),
+        ("yunet 1a2b3c4d, template bp4d", None, None, squares.Stated(crops.center), True),
     ],
 )
 def test_faces_are_cut_as_in_training(trained, crop, template, expected, warned, capsys):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detectors by name, as a user states them."""
 
+import hashlib
 from collections.abc import Callable
 
 from mdhr_jax.errors import InputError
@@ -20,6 +21,22 @@ def parse(text: str) -> Detectors:
     if kind not in KINDS or bool(file) != (kind in _WITH_FILE):
         raise InputError(f"face detector {text!r} is unknown; use one of {NAMES}")
     return KINDS[kind](file)
+
+
+def describe(text: str) -> str:
+    """The kind of detector, and the beginning of its file's SHA-256.
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    kind, _, file = text.partition(":")
+    if not file:
+        return kind
+    try:
+        with open(file, "rb") as data:
+            return f"{kind} {hashlib.file_digest(data, 'sha256').hexdigest()[:8]}"
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def _mtcnn(file: str) -> Detectors:

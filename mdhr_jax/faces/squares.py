@@ -60,8 +60,9 @@ def parse(text: str, template: align.Template) -> Cutter:
 
 def describe(text: str, template: align.Template) -> str:
     """What data sets and checkpoints say of a cutter; pictures of others are not comparable."""
-    kind = text.partition(":")[0]
-    return f"{kind}, template {template}" if kind in detectors.KINDS else text
+    if text.partition(":")[0] not in detectors.KINDS:
+        return text
+    return f"{detectors.describe(text)}, template {template}"
 
 
 @dataclasses.dataclass(frozen=True)

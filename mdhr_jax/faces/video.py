@@ -105,6 +105,7 @@ def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
                 if packet.is_corrupt or any(picture.is_corrupt for picture in decoded):
                     raise _damaged(file, number, "data are missing")
                 for picture in decoded:
+                    _check_size(file, picture.width, picture.height)
                     number += 1
                     yield Frame(number, picture.time, _upright(picture))
         except av.FFmpegError as error:

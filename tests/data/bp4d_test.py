@@ -29,7 +29,10 @@ def _assert_as_planned(found, plan, images="jpg"):
         np.testing.assert_array_equal(recording.numbers, video.numbers)
         planned = np.where(video.labels == 9, -1, video.labels)
         np.testing.assert_array_equal(recording.labels, planned)
-        frames = [frame for frame, _ in recording.source.frames(recording.numbers, pytest.fail)]
+        frames = [
+            f._replace(number=n)
+            for f, n, _ in recording.source.frames(recording.numbers, pytest.fail)
+        ]
         expected = video.numbers[video.has_picture(images)].tolist()
         assert [frame.number for frame in frames] == expected
         name = raw_trees.index(video.subject), raw_trees.index(video.task)
@@ -154,6 +157,17 @@ def test_folders_without_labels_or_pictures_are_refused(tmp_path):
         bp4d.find(tmp_path / "empty", tmp_path / "raw")
     with pytest.raises(InputError, match="no folder of pictures such as F001/T1"):
         bp4d.find(tmp_path / "raw", tmp_path / "empty")
+
+
+def test_a_second_copy_is_refused_but_for_older_labels(tmp_path):
+    plan = _plan()
+    raw_trees.write_bp4d(tmp_path / "raw", plan)
+    raw_trees.write_bp4d(tmp_path / "old", _plan()[::-1], occ_folder="old", seed=1)
+    labels = tmp_path / "raw/AUCoding"
+    (tmp_path / "old/AUCoding/F001_T1.csv").rename(labels / "F001_T1.csv")
+    _assert_as_planned(bp4d.find(labels, tmp_path / "raw"), plan)
+    with pytest.raises(InputError, match="F001/T1: found twice"):
+        bp4d.find(labels, tmp_path)
 
 
 def test_links_are_followed_once(tmp_path):

@@ -22,7 +22,9 @@ def _assert_as_planned(recording, subject, video="LeftVideo"):
     np.testing.assert_array_equal(recording.numbers, np.arange(len(levels)))
     np.testing.assert_array_equal(recording.intensities, levels)
     np.testing.assert_array_equal(recording.labels, levels >= 2)
-    frames = [frame for frame, _ in recording.source.frames(recording.numbers, pytest.fail)]
+    frames = [
+        f._replace(number=n) for f, n, _ in recording.source.frames(recording.numbers, pytest.fail)
+    ]
     assert [frame.number for frame in frames] == list(range(len(frames)))
     name = raw_trees.index(subject.name), raw_trees.index(video)
     for frame in frames:
@@ -58,7 +60,7 @@ def test_pictures_already_cut(tmp_path, style):
     plan = [_subject(missing=frozenset({3}))]
     raw_trees.write_cropped_disfa(tmp_path, plan, style=style, size=96)
     (recording,) = disfa.find(tmp_path, tmp_path).recordings
-    frames = [frame.number for frame, _ in recording.source.frames(recording.numbers, pytest.fail)]
+    frames = [n for _, n, _ in recording.source.frames(recording.numbers, pytest.fail)]
     assert frames == [0, 1, 2, 4, 5, 6, 7]
 
 
@@ -86,14 +88,34 @@ def test_a_missing_au_is_unknown_and_noted(tmp_path):
     assert found.notes == ("SN001: no labels of AU09, it is unknown there",)
 
 
-def test_files_of_different_lengths_are_cut_and_noted(tmp_path):
+def test_files_of_different_lengths_are_cut_or_unknown_and_noted(tmp_path):
     raw_trees.write_disfa(tmp_path, [_subject(rows={12: 6, 25: 10})])
     found = disfa.find(tmp_path, tmp_path)
-    assert len(found.recordings[0].numbers) == 6
-    (note,) = found.notes
-    assert (
-        "AU01 8" in note and "AU12 6" in note and "AU25 10" in note and note.endswith("6 are used")
+    (recording,) = found.recordings
+    assert len(recording.numbers) == 8
+    assert (recording.labels[6:, 5] == -1).all() and (recording.labels[:6, 5] >= 0).all()
+    assert found.notes == (
+        "SN001: 6 lines for AU12, 8 are expected",
+        "SN001: 10 lines for AU25, 8 are expected",
     )
+
+
+def test_a_line_that_is_missing_is_noted(tmp_path):
+    raw_trees.write_disfa(tmp_path, [_subject()])
+    file = tmp_path / "ActionUnit_Labels/SN001/SN001_au4.txt"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[:3] + lines[4:]))
+    found = disfa.find(tmp_path, tmp_path)
+    assert "SN001_au4.txt: frame 5 after frame 3; the order of lines counts" in found.notes
+
+
+def test_a_second_copy_is_refused(tmp_path):
+    raw_trees.write_disfa(tmp_path, [_subject()])
+    raw_trees.write_disfa(tmp_path / "copy", [_subject()])
+    with pytest.raises(InputError, match="the same labels stand in"):
+        disfa.find(tmp_path, tmp_path)
+    with pytest.raises(InputError, match="SN001: found twice"):
+        disfa.find(tmp_path / "copy", tmp_path)
 
 
 @pytest.mark.parametrize("frames", [5, 11])

@@ -21,7 +21,7 @@ def _plan(**changes):
 
 def _shown(recording):
     frames = recording.source.frames(recording.numbers, pytest.fail)
-    return {frame.number: raw_trees.read_blobs(frame.picture).frame for frame, _ in frames}
+    return {number: raw_trees.read_blobs(frame.picture).frame for frame, number, _ in frames}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,8 @@ def test_videos_pictures_and_labels_are_those_of_the_plan(tmp_path, options):
     raw_trees.write_folder(tmp_path, _plan(), **options)
     found, layout = folder.find(tmp_path)
     assert layout.aus == (1, 12)
-    assert [recording.name for recording in found.recordings] == ["anna/a", "ben/b"]
+    assert [recording.subject for recording in found.recordings] == ["anna", "ben"]
+    assert len({recording.name for recording in found.recordings}) == 2
     assert [recording.subject for recording in found.recordings] == ["anna", "ben"]
     for recording, labels in zip(found.recordings, [READ, READ[::-1]], strict=True):
         np.testing.assert_array_equal(recording.labels, labels)
@@ -83,7 +84,8 @@ def _write(tmp_path, *lines):
         (["video,frame,subject,AU01", "a,1,anna"], "line 2: 3 values"),
         (["video,frame,subject,AU01", "a,1,anna,1", "a,1,anna,1"], "line 3: frame 1 of a"),
         (["video,frame,subject,AU01", "../a,1,anna,1"], "lies outside"),
-        (["video,frame,subject,AU01", "/a,1,anna,1"], "lies outside"),
+        (["video,frame,subject,AU01", "/a,1,anna,1"], "names no video in"),
+        (["video,frame,subject,AU01,AU01_c", "a,1,anna,1,0"], "line 1: two columns for one AU"),
         (["video,frame,subject,AU01", "none,1,anna,1"], "found nothing"),
         (["video,frame,subject,AU01", ",1,anna,1"], "line 2: '' names no video"),
         (["video,frame,subject,AU01", "..,1,anna,1"], "line 2: '..' names no video"),
@@ -118,3 +120,25 @@ def test_two_videos_of_one_name_are_refused(tmp_path):
         (tmp_path / f"a{suffix}").write_bytes(b"")
     with pytest.raises(InputError, match=r"found a\.avi, a\.mp4"):
         folder.find(_write(tmp_path, "video,frame,subject,AU01", "a,1,anna,1"))
+
+
+def test_videos_of_one_name_in_two_folders_are_two_recordings(tmp_path):
+    plan = [
+        raw_trees.OwnVideo(name=f"{d}/cam", labels=LABELS, subject="anna") for d in ("s1", "s2")
+    ]
+    raw_trees.write_folder(tmp_path, plan, video_column="file")
+    found, _ = folder.find(tmp_path)
+    assert len({recording.name for recording in found.recordings}) == 2
+
+
+def test_frame_0_of_a_video_is_refused(tmp_path):
+    raw_trees.write_folder(tmp_path, _plan())
+    file = tmp_path / "labels.csv"
+    header, first, *rows = file.read_text().splitlines()
+    column = header.split(",").index("frame")
+    cells = first.split(",")
+    file.write_text(
+        "\n".join([header, ",".join([*cells[:column], "0", *cells[column + 1 :]]), *rows])
+    )
+    with pytest.raises(InputError, match="frames of a video count from 1"):
+        folder.find(tmp_path)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mdhr_jax import facs
 from mdhr_jax.data import records
-from mdhr_jax.data.builders import bp4d, prepare, recordings
+from mdhr_jax.data.builders import bp4d, disfa, prepare, recordings
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares
 from tests.data import raw_trees
@@ -110,6 +110,7 @@ def test_missing_pictures_leave_gaps(tmp_path):
         "lost": [],
         "several": [],
         "unreadable": [],
+        "unread": 0,
     }
 
 
@@ -170,7 +171,7 @@ def test_after_repair_only_the_damaged_video_is_done_anew(tmp_path, plan, damage
 
 
 def test_a_few_unreadable_pictures_may_be_skipped(tmp_path, plan, damaged, monkeypatch):
-    with pytest.raises(InputError, match="at most 0 may be skipped"):
+    with pytest.raises(InputError, match="this costs 2 frames, at most 0 may be skipped"):
         _prepare(tmp_path, skip=True)
     monkeypatch.setattr(prepare, "MOST_SKIPPED", 0.1)
     assert "2 without a picture (2 of them unreadable)" in _prepare(tmp_path, skip=True)
@@ -215,14 +216,19 @@ def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
 def test_no_face_anywhere_is_refused(tmp_path):
     plan = _plan("F001/T1", count=2)
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.blobs)
-    with pytest.raises(InputError, match="no face was found in any labelled frame"):
+    with pytest.raises(InputError, match="in which a face was found"):
         _prepare(tmp_path, prepare.Settings(size=64))
 
 
-def test_settings_describe_themselves():
+def test_crops_describe_themselves(tmp_path):
     template = align.TEMPLATES["disfa"]
     assert squares.describe("mtcnn", template) == "mtcnn, template disfa"
-    assert squares.describe("csv:some/file.csv", template) == "csv, template disfa"
+    (tmp_path / "faces.csv").write_text("frame\n")
+    described = squares.describe(f"csv:{tmp_path}/faces.csv", template)
+    checksum = recordings.sha256(tmp_path / "faces.csv")[:8]
+    assert described == f"csv {checksum}, template disfa"
+    with pytest.raises(InputError, match="cannot be read"):
+        squares.describe("csv:none.csv", template)
     assert squares.describe("1,2,3,3", template) == "1,2,3,3"
 
 
@@ -251,3 +257,79 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, plan):
     (tmp_path / "set.parts").write_text("")
     with pytest.raises(InputError, match=r"set\.parts: cannot be written"):
         _prepare(tmp_path)
+
+
+def test_labels_that_have_changed_make_another_set(tmp_path, plan):
+    _prepare(tmp_path)
+    file = tmp_path / "raw/AUCoding/AU_OCC/F001_T1.csv"
+    file.write_text(file.read_text() + "\n")
+    with pytest.raises(InputError, match=r"made of other files \(AUCoding/AU_OCC/F001_T1.csv"):
+        _prepare(tmp_path)
+
+
+def test_recordings_of_one_name_are_refused(tmp_path, plan):
+    found = bp4d.find(tmp_path / "raw", tmp_path / "raw")
+    twice = found._replace(recordings=found.recordings + found.recordings[:1])
+    with pytest.raises(InputError, match="F001/T1: two recordings have this name"):
+        prepare.prepare(tmp_path / "set", twice, facs.BP4D, AS_IT_IS, source="bp4d", processes=1)
+
+
+def test_nothing_in_common_is_said_with_the_reasons(tmp_path, plan, capsys):
+    found = bp4d.find(tmp_path / "raw", tmp_path / "raw")
+    nothing = found._replace(recordings=(), notes=("F009/T1: labels, but no pictures",))
+    with pytest.raises(InputError, match="no recording in common"):
+        prepare.prepare(tmp_path / "set", nothing, facs.BP4D, AS_IT_IS, source="bp4d")
+    assert "F009/T1: labels, but no pictures" in capsys.readouterr().err
+
+
+def test_a_film_that_ends_early_costs_all_of_its_frames(tmp_path):
+    plan = _plan("F001/T1", "F003/T1", count=20)
+    raw_trees.write_bp4d(tmp_path / "raw", plan, images="avi", paint=SQUARES)
+    file = tmp_path / "raw/Sequences(2D)/2F01_01.avi"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
+    with pytest.raises(InputError, match=r"2F01_01\.avi"):
+        _prepare(tmp_path)
+    with pytest.raises(InputError, match=r"this costs 1[0-9] frames, at most 0"):
+        _prepare(tmp_path, skip=True)
+
+
+def test_a_picture_that_is_a_dead_link_is_unreadable(tmp_path, plan):
+    file = tmp_path / "raw/Sequences(2D+3D)/F001/T1/2.jpg"
+    file.unlink()
+    file.symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(InputError, match=r"T1/2\.jpg: "):
+        _prepare(tmp_path)
+
+
+def test_people_with_more_pictures_than_tfds_can_hold_are_refused(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr(prepare, "_MOST_BYTES", 3000)
+    with pytest.raises(InputError, match="F001: .* a person may have"):
+        _prepare(tmp_path)
+
+
+def test_landmarks_of_another_program_by_place_in_the_video(tmp_path):
+    """DISFA counts from 0, tables of faces from 1: the second row is for the second frame."""
+    levels = np.zeros((4, 12), int)
+    subject = raw_trees.DisfaSubject("SN001", levels)
+    raw_trees.write_disfa(tmp_path / "raw", [subject], paint=raw_trees.blobs)
+    left_eyes = [20, 30, 40, 50]
+    rows = [
+        [number, x, 20, x + 20, 20, x + 10, 32, x, 40, x + 20, 40]
+        for number, x in enumerate(left_eyes, start=1)
+    ]
+    names = [
+        f"{p}_{a}"
+        for p in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+        for a in "xy"
+    ]
+    lines = [["frame", *names], *rows]
+    (tmp_path / "faces.csv").write_text("\n".join(",".join(map(str, line)) for line in lines))
+    settings = prepare.Settings(crop=f"csv:{tmp_path}/faces.csv", size=32)
+    found = disfa.find(tmp_path / "raw", tmp_path / "raw")
+    prepare.prepare(
+        tmp_path / "set", found, facs.DISFA, settings, source="disfa", processes=1, progress=False
+    )
+    source = records.open_dataset(tmp_path / "set")
+    assert source.table.number.tolist() == [0, 1, 2, 3]
+    shifts = [source.records[row]["transform"][2] for row in range(4)]
+    assert np.all(np.diff(shifts) < 0)  # the face moves to the right

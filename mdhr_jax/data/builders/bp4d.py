@@ -52,10 +52,7 @@ def find(labels: pathlib.Path, pictures: pathlib.Path) -> Found:
     Raises:
       InputError: there are no labels, or no pictures, or a label file is broken.
     """
-    coded = {
-        f"{match['subject']}/{match['task']}": file
-        for file, match in recordings.named(labels, _OCCURRENCE)
-    }
+    coded = _occurrence_files(labels)
     if not coded:
         raise InputError(f"{labels}: no label file such as F001_T1.csv in it or below it")
     sources = _folders(pictures) or _videos(pictures)
@@ -76,13 +73,23 @@ def find(labels: pathlib.Path, pictures: pathlib.Path) -> Found:
     return Found(found, notes, label_files, (labels, pictures))
 
 
+def _occurrence_files(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The label file of each recording; those in AU_OCC took the place of older ones."""
+    new: dict[str, pathlib.Path] = {}
+    old: dict[str, pathlib.Path] = {}
+    for file, match in recordings.named(root, _OCCURRENCE):
+        found = new if file.parent.name == "AU_OCC" else old
+        recordings.put(found, f"{match['subject']}/{match['task']}", file, str(file))
+    return old | new
+
+
 def _folders(root: pathlib.Path) -> dict[str, Source]:
     found: dict[str, Source] = {}
     for folder, files in recordings.walk(root):
         name = f"{folder.parent.name}/{folder.name}"
         by_number = _NAME.fullmatch(name) and recordings.numbered_pictures(folder, files)
         if by_number:
-            found[name] = Pictures(by_number)
+            recordings.put(found, name, Pictures(by_number), str(folder))
     return found
 
 
@@ -91,7 +98,8 @@ def _videos(root: pathlib.Path) -> dict[str, Source]:
     for file, match in recordings.named(root, _VIDEO):
         task = match["task"] or _TASK_OF_CODE.get(match["code"])
         if task:
-            found[f"{match['sex']}0{match['number']}/{task}".upper()] = Film(file, first=1)
+            name = f"{match['sex']}0{match['number']}/{task}".upper()
+            recordings.put(found, name, Film(file, first=1), str(file))
     return found
 
 

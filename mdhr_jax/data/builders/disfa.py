@@ -70,16 +70,20 @@ def find(
 def _label_files(root: pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
     found: dict[str, dict[int, pathlib.Path]] = collections.defaultdict(dict)
     for file, match in recordings.named(root, _LABELS):
-        found[match["subject"].upper()][int(match["au"])] = file
+        columns = found[match["subject"].upper()]
+        au = int(match["au"])
+        if au in columns:
+            raise InputError(f"{file}: the same labels stand in {columns[au]}, too; remove one")
+        columns[au] = file
     return dict(found)
 
 
 def _videos(root: pathlib.Path, camera: str) -> dict[str, Source]:
-    return {
-        match["subject"].upper(): Film(file, first=0)
-        for file, match in recordings.named(root, _VIDEO)
-        if match["camera"].lower() == camera
-    }
+    found: dict[str, Source] = {}
+    for file, match in recordings.named(root, _VIDEO):
+        if match["camera"].lower() == camera:
+            recordings.put(found, match["subject"].upper(), Film(file, first=0), str(file))
+    return found
 
 
 def _folders(root: pathlib.Path) -> dict[str, Source]:
@@ -87,42 +91,48 @@ def _folders(root: pathlib.Path) -> dict[str, Source]:
     for folder, files in recordings.walk(root):
         by_number = _NAME.fullmatch(folder.name) and recordings.numbered_pictures(folder, files)
         if by_number:
-            found[folder.name] = Pictures(by_number)
+            recordings.put(found, folder.name, Pictures(by_number), str(folder))
     return found
 
 
 def _levels(
     subject: str, files: dict[int, pathlib.Path]
 ) -> tuple[Int[np.ndarray, "m n"], list[str]]:
-    """Intensities of the layout's AUs, -1 where nobody coded; and what did not fit together."""
-    columns = {au: _column(files[au]) for au in LAYOUT.aus if au in files}
-    missing = [au for au in LAYOUT.aus if au not in files]
-    notes = [f"{subject}: no labels of AU{au:02d}, it is unknown there" for au in missing]
+    """Intensities of the layout's AUs, -1 where nobody coded; and what did not fit together.
+
+    There are as many frames as lines for AU1, as for the release.
+    """
+    notes: list[str] = []
+    columns = {au: _column(files[au], notes) for au in LAYOUT.aus if au in files}
     if not columns:
-        raise InputError(
-            f"{next(iter(files.values())).parent}: labels none of the AUs {LAYOUT.aus}"
-        )
-    lengths = {au: len(column) for au, column in columns.items()}
-    length = min(lengths.values())
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"AU{au:02d} {count}" for au, count in lengths.items())
-        notes.append(f"{subject}: label files of different lengths ({listed}); {length} are used")
+        folder = next(iter(files.values())).parent
+        raise InputError(f"{folder}: no label file of any of the AUs {LAYOUT.aus}")
+    length = len(next(iter(columns.values())))
     found = np.full((length, len(LAYOUT.aus)), UNKNOWN)
-    for au, column in columns.items():
-        found[:, LAYOUT.aus.index(au)] = column[:length]
+    for place, au in enumerate(LAYOUT.aus):
+        column = columns.get(au, [])
+        found[: len(column), place] = column[:length]
+        if au not in columns:
+            notes.append(f"{subject}: no labels of AU{au:02d}, it is unknown there")
+        elif len(column) != length:
+            notes.append(f"{subject}: {len(column)} lines for AU{au:02d}, {length} are expected")
     return found, notes
 
 
-def _column(file: pathlib.Path) -> list[int]:
-    found = []
+def _column(file: pathlib.Path, notes: list[str]) -> list[int]:
+    found, numbers = [], []
     for place, row in recordings.read_rows(file):
         if len(row) != 2:
             raise InputError(f"{place}: expected frame and intensity, got {len(row)} values")
-        recordings.integer(row[0], place, range(10**6), "frame")
+        numbers.append(recordings.integer(row[0], place, range(10**6), "frame"))
         level = recordings.integer(row[1], place, (*range(6), 9, UNKNOWN), "intensity")
         found.append(level if level in range(6) else UNKNOWN)
     if not found:
         raise InputError(f"{file}: labels no frame; restore the file or remove it")
+    jumps = np.flatnonzero(np.diff(numbers) != 1)
+    if len(jumps):
+        before, after = numbers[jumps[0] : jumps[0] + 2]
+        notes.append(f"{file.name}: frame {after} after frame {before}; the order of lines counts")
     return found
 
 

@@ -71,8 +71,8 @@ def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
 def _read(root: pathlib.Path, file: pathlib.Path, labels: _Labels) -> tuple[int, ...]:
     """Adds the labels of a file; returns its AUs, none if it is no label file."""
     rows = recordings.read_rows(file)
-    _, header = next(rows, ("", []))
-    columns = _columns(header)
+    place, header = next(rows, ("", []))
+    columns = _columns(header, place)
     if columns is None:
         return ()
     for place, row in rows:
@@ -90,12 +90,15 @@ def _read(root: pathlib.Path, file: pathlib.Path, labels: _Labels) -> tuple[int,
     return columns.aus
 
 
-def _columns(header: Sequence[str]) -> _Columns | None:
+def _columns(header: Sequence[str], where: str) -> _Columns | None:
     place = {name.lower(): column for column, name in enumerate(header)}
     matches = ((column, _AU.fullmatch(name)) for column, name in enumerate(header))
-    aus = {int(match["number"]): column for column, match in matches if match}
+    named = [(int(match["number"]), column) for column, match in matches if match]
+    aus = dict(named)
     if "frame" not in place or not aus:
         return None
+    if len(aus) < len(named):
+        raise InputError(f"{where}: two columns for one AU; keep the one that is the label")
     others = (place.get(name) for name in ("video", "subject", "success"))
     return _Columns(
         place["frame"], *others, tuple(sorted(aus)), tuple(aus[au] for au in sorted(aus))
@@ -108,8 +111,9 @@ def _video_name(
     if columns.video is None:
         return file.relative_to(root).with_suffix("").as_posix()
     video = row[columns.video]
-    if not video.isprintable() or not pathlib.PurePath(video).stem.strip("."):
-        raise InputError(f"{place}: {video!r} names no video")
+    name = pathlib.PurePath(video)
+    if not video.isprintable() or not name.stem.strip(".") or name.is_absolute():
+        raise InputError(f"{place}: {video!r} names no video in {root}")
     return video
 
 
@@ -140,14 +144,16 @@ def _recording(
     aus: Sequence[int],
 ) -> Recording:
     numbers = sorted(frames)
-    stem = pathlib.PurePath(video).with_suffix("").name
+    source = _source(root, video)
+    if isinstance(source, Film) and numbers[0] == 0:
+        raise InputError(f"{video}: frame 0 is labelled, but frames of a video count from 1")
     return Recording(
         subject=subject,
-        name=f"{subject}/{stem}",
+        name=video,
         numbers=np.array(numbers),
         labels=np.array([frames[number] for number in numbers], np.int8),
         intensities=np.full((len(numbers), len(aus)), UNKNOWN, np.int8),
-        source=_source(root, video),
+        source=source,
     )
 
 

@@ -37,12 +37,13 @@ def find(root: pathlib.Path, pictures: pathlib.Path, layout: facs.AuLayout) -> F
         for video in test.frames.to_videos():
             files = {number: base / next(paths) for number in video.number.tolist()}
             _refuse_outside(base, files[int(video.number[0])])
+            order = np.argsort(video.number, kind="stable")
             found.append(
                 Recording(
                     subject=video.subject,
                     name=video.name,
-                    numbers=video.number,
-                    labels=video.labels,
+                    numbers=video.number[order],
+                    labels=video.labels[order],
                     intensities=np.full(video.labels.shape, UNKNOWN, np.int8),
                     source=Pictures({n: file for n, file in files.items() if file.is_file()}),
                 )

@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -29,13 +30,14 @@ from mdhr_jax.data import clips, folds
 from mdhr_jax.data.builders import frames, recordings
 from mdhr_jax.data.builders.recordings import Found, Recording
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import align, squares
+from mdhr_jax.faces import align, squares, video
 from mdhr_jax.progress import Bar
 
 VERSION = "1.0.0"  # raise it when the same sources give other records
 REPORT, SOURCES = "report.json", "sources.json"
 MOST_SKIPPED = 0.01  # share of the frames that may be unreadable under `skip`
 _QUALITY = 95  # of JPEG
+_MOST_BYTES = 1000 << 20  # of a person's pictures: TFDS holds a split in memory
 _SAME_FORMAT = {"jpeg": {".jpg", ".jpeg"}, "png": {".png"}}
 _PARTS, _SETTINGS = ".parts", "settings.json"
 
@@ -67,6 +69,7 @@ class VideoReport:
       lost: numbers of those in which no face was found.
       several: numbers of those that show more than one face; the largest is followed.
       unreadable: a line for every picture that does not decode, or for a film's early end.
+      unread: how many frames that costs.
     """
 
     kept: int
@@ -74,6 +77,7 @@ class VideoReport:
     lost: list[int]
     several: list[int]
     unreadable: list[str]
+    unread: int
 
 
 # One video.
@@ -87,38 +91,44 @@ def _cutter(settings: Settings) -> squares.Cutter:
 def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> VideoReport:
     """Cuts the face out of the labelled frames of a recording and writes the file `part`."""
     unreadable: list[str] = []
-    origin: dict[int, pathlib.Path] = {}
+    unread = 0
+    origin: dict[int, tuple[int, pathlib.Path]] = {}  # by place: number and file
 
-    def readable() -> Iterator:
-        on_bad = lambda error: unreadable.append(str(error))  # noqa: E731
-        for frame, file in recording.source.frames(recording.numbers, on_bad):
-            origin[frame.number] = file
+    def on_bad(error: InputError, count: int) -> None:
+        nonlocal unread
+        unreadable.append(str(error))
+        unread += count
+
+    def readable() -> Iterator[video.Frame]:
+        for frame, number, file in recording.source.frames(recording.numbers, on_bad):
+            origin[frame.number] = number, file
             yield frame
 
     kept: dict[str, list] = collections.defaultdict(list)
-    images: list[bytes] = []
     several: list[int] = []
     checksum = functools.cache(recordings.sha256)
     cutter = _cutter(settings)
     for square in cutter.squares(readable(), video=recording.name, side=settings.size):
+        number, file = origin[square.frame.number]
+        several += [number] if square.others else []
         if square.picture is None:
             continue
-        images.append(_encoded(square.picture, origin[square.frame.number], settings))
-        kept["number"].append(square.frame.number)
-        several += [square.frame.number] if square.others else []
+        kept["image"].append(_encoded(square.picture, file, settings))
+        kept["number"].append(number)
         kept["time"].append(np.nan if square.frame.time is None else square.frame.time)
         kept["transform"].append(_row(square.transform))
-        kept["source"].append(checksum(origin[square.frame.number]))
-    numbers = set(recording.numbers.tolist())
+        kept["source"].append(checksum(file))
+    read = {number for number, _ in origin.values()}
     report = VideoReport(
-        kept=len(images),
-        missing=sorted(numbers - origin.keys()),
-        lost=sorted(origin.keys() - set(kept["number"])),
+        kept=len(kept["image"]),
+        missing=sorted(set(recording.numbers.tolist()) - read),
+        lost=sorted(read - set(kept["number"])),
         several=several,
         unreadable=unreadable,
+        unread=unread,
     )
-    files = {str(file): [file.stat().st_size, checksum(file)] for file in set(origin.values())}
-    _write_part(part, images, kept, {"report": dataclasses.asdict(report), "files": files})
+    files = {str(file): _state(file) for file in {file for _, file in origin.values()}}
+    _write_part(part, kept, {"report": dataclasses.asdict(report), "files": files})
     return report
 
 
@@ -137,13 +147,13 @@ def _row(transform: align.Similarity | None) -> np.ndarray:
     return np.full(4, np.nan, np.float32) if transform is None else transform.row()
 
 
-def _write_part(part: pathlib.Path, images: list[bytes], kept: dict, said: dict) -> None:
+def _write_part(part: pathlib.Path, kept: dict[str, list], said: dict) -> None:
     unfinished = part.with_suffix(".unfinished")
     with unfinished.open("wb") as file:
         np.savez(
             file,
-            images=np.frombuffer(b"".join(images), np.uint8),
-            ends=np.cumsum([len(image) for image in images], dtype=np.int64),
+            images=np.frombuffer(b"".join(kept["image"]), np.uint8),
+            ends=np.cumsum([len(image) for image in kept["image"]], dtype=np.int64),
             number=np.array(kept["number"], np.int64),
             time=np.array(kept["time"], np.float64),
             transform=np.array(kept["transform"], np.float32).reshape(-1, 4),
@@ -225,12 +235,12 @@ def prepare(
       What was made of what, in a few lines; empty if the set was there already.
 
     Raises:
-      InputError: pictures cannot be read, no face was found in any of them, or `out` holds
-        something else. What is finished stays in `<out>.parts`.
+      InputError: pictures cannot be read, no face was found in any of them, nothing fits together,
+        or `out` holds something else. What is finished stays in `<out>.parts`.
     """
     out = pathlib.Path(out).absolute()
     folder = out.with_name(out.name + _PARTS)
-    chosen = _first_subjects(found.recordings, max_subjects)
+    chosen = _chosen(found, max_subjects)
     people = len({recording.subject for recording in chosen})
     statement = {
         "builder": f"{Prepared.name} {VERSION}",
@@ -241,11 +251,14 @@ def prepare(
     }
     if frames.is_there(out):
         frames.check_same(out, statement | {"layout": layout.name})
+        _check_sources(out, found)
+        shutil.rmtree(folder, ignore_errors=True)
         return ""
+    _check_detector(settings, chosen)
     with locks.alone(folder, "name another --out"), _writing(out):
         _claim(folder, settings)
         parts = {recording.name: _part(folder, recording) for recording in chosen}
-        _cut_all(chosen, settings, parts, processes or os.cpu_count() or 1, progress)
+        _cut_all(chosen, settings, parts, processes or workers.cores(), progress)
         said = {name: _said(part) for name, part in parts.items()}
         _refuse_unreadable(said, parts, folder, skip)
         videos, intensities = _kept_videos(chosen, parts)
@@ -262,7 +275,54 @@ def prepare(
             **statement,
         )
         shutil.rmtree(folder)
-    return _summary(out, table, [entry["report"] for entry in said.values()], found.notes)
+    return _summary(out, table, [entry["report"] for entry in said.values()])
+
+
+def _chosen(found: Found, most: int | None) -> list[Recording]:
+    """The recordings of the first so many people, after a look at their names; says the notes."""
+    print(*found.notes, sep="\n", end="\n" if found.notes else "", file=sys.stderr)
+    if not found.recordings:
+        raise InputError("labels and pictures have no recording in common; see the notes above")
+    names = [recording.name for recording in found.recordings]
+    repeated = [name for name, count in collections.Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(f"{repeated[0]}: two recordings have this name; rename one")
+    people = list(dict.fromkeys(recording.subject for recording in found.recordings))[:most]
+    return [recording for recording in found.recordings if recording.subject in people]
+
+
+def _check_detector(settings: Settings, chosen: Sequence[Recording]) -> None:
+    """Before hours of work: is there a detector for every recording?"""
+    cutter = _cutter(settings)
+    if isinstance(cutter, squares.Found):
+        for recording in chosen:
+            cutter.detectors(recording.name)
+
+
+def _check_sources(out: pathlib.Path, found: Found) -> None:
+    """Compares labels by content, pictures by size, with those that the data set was made of.
+
+    Raises:
+      InputError: some of them are others.
+    """
+    known = json.loads((out / SOURCES).read_text())
+    labels = {found.place(file): _state(file) for file in found.labels}
+    files = {found.place(f): f for recording in found.recordings for f in recording.source.files}
+    changed = [name for name, state in labels.items() if known.get(name) != state]
+    changed += [name for name, f in files.items() if name in known and _size(f) != known[name][0]]
+    if changed:
+        raise InputError(
+            f"{out}: was made of other files ({changed[0]} and {len(changed) - 1} more differ); "
+            "choose another directory or delete this one"
+        )
+
+
+def _size(file: pathlib.Path) -> int:
+    """In bytes; of a file that cannot be read, 0."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 @contextlib.contextmanager
@@ -276,16 +336,13 @@ def _writing(out: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _summary(
-    out: pathlib.Path, table: clips.FrameTable, reports: Sequence[dict], notes: Sequence[str]
-) -> str:
+def _summary(out: pathlib.Path, table: clips.FrameTable, reports: Sequence[dict]) -> str:
     kinds = ("missing", "lost", "several")
     counts = {kind: sum(len(report[kind]) for report in reports) for kind in kinds}
-    unreadable = sum(len(report["unreadable"]) for report in reports)
+    unreadable = sum(report["unread"] for report in reports)
     people = len(set(table.subjects))
     return "\n".join(
         [
-            *notes,
             f"{out}: {len(table)} frames of {people} people in {len(table.videos)} videos; left "
             f"out: {counts['missing']} without a picture ({unreadable} of them unreadable), "
             f"{counts['lost']} without a face; {counts['several']} show more than one face",
@@ -293,15 +350,10 @@ def _summary(
     )
 
 
-def _first_subjects(found: Sequence[Recording], most: int | None) -> list[Recording]:
-    names = list(dict.fromkeys(recording.subject for recording in found))[:most]
-    return [recording for recording in found if recording.subject in names]
-
-
 def _claim(folder: pathlib.Path, settings: Settings) -> None:
     """Makes the folder of parts, or checks that those in it were cut in the same way."""
-    wanted = json.dumps([VERSION, dataclasses.asdict(settings)])
-    folder.mkdir(parents=True, exist_ok=True)
+    said = squares.describe(settings.crop, settings.template)
+    wanted = json.dumps([VERSION, said, settings.size, settings.image_format])
     file = folder / _SETTINGS
     if file.exists() and file.read_text() != wanted:
         raise InputError(
@@ -314,10 +366,12 @@ def _claim(folder: pathlib.Path, settings: Settings) -> None:
 def _part(folder: pathlib.Path, recording: Recording) -> pathlib.Path:
     """A file for the recording as it is now: other labels or files make another one."""
     identity = hashlib.sha256(recording.numbers.astype("<i8").tobytes())
+    identity.update(os.fsencode(recording.name))
     for file in recording.source.files:
-        state = file.stat()
-        identity.update(f"{file} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return folder / f"{recording.name.replace('/', '-')}.{identity.hexdigest()[:16]}.npz"
+        with contextlib.suppress(OSError):  # what cannot be read is told when it is read
+            state = file.stat()
+            identity.update(os.fsencode(file) + b"%d %d" % (state.st_size, state.st_mtime_ns))
+    return folder / f"{identity.hexdigest()[:32]}.npz"
 
 
 def _cut_all(
@@ -345,8 +399,11 @@ def _done(
             cut(*job)
             yield job[0]
         return
+    places = workers.CONTEXT.SimpleQueue()
+    for place in workers.shares(processes):
+        places.put(place)
     with ProcessPoolExecutor(
-        processes, mp_context=workers.CONTEXT, initializer=workers.end_with_parent
+        processes, mp_context=workers.CONTEXT, initializer=workers.take_one, initargs=(places,)
     ) as pool:
         futures = {pool.submit(cut, *job): job[0] for job in jobs}
         try:
@@ -369,14 +426,15 @@ def _refuse_unreadable(
     broken = [name for name, report in reports.items() if report["unreadable"]]
     lines = [line for name in broken for line in reports[name]["unreadable"]]
     most = int(MOST_SKIPPED * sum(map(_frames_of, reports.values()))) if skip else 0
-    if len(lines) <= most:
+    unread = sum(report["unread"] for report in reports.values())
+    if unread <= most:
         return
     file = folder / "unreadable.txt"
     file.write_text("\n".join(lines) + "\n")
     for name in broken:  # they are done anew when the pictures are mended
         parts[name].unlink()
     more = f" (and {len(lines) - 1} more, all in {file})" if len(lines) > 1 else ""
-    limit = f"; at most {most} may be skipped" if skip else ""
+    limit = f"; this costs {unread} frames, at most {most} may be skipped" if skip else ""
     raise InputError(f"{lines[0]}{more}{limit}")
 
 
@@ -389,9 +447,11 @@ def _kept_videos(
 ) -> tuple[list[clips.Video], dict[str, np.ndarray]]:
     """Videos with the frames that have become pictures, and their intensities."""
     videos, intensities = [], {}
+    sizes: collections.Counter[str] = collections.Counter()
     for recording in chosen:
         with np.load(parts[recording.name]) as arrays:
             rows = np.searchsorted(recording.numbers, arrays["number"])
+            sizes[recording.subject] += int(arrays["ends"][-1]) if len(rows) else 0
         if len(rows):
             intensities[recording.name] = recording.intensities[rows]
             videos.append(
@@ -404,8 +464,14 @@ def _kept_videos(
             )
     if not videos:
         raise InputError(
-            "no face was found in any labelled frame; look at the pictures, or state with --crop "
-            "where the face is"
+            "no labelled frame has a picture in which a face was found; look at the pictures, or "
+            "state with --crop where the face is"
+        )
+    largest, size = sizes.most_common(1)[0]
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"{largest}: {size >> 20} MiB of pictures are more than the {_MOST_BYTES >> 20} that a "
+            "person may have; choose a smaller --size, or divide the person's videos"
         )
     return videos, intensities
 

@@ -18,14 +18,15 @@ from mdhr_jax.faces import video
 UNKNOWN = -1  # label or intensity that nobody coded
 _SUFFIXES = video.SUFFIXES
 
-type OnBad = Callable[[InputError], None]
-"""Told of a frame that cannot be read; it is left out, unless this raises."""
+type OnBad = Callable[[InputError, int], None]
+"""Told why, and how many frames, cannot be read; they are left out."""
 
 
 class Sourced(NamedTuple):
-    """A frame, and the file it comes from."""
+    """A frame, numbered by its place in the source; its number in the labels; and its file."""
 
     frame: video.Frame
+    number: int
     file: pathlib.Path
 
 
@@ -60,16 +61,17 @@ class Pictures:
 
     def frames(self, numbers: Int[np.ndarray, " m"], on_bad: OnBad) -> Iterator[Sourced]:
         """See `Source`."""
-        for number in numbers.tolist():
-            file = self.by_number.get(number)
-            if file is None:
+        wanted = set(numbers.tolist())
+        for place, number in enumerate(sorted(self.by_number), start=1):
+            if number not in wanted:
                 continue
+            file = self.by_number[number]
             try:
                 picture = video.read_picture(file)
             except InputError as error:
-                on_bad(error)
+                on_bad(error, 1)
             else:
-                yield Sourced(video.Frame(number, None, picture), file)
+                yield Sourced(video.Frame(place, None, picture), number, file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,16 +93,17 @@ class Film:
 
     def frames(self, numbers: Int[np.ndarray, " m"], on_bad: OnBad) -> Iterator[Sourced]:
         """See `Source`."""
-        wanted, last = set(numbers.tolist()), numbers[-1]
+        wanted = set(numbers.tolist())
         try:
             for frame in video.frames(self.file):
                 number = frame.number - 1 + self.first
                 if number in wanted:
-                    yield Sourced(frame._replace(number=number), self.file)
-                if number >= last:
+                    wanted.remove(number)
+                    yield Sourced(frame, number, self.file)
+                if not wanted:
                     return
         except InputError as error:
-            on_bad(error)
+            on_bad(error, len(wanted))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,9 @@ class Recording:
       labels: 1 AU active, 0 not, -1 unknown.
       intensities: 0 to 5, -1 unknown.
       source: where the pictures are.
+
+    Raises:
+      InputError: numbers do not increase.
     """
 
     subject: str
@@ -122,6 +128,15 @@ class Recording:
     labels: Int8[np.ndarray, "m n"]
     intensities: Int8[np.ndarray, "m n"]
     source: Source
+
+    def __post_init__(self):
+        falls = np.flatnonzero(np.diff(self.numbers) <= 0)
+        if len(falls):
+            before, after = self.numbers[falls[0] : falls[0] + 2]
+            raise InputError(
+                f"{self.name}: frame {after} comes after frame {before}; keep frames in the order "
+                "of their numbers, each once"
+            )
 
 
 class Found(NamedTuple):
@@ -151,6 +166,18 @@ def unmatched(labels: Collection[str], pictures: Collection[str]) -> tuple[str, 
         *(f"{name}: labels, but no pictures" for name in sorted(set(labels) - set(pictures))),
         *(f"{name}: pictures, but no labels" for name in sorted(set(pictures) - set(labels))),
     )
+
+
+def put[Value](found: dict[str, Value], name: str, value: Value, what: str) -> None:
+    """Adds what was found of a recording.
+
+    Raises:
+      InputError: something of it was found before.
+    """
+    if found.setdefault(name, value) is not value:
+        raise InputError(
+            f"{name}: found twice, last in {what}; keep copies out of the folders that are searched"
+        )
 
 
 def sha256(file: pathlib.Path) -> str:
