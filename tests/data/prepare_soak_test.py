@@ -33,8 +33,12 @@ def _plan(count, *names):
     ]
 
 
-def _bytes(folder):
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+def _contents(folder):
+    """Every record and every other file; TFDS orders the fields of a record at random."""
+    source = records.open_dataset(folder)
+    rows = [source.records[row] for row in range(len(source.table))]
+    files = {file.name: file.read_bytes() for file in folder.iterdir() if "record" not in file.name}
+    return [{name: str(value) for name, value in sorted(row.items())} for row in rows], files
 
 
 def test_killed_ten_times_the_records_are_those_of_an_uninterrupted_run(tmp_path):
@@ -59,7 +63,7 @@ def test_killed_ten_times_the_records_are_those_of_an_uninterrupted_run(tmp_path
         process.wait()
     assert killed > 2
     subprocess.run([*command, tmp_path / "set"], check=True, capture_output=True)
-    assert _bytes(tmp_path / "set") == _bytes(tmp_path / "whole")
+    assert _contents(tmp_path / "set") == _contents(tmp_path / "whole")
     _assert_nobody_works_on(tmp_path)
 
 
@@ -174,7 +178,7 @@ def _mutated(data, rng):
     return bytes(data)
 
 
-PLACE = r"line \d|labels no frame|cannot be read|columns|found|outside|names no"
+PLACE = r"line \d|labels no frame|cannot be read|columns|found|outside|names no|count from 1"
 TABLES = {
     "bp4d": lambda root: bp4d.find(root, root),
     "disfa": lambda root: disfa.find(root, root),
@@ -204,9 +208,7 @@ def test_damaged_tables_are_read_or_refused_with_their_place(tmp_path, kind):
         except InputError as error:
             refused += 1
             assert "\n" not in str(error)
-            assert re.search(
-                r"line \d|labels no frame|cannot be read|columns|found|outside|names no", str(error)
-            )
+            assert re.search(PLACE, str(error))
     assert refused > 100
 
 
