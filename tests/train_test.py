@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import functools
-import json
 import pathlib
 import signal
 import subprocess
@@ -170,12 +170,10 @@ def test_a_killed_process_resumes_bit_equal(tiny_config, config_file, tmp_path, 
     jax.tree.map(np.testing.assert_array_equal, *best)
 
 
-def test_a_run_keeps_to_its_data_set(tiny_config, tmp_path, one_device):
-    run = tmp_path / "run"
-    tiny_config.epochs = 1.0
-    train.train(tiny_config, run)
-    assert runs.crop_of(run) == "none"
-    said = json.loads((run / "data.json").read_text())
-    (run / "data.json").write_text(json.dumps(said | {"index": "other"}))
+def test_a_run_keeps_to_its_data_set(rendered_set, tmp_path):
+    runs.claim_data(tmp_path, rendered_set.metadata)
+    runs.claim_data(tmp_path, rendered_set.metadata)
+    assert runs.crop_of(tmp_path) == "none"
+    other = dataclasses.replace(rendered_set.metadata, index_sha256="other")
     with pytest.raises(errors.InputError, match="begun with another data set"):
-        train.train(tiny_config, run)
+        runs.claim_data(tmp_path, other)
