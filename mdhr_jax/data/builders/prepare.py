@@ -127,7 +127,9 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> VideoRe
         unreadable=unreadable,
         unread=unread,
     )
-    files = {str(file): _state(file) for file in {file for _, file in origin.values()}}
+    files = {
+        str(file): [file.stat().st_size, checksum(file)] for file in {f for _, f in origin.values()}
+    }
     _write_part(part, kept, {"report": dataclasses.asdict(report), "files": files})
     return report
 
@@ -292,9 +294,13 @@ def _chosen(found: Found, most: int | None) -> list[Recording]:
 
 
 def _check_detector(settings: Settings, chosen: Sequence[Recording]) -> None:
-    """Before hours of work: is there a detector for every recording?"""
-    cutter = _cutter(settings)
-    if isinstance(cutter, squares.Found):
+    """Before hours of work: does a detector with a file know every recording?
+
+    Those without one are left to the workers: making them starts JAX, which would take the GPU's
+    memory here.
+    """
+    if ":" in settings.crop:
+        cutter = _cutter(settings)
         for recording in chosen:
             cutter.detectors(recording.name)
 
@@ -341,12 +347,10 @@ def _summary(out: pathlib.Path, table: clips.FrameTable, reports: Sequence[dict]
     counts = {kind: sum(len(report[kind]) for report in reports) for kind in kinds}
     unreadable = sum(report["unread"] for report in reports)
     people = len(set(table.subjects))
-    return "\n".join(
-        [
-            f"{out}: {len(table)} frames of {people} people in {len(table.videos)} videos; left "
-            f"out: {counts['missing']} without a picture ({unreadable} of them unreadable), "
-            f"{counts['lost']} without a face; {counts['several']} show more than one face",
-        ]
+    return (
+        f"{out}: {len(table)} frames of {people} people in {len(table.videos)} videos; left out: "
+        f"{counts['missing']} without a picture ({unreadable} of them unreadable), "
+        f"{counts['lost']} without a face; {counts['several']} show more than one face"
     )
 
 
