@@ -10,7 +10,6 @@ fold, labels per AU, what was left out, and a sheet of pictures per person to lo
 import collections
 import dataclasses
 import hashlib
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -97,12 +96,13 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
             video = table.video[row]
             subject = table.subjects[video]
             try:
-                digest = hashlib.sha256(source.encoded(row)).digest()
-                source.pictures(np.array([row]))
-                problems += _contradictions(source, row)
+                record = source.record(row)
+                source.decode(row, record["image"])
             except InputError as error:
                 problems.append(str(error))
                 continue
+            problems += _contradictions(source, row, record)
+            digest = hashlib.sha256(record["image"]).digest()
             same += digest == before
             before = digest
             other = owner.setdefault(digest, subject)
@@ -116,8 +116,10 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
     return Findings(problems, same)
 
 
-def _contradictions(source: records.FrameSource, row: int) -> Iterator[str]:
-    table, record = source.table, source.records[row]
+def _contradictions(
+    source: records.FrameSource, row: int, record: Mapping[str, Any]
+) -> Iterator[str]:
+    table = source.table
     video = table.video[row]
     expected = {
         "video": table.videos[video],
@@ -153,7 +155,7 @@ def _count_problems(source: records.FrameSource) -> Iterator[str]:
         if expected not in (None, found):
             yield f"fold {number}: {found} test frames, the official lists have {expected}"
     if (source.path / prepare.REPORT).exists():
-        for name, video in _json(source.path / prepare.REPORT)["videos"].items():
+        for name, video in prepare.said(source.path, prepare.REPORT)["videos"].items():
             if video["unread"]:
                 yield f"{name}: {video['unread']} frames were skipped, their pictures do not decode"
 
@@ -175,7 +177,7 @@ def _label_problems(source: records.FrameSource) -> Iterator[str]:
 
 def _changed(path: pathlib.Path, roots: Sequence[pathlib.Path], progress: bool) -> Iterator[str]:
     """Source files that are gone or not what they were."""
-    manifest = _json(path / prepare.SOURCES)
+    manifest = prepare.said(path, prepare.SOURCES)
     with Bar(len(manifest), "file", about="sources", show=progress) as bar:
         for name, (size, checksum) in manifest.items():
             file = next((root / name for root in roots if (root / name).is_file()), None)
@@ -184,15 +186,6 @@ def _changed(path: pathlib.Path, roots: Sequence[pathlib.Path], progress: bool) 
             elif file.stat().st_size != size or recordings.sha256(file) != checksum:
                 yield f"{name}: has changed since the data set was made"
             bar.update()
-
-
-def _json(file: pathlib.Path) -> dict:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{file}: cannot be read; data sets made by `mdhr prepare` have it"
-        ) from error
 
 
 # The report.
@@ -243,7 +236,7 @@ def _left_out(path: pathlib.Path) -> str:
     """What `mdhr prepare` left out; nothing for sets made otherwise."""
     if not (path / prepare.REPORT).exists():
         return ""
-    said = _json(path / prepare.REPORT)
+    said = prepare.said(path, prepare.REPORT)
     lines = [line for name, video in said["videos"].items() for line in _of_video(name, video)]
     videos = list(said["videos"].values())
     totals = {kind: sum(_count(video[kind]) for video in videos) for kind in _KINDS}

@@ -286,7 +286,7 @@ def _crop_flags(values: Flags, crop: str | None) -> None:
 
 
 def _prepare(values: Flags, arguments: Sequence[str]) -> int:
-    from mdhr_jax.data.builders import prepare
+    from mdhr_jax.data.builders import parts, prepare
     from mdhr_jax.faces import align
 
     (kind,) = _exactly(arguments, "bp4d|disfa|folder")
@@ -303,7 +303,7 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
         values.out,
         found,
         layout,
-        prepare.Settings(
+        parts.Settings(
             crop="none" if values.cropped else values.crop,
             template=align.parse(template),
             size=values.size,

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import SimpleQueue
 
 from mdhr_jax.errors import InputError
@@ -92,18 +93,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def shares(processes: int) -> list[Place]:
-    """A share of the CPU's cores for each process; with more processes than cores, all for all."""
-    found = _cpu_places(processes)
-    return found if len(found) == processes else [Place()] * processes
-
-
-def take_one(places: SimpleQueue) -> None:
-    """Takes the next place; several processes that share a GPU take memory as they need it."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    places.get().take()
-
-
 def run[Job](
     function: Callable[[Job], object], jobs: Iterable[Job], where: Sequence[Place]
 ) -> Iterator[tuple[Job, Future]]:
@@ -135,3 +124,52 @@ def run[Job](
     finally:
         for pool, _, _ in running.values():
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def pooled[Job: tuple](
+    function: Callable[..., object], jobs: Sequence[Job], processes: int
+) -> Iterator[Job]:
+    """Calls the function with each job's arguments; says which jobs are done, as they finish.
+
+    A process keeps what it has started, such as compiled nets, for its next job. With one process
+    it is this one.
+
+    Raises:
+      InputError: a process was killed. What a job raises is raised here.
+    """
+    if processes <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            function(*job)
+            yield job
+        return
+    processes = min(processes, len(jobs))
+    places = CONTEXT.SimpleQueue()
+    for place in _shares(processes):
+        places.put(place)
+    with ProcessPoolExecutor(
+        processes, mp_context=CONTEXT, initializer=_take_one, initargs=(places,)
+    ) as pool:
+        futures = {pool.submit(function, *job): job for job in jobs}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                future.result()
+                yield futures[future]
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a process was killed, perhaps for want of memory; the same command goes on, with "
+                "fewer --processes if it happens again"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _shares(processes: int) -> list[Place]:
+    """A share of the CPU's cores for each process; with more processes than cores, all for all."""
+    found = _cpu_places(processes)
+    return found if len(found) == processes else [Place()] * processes
+
+
+def _take_one(places: SimpleQueue) -> None:
+    """Takes the next place; several processes that share a GPU take memory as they need it."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    places.get().take()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mdhr_jax import check_data, cli, facs
 from mdhr_jax.data import clips
-from mdhr_jax.data.builders import bp4d, frames, prepare
+from mdhr_jax.data.builders import bp4d, frames, parts, prepare
 from tests.data import raw_trees
 
 SQUARES = functools.partial(raw_trees.blobs, size=(64, 64))
@@ -31,7 +31,7 @@ def _raw(root, paint=SQUARES, **changes):
 
 
 def _prepared(raw, out):
-    settings = prepare.Settings(crop="none", size=64)
+    settings = parts.Settings(crop="none", size=64)
     found = bp4d.find(raw, raw)
     prepare.prepare(out, found, facs.BP4D, settings, source="bp4d", processes=1, progress=False)
     return out

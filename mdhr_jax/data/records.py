@@ -3,7 +3,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -54,19 +55,19 @@ class FrameSource:
         """
         return self.table.rows_of(folds.split_subjects(self.folds, fold, split, self.held_out))
 
-    def encoded(self, row: int) -> bytes:
-        """The stored picture of one frame as it was encoded.
+    def record(self, row: int) -> Mapping[str, Any]:
+        """All that is stored of one frame, the picture as it was encoded.
 
         Raises:
           InputError: the record cannot be read.
         """
         try:
-            data = self.records[row]["image"]
+            record = self.records[row]
         except RuntimeError as error:
             raise InputError(f"{self._where(row)}: cannot be read ({error}); {_REMEDY}") from error
-        if not data:  # ArrayRecord reads past the end of some cut-off files
+        if not record["image"]:  # ArrayRecord reads past the end of some cut-off files
             raise InputError(f"{self._where(row)}: cannot be read (it is empty); {_REMEDY}")
-        return data
+        return record
 
     def pictures(self, rows: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w c"]:
         """Decoded RGB pictures of some frames.
@@ -77,11 +78,15 @@ class FrameSource:
         size = self.image_size
         out = np.empty((len(rows), size, size, 3), np.uint8)
         for picture, row in zip(out, rows.tolist(), strict=True):
-            picture[:] = self._decode(row)
+            picture[:] = self.decode(row, self.record(row)["image"])
         return out
 
-    def _decode(self, row: int) -> UInt8[np.ndarray, "h w c"]:
-        data = self.encoded(row)
+    def decode(self, row: int, data: bytes) -> UInt8[np.ndarray, "h w c"]:
+        """The picture of one frame, given as it was encoded.
+
+        Raises:
+          InputError: it does not decode, or has another size.
+        """
         try:
             picture = frames.CODECS[self.metadata.image_format].decode(data)
         except ValueError as error:
@@ -122,5 +127,5 @@ def open_dataset(path: str | pathlib.Path) -> FrameSource:
     source = FrameSource(pathlib.Path(path), metadata, layout, table, records)
     # A cut-off file shows here, not after an hour of training.
     for subject in dict.fromkeys(table.subjects):
-        source.encoded(int(table.rows_of([subject])[-1]))
+        source.record(int(table.rows_of([subject])[-1]))
     return source

@@ -57,7 +57,7 @@ def test_pictures_become_records_byte_by_byte(tmp_path, beginning, capsys):
     source = records.open_dataset(tmp_path / "set")
     assert source.folds == (("F004",), ("F003",), ("F001",))
     assert source.table.videos == ("F001/T1", "F003/T1", "F004/T1")
-    assert [source.encoded(row) for row in (0, 1)] == [_picture(7), _picture(8)]
+    assert [source.record(row)["image"] for row in (0, 1)] == [_picture(7), _picture(8)]
 
 
 def test_pictures_that_are_missing_leave_gaps(tmp_path):

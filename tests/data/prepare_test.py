@@ -14,13 +14,13 @@ from PIL import Image
 
 from mdhr_jax import facs
 from mdhr_jax.data import records
-from mdhr_jax.data.builders import bp4d, disfa, prepare, recordings
+from mdhr_jax.data.builders import bp4d, disfa, parts, prepare, recordings
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares
 from tests.data import raw_trees
 
 SQUARES = functools.partial(raw_trees.blobs, size=(64, 64))
-AS_IT_IS = prepare.Settings(crop="none", size=64)
+AS_IT_IS = parts.Settings(crop="none", size=64)
 
 
 def _plan(*names, count=6):
@@ -119,7 +119,7 @@ def test_faces_are_found_aligned_and_lost_ones_left_out(tmp_path):
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.astronaut_faces)
     blank = tmp_path / "raw/Sequences(2D+3D)/F001/T1/4.jpg"
     Image.new("RGB", (320, 240), (90, 90, 90)).save(blank)
-    said = _prepare(tmp_path, prepare.Settings(size=96))
+    said = _prepare(tmp_path, parts.Settings(size=96))
     assert "1 without a face" in said
     source = records.open_dataset(tmp_path / "set")
     assert source.metadata.crop == "mtcnn, template bp4d"
@@ -159,9 +159,9 @@ def test_after_repair_only_the_damaged_video_is_done_anew(tmp_path, plan, damage
         _prepare(tmp_path)
     for file, data in damaged.items():
         file.write_bytes(data)
-    done, cut = [], prepare.cut
+    done, cut = [], parts.cut
     monkeypatch.setattr(
-        prepare,
+        parts,
         "cut",
         lambda recording, *rest: (done.append(recording.name), cut(recording, *rest)),
     )
@@ -197,7 +197,7 @@ def test_parts_cut_in_another_way_are_refused(tmp_path, plan, damaged):
     with pytest.raises(InputError):
         _prepare(tmp_path)
     with pytest.raises(InputError, match=r"set\.parts: was begun with other settings"):
-        _prepare(tmp_path, prepare.Settings(crop="none", size=32))
+        _prepare(tmp_path, parts.Settings(crop="none", size=32))
 
 
 def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
@@ -210,14 +210,14 @@ def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
     with pytest.raises(InputError, match=r"differing: source"):
         _prepare(tmp_path, max_subjects=1)
     with pytest.raises(InputError, match="other settings is here already"):
-        _prepare(tmp_path, prepare.Settings(crop="none", size=32))
+        _prepare(tmp_path, parts.Settings(crop="none", size=32))
 
 
 def test_no_face_anywhere_is_refused(tmp_path):
     plan = _plan("F001/T1", count=2)
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.blobs)
     with pytest.raises(InputError, match="in which a face was found"):
-        _prepare(tmp_path, prepare.Settings(size=64))
+        _prepare(tmp_path, parts.Settings(size=64))
 
 
 def test_crops_describe_themselves(tmp_path):
@@ -324,7 +324,7 @@ def test_landmarks_of_another_program_by_place_in_the_video(tmp_path):
     ]
     lines = [["frame", *names], *rows]
     (tmp_path / "faces.csv").write_text("\n".join(",".join(map(str, line)) for line in lines))
-    settings = prepare.Settings(crop=f"csv:{tmp_path}/faces.csv", size=32)
+    settings = parts.Settings(crop=f"csv:{tmp_path}/faces.csv", size=32)
     found = disfa.find(tmp_path / "raw", tmp_path / "raw")
     prepare.prepare(
         tmp_path / "set", found, facs.DISFA, settings, source="disfa", processes=1, progress=False

@@ -36,7 +36,6 @@ from mdhr_jax.progress import Bar
 Picture = UInt8[np.ndarray, "h w c"]
 
 _INDEX = "index.npz"
-_INCOMPLETE = ".incomplete"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,10 +220,9 @@ def prepare(
         index_sha256=hashlib.sha256(index).hexdigest(),
         crop=crop,
     )
-    if is_there(out):
-        check_same(out, dataclasses.asdict(metadata))
+    if is_made(out, dataclasses.asdict(metadata)):
         return
-    partial = out.with_name(out.name + _INCOMPLETE)
+    partial = _incomplete(out)
     shutil.rmtree(partial, ignore_errors=True)
     tfds.disable_progress_bar()
     with Bar(len(table), "frame", about=str(out), show=progress) as bar:
@@ -292,12 +290,14 @@ def _check_settings(layout: facs.AuLayout, image_format: str, subjects: Sequence
             raise InputError(f"subject {subject!r}: use letters, digits and _ only, as in S001")
 
 
-def check_same(out: pathlib.Path, wanted: Mapping[str, Any]) -> None:
-    """Compares what a data set says of itself with what it is wanted to say.
+def is_made(out: pathlib.Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the data set is there already, and says of itself what is wanted.
 
     Raises:
-      InputError: some of it differs; it is named.
+      InputError: the place is taken, by something else or a data set that differs; it says in what.
     """
+    if not (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        return False
     existing = dataclasses.asdict(read_metadata(out))
     differing = ", ".join(key for key in wanted if existing[key] != wanted[key])
     if differing:
@@ -306,12 +306,13 @@ def check_same(out: pathlib.Path, wanted: Mapping[str, Any]) -> None:
             f"{differing.replace('index_sha256', 'frames and labels')}); choose another directory "
             "or delete this one"
         )
+    shutil.rmtree(_incomplete(out), ignore_errors=True)  # of a process killed after the renaming
     print(f"{out}: already prepared with the same settings, used as it is")
+    return True
 
 
-def is_there(out: pathlib.Path) -> bool:
-    """Whether the place of a data set is taken."""
-    return out.is_file() or (out.is_dir() and any(out.iterdir()))
+def _incomplete(out: pathlib.Path) -> pathlib.Path:
+    return out.with_name(out.name + ".incomplete")
 
 
 def _index_bytes(table: clips.FrameTable) -> bytes:
@@ -349,7 +350,7 @@ def read_metadata(path: pathlib.Path) -> Metadata:
       InputError: there is no data set.
     """
     if not path.is_dir():
-        unfinished = path.with_name(path.name + _INCOMPLETE).exists()
+        unfinished = _incomplete(path).exists()
         reason = "its preparation was interrupted" if unfinished else "no such directory"
         raise InputError(f"{path}: {reason}; prepare the data set, e.g. with `mdhr synthesize`")
     file = path / "metadata.json"

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One recording becomes one file: the face is cut out of its labelled frames.
+
+These files are what a killed preparation goes on with, and what its processes hand to the one that
+writes the records.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mdhr_jax.data.builders import frames, recordings
+from mdhr_jax.data.builders.recordings import Recording
+from mdhr_jax.errors import InputError
+from mdhr_jax.faces import align, squares, video
+
+_VERSION = 1  # raise it when the same recording gives another file
+_QUALITY = 95  # of JPEG
+_SAME_FORMAT = {"jpeg": {".jpg", ".jpeg"}, "png": {".png"}}
+_SETTINGS = "settings.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How frames become the pictures in records.
+
+    Attributes:
+      crop: where the face is, as in `squares.parse`.
+      template: how a found face lies in its square.
+      size: of the square, pixels.
+      image_format: key of `frames.CODECS`.
+    """
+
+    crop: str = "mtcnn"
+    template: align.Template = align.TEMPLATES["bp4d"]
+    size: int = 256
+    image_format: str = "jpeg"
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoReport:
+    """What became of the labelled frames of one recording.
+
+    Attributes:
+      kept: how many are records.
+      missing: numbers of those without a picture.
+      lost: numbers of those in which no face was found.
+      several: numbers of those that show more than one face; the largest is followed.
+      unreadable: a line for every picture that does not decode, or for a film's early end.
+      unread: how many frames that costs.
+    """
+
+    kept: int
+    missing: list[int]
+    lost: list[int]
+    several: list[int]
+    unreadable: list[str]
+    unread: int
+
+    @property
+    def labelled(self) -> int:
+        """All labelled frames."""
+        return self.kept + len(self.missing) + len(self.lost)
+
+
+class Part(NamedTuple):
+    """A finished recording, but for its pictures (`images`).
+
+    Attributes:
+      file: that holds it.
+      number: of the frames with a picture.
+      time: of these, seconds; NaN where unknown.
+      transform: from frame to picture, as in `align.Similarity.row`; NaN where there is none.
+      source: SHA-256 of the files that the frames are in.
+      size: of all pictures, bytes.
+      report: what became of the rest.
+      files: size and SHA-256 of every file that was read.
+    """
+
+    file: pathlib.Path
+    number: Int[np.ndarray, " m"]
+    time: Float[np.ndarray, " m"]
+    transform: Float[np.ndarray, "m 4"]
+    source: list[str]
+    size: int
+    report: VideoReport
+    files: Mapping[str, tuple[int, str]]
+
+
+@functools.cache
+def cutter(settings: Settings) -> squares.Cutter:
+    """The finder of faces that these settings name; a process has one of a kind."""
+    return squares.parse(settings.crop, settings.template)
+
+
+def claim(folder: pathlib.Path, settings: Settings) -> None:
+    """Keeps a folder for files that are cut in one way.
+
+    Raises:
+      InputError: those in it were cut in another.
+    """
+    said = squares.describe(settings.crop, settings.template)
+    wanted = json.dumps([_VERSION, said, settings.size, settings.image_format])
+    file = folder / _SETTINGS
+    if file.exists() and file.read_text() != wanted:
+        raise InputError(
+            f"{folder}: was begun with other settings; use those again, or delete this folder to "
+            "begin anew"
+        )
+    file.write_text(wanted)
+
+
+def place(folder: pathlib.Path, recording: Recording) -> pathlib.Path:
+    """A file for the recording as it is now: other labels or files make another one."""
+    identity = hashlib.sha256(recording.numbers.astype("<i8").tobytes())
+    identity.update(os.fsencode(recording.name))
+    for file in recording.source.files:
+        with contextlib.suppress(OSError):  # what cannot be read is told when it is read
+            state = file.stat()
+            identity.update(os.fsencode(file) + b"%d %d" % (state.st_size, state.st_mtime_ns))
+    return folder / f"{identity.hexdigest()[:32]}.npz"
+
+
+def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
+    """Cuts the face out of the labelled frames of a recording and writes the file `part`."""
+    unreadable: list[tuple[str, int]] = []
+    origin: dict[int, tuple[int, pathlib.Path]] = {}  # by place: number and file
+
+    def on_bad(error: InputError, count: int) -> None:
+        unreadable.append((str(error), count))
+
+    def readable() -> Iterator[video.Frame]:
+        for frame, number, file in recording.source.frames(recording.numbers, on_bad):
+            origin[frame.number] = number, file
+            yield frame
+
+    kept: dict[str, list] = collections.defaultdict(list)
+    several: list[int] = []
+    checksum = functools.cache(recordings.sha256)
+    found = cutter(settings).squares(readable(), video=recording.name, side=settings.size)
+    for square in found:
+        number, file = origin[square.frame.number]
+        several += [number] if square.others else []
+        if square.picture is None:
+            continue
+        kept["image"].append(_encoded(square.picture, file, settings))
+        kept["number"].append(number)
+        kept["time"].append(np.nan if square.frame.time is None else square.frame.time)
+        kept["transform"].append(_row(square.transform))
+        kept["source"].append(checksum(file))
+    read = {number for number, _ in origin.values()}
+    report = VideoReport(
+        kept=len(kept["image"]),
+        missing=sorted(set(recording.numbers.tolist()) - read),
+        lost=sorted(read - set(kept["number"])),
+        several=several,
+        unreadable=[line for line, _ in unreadable],
+        unread=sum(count for _, count in unreadable),
+    )
+    files = {file for _, file in origin.values()}
+    _write(part, kept, report, {str(file): (file.stat().st_size, checksum(file)) for file in files})
+
+
+def _encoded(picture: frames.Picture, file: pathlib.Path, settings: Settings) -> bytes:
+    """The picture as a record keeps it: the file itself, where that shows nothing else."""
+    codec = frames.CODECS[settings.image_format]
+    if settings.crop == "none" and file.suffix.lower() in _SAME_FORMAT[settings.image_format]:
+        data = file.read_bytes()
+        with contextlib.suppress(ValueError):  # a colour mode that records do not have
+            if np.array_equal(codec.decode(data), picture):
+                return data
+    return codec.encode(picture, _QUALITY)
+
+
+def _row(transform: align.Similarity | None) -> np.ndarray:
+    return np.full(4, np.nan, np.float32) if transform is None else transform.row()
+
+
+def _write(
+    part: pathlib.Path,
+    kept: Mapping[str, list],
+    report: VideoReport,
+    files: Mapping[str, tuple[int, str]],
+) -> None:
+    unfinished = part.with_suffix(".unfinished")
+    with unfinished.open("wb") as file:
+        np.savez(
+            file,
+            images=np.frombuffer(b"".join(kept["image"]), np.uint8),
+            ends=np.cumsum([len(image) for image in kept["image"]], dtype=np.int64),
+            number=np.array(kept["number"], np.int64),
+            time=np.array(kept["time"], np.float64),
+            transform=np.array(kept["transform"], np.float32).reshape(-1, 4),
+            source=np.array(kept["source"], "U64"),
+            report=np.array(json.dumps(dataclasses.asdict(report))),
+            files=np.array(json.dumps(files)),
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(part)
+
+
+def read(part: pathlib.Path) -> Part:
+    """What `cut` has written, without the pictures."""
+    with np.load(part) as arrays:
+        return Part(
+            file=part,
+            number=arrays["number"],
+            time=arrays["time"],
+            transform=arrays["transform"],
+            source=arrays["source"].tolist(),
+            size=sum(arrays["ends"][-1:].tolist()),
+            report=VideoReport(**json.loads(str(arrays["report"]))),
+            files={name: tuple(state) for name, state in json.loads(str(arrays["files"])).items()},
+        )
+
+
+def images(part: Part) -> Iterator[bytes]:
+    """Its encoded pictures."""
+    with np.load(part.file) as arrays:
+        data, stops = arrays["images"].tobytes(), arrays["ends"].tolist()
+    for start, stop in zip([0, *stops], stops, strict=False):
+        yield data[start:stop]
