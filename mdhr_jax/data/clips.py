@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled frames in order, and the clips of T frames that are cut from them. numpy only.
 
-Evaluation visits every frame once, in clips that close where a video ends or a frame number is
-missing. Training draws clips: each video `clips_per_video` times per epoch, from a random start
-(the release: once). Frames missing at a clip's end are replaced by its last frame and marked as
-not valid.
+No clip goes on where a video ends or a frame number is missing: from there to the next frame there
+is no movement to be seen. Evaluation visits every frame once. Training draws clips: each video
+`clips_per_video` times per epoch, from a random start (the release: once). Frames missing at a
+clip's end are replaced by its last frame and marked as not valid.
 """
 
 import dataclasses
@@ -77,6 +77,13 @@ class FrameTable:
             np.searchsorted(self.video, videos, side="right"),
         )
 
+    @property
+    def runs(self) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
+        """First row and row after the last one of every run of successive frame numbers."""
+        breaks = (np.diff(self.video) != 0) | (np.diff(self.number) != 1)
+        edges = np.concatenate([[0], np.flatnonzero(breaks) + 1, [len(self)]])
+        return edges[:-1], edges[1:]
+
     def rows_of(self, subjects: Sequence[str]) -> Int[np.ndarray, " k"]:
         """Rows of the frames that show one of `subjects`, in order."""
         shown = np.isin(np.array(self.subjects, str), np.array(list(subjects), str))
@@ -122,9 +129,7 @@ def evaluation_clips(table: FrameTable, clip_length: int, context: int = 0) -> C
 
     Each clip carries `context` more frames of its run before and after it.
     """
-    gap = (np.diff(table.video) != 0) | (np.diff(table.number) != 1)
-    edges = np.concatenate([[0], np.flatnonzero(gap) + 1, [len(table)]])
-    starts, stops = edges[:-1], edges[1:]
+    starts, stops = table.runs
     clips_per_run = -(-(stops - starts) // clip_length)
     run = np.repeat(np.arange(len(starts)), clips_per_run)
     earlier = np.cumsum(clips_per_run) - clips_per_run
@@ -147,8 +152,8 @@ def training_clips(
 
     A pure function of its arguments. The draws are raw 64-bit words of a counter-based generator
     keyed by `(seed, epoch)`: numpy keeps those the same for ever, `Generator` methods it does not.
-    Like the release, a clip may start wherever it fits into its video: a missing frame number
-    inside does not close it.
+    A clip may start wherever it fits into a run of successive frames of its video, and where a
+    shorter run begins. The release would go on over missing frames; the official lists have none.
 
     Args:
       table: frames of the training subjects.
@@ -158,27 +163,31 @@ def training_clips(
       colour_jitter: largest change of brightness, contrast and saturation.
       seed: of the run, >= 0.
       epoch: counted from 0.
-      context: frames of the video before and after a clip that it carries.
+      context: frames of the run before and after a clip that it carries.
 
     Returns:
       The clips, and per clip the columns `AUGMENTATION`: offsets out of `crop_offsets`, flip 0 or
       1, colour factors around 1.
     """
-    starts, stops = table.bounds
-    videos = np.repeat(np.arange(len(starts)), clips_per_video)
+    videos = np.repeat(np.arange(len(table.videos)), clips_per_video)
     key = np.array([seed, epoch], np.uint64)
     draws = np.random.Philox(key=key).random_raw((len(videos), 2 + len(AUGMENTATION)))
     order, start, *crop, flip = (draws[:, i] for i in range(5))
 
     video = videos[np.argsort(order, kind="stable")]
-    choices = np.maximum(stops - starts - clip_length, 0) + 1
-    first = starts[video] + _below(start, choices[video])
+    starts, stops = table.runs
+    places = np.maximum(stops - starts - clip_length, 0) + 1  # where a clip may start, by run
+    until = np.cumsum(places)
+    of_video = np.bincount(table.video[starts], places).astype(int)
+    chosen = (np.cumsum(of_video) - of_video)[video] + _below(start, of_video[video])
+    run = np.searchsorted(until, chosen, side="right")
+    first = starts[run] + chosen - (until - places)[run]
 
     low, high = 1 - colour_jitter, 1 + colour_jitter
     jitter = low + (high - low) * (draws[:, 5:] >> 11) * 2.0**-53
     offsets = [crop_offsets.start + _below(draw, len(crop_offsets)) for draw in crop]
     augment = np.column_stack([*offsets, _below(flip, 2), jitter]).astype(np.float32)
-    return _clips(first, starts[video], stops[video], clip_length, context), augment
+    return _clips(first, starts[run], stops[run], clip_length, context), augment
 
 
 def _below(words: np.ndarray, bound: np.ndarray | int) -> np.ndarray:

@@ -56,6 +56,18 @@ def test_training_starts_cover_the_video_evenly_and_no_more():
     assert index.valid.all()
 
 
+def test_training_clips_never_cross_a_gap():
+    table = table_of(a=[1, 2, 3, 100, 101, 102, 103, 104], b=[7, 9], c=range(6))
+    index, _ = draw(table, clips_per_video=3000, context=1)
+    steps = np.diff(table.number[index.rows], axis=1)
+    assert np.isin(steps, [0, 1]).all()
+    shown, counts = np.unique(index.scored[:, 0], return_counts=True)
+    # Every run begins a clip, and every place in it where a whole clip fits.
+    assert shown.tolist() == [0, 3, 4, 8, 9, 10, 11, 12]
+    np.testing.assert_allclose(counts, np.repeat([1000, 1500, 1000], [3, 2, 3]), atol=120)
+    assert (index.valid.sum(1)[index.scored[:, 0] == 0] == 3).all()
+
+
 def test_short_training_video_is_padded_with_its_last_frame():
     index, _ = draw(table_of(a=range(2)))
     np.testing.assert_array_equal(index.rows, [[0, 1, 1, 1]])
