@@ -5,15 +5,20 @@ A source is a file that ffmpeg reads, or a folder with one JPEG or PNG per frame
 numbers in their names (2.jpg before 10.jpg). Frames come upright: rotation metadata is applied.
 """
 
+import collections
 import contextlib
+import functools
 import pathlib
 import re
+import statistics
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import av
 import numpy as np
+import simplejpeg
 from av.stream import Disposition
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
@@ -22,8 +27,11 @@ from PIL import Image, ImageOps
 from mdhr_jax.errors import InputError
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
-MAX_PIXELS = 64_000_000  # larger pictures are refused before they are decoded
+MAX_PIXELS = 28_000_000  # of a frame; larger ones are refused by their header (300 MB to decode)
+MAX_FRAMES = 2_000_000  # of a video, most of a day
 _MAX_BYTES = 64_000_000  # of a picture file
+_ORIENTATION = 0x0112  # EXIF
+_PLAYLISTS = {"hls", "concat", "dash", "imf"}  # files that name other files
 
 
 class Frame(NamedTuple):
@@ -33,11 +41,37 @@ class Frame(NamedTuple):
       number: position in the source, from 1.
       time: seconds, the presentation time that the file states; None where it states none.
       picture: RGB.
+      follows: False where frames are missing before it: no movement leads from the last one here.
     """
 
     number: int
     time: float | None
     picture: UInt8[np.ndarray, "h w 3"]
+    follows: bool = True
+
+
+class _Steps:
+    """Tells a jump from the usual step between frames.
+
+    Args:
+      most: usual steps that are no jump.
+    """
+
+    def __init__(self, most: float):
+        self._most, self._last = most, None
+        self._recent = collections.deque(maxlen=15)
+
+    def follow(self, position: float | None) -> bool:
+        """Whether this position comes a usual step after the last one; unknown ones do."""
+        last, self._last = self._last, position
+        if last is None or position is None:
+            return True
+        step = position - last
+        usual = statistics.median(self._recent or [step])
+        if not 0 <= step <= self._most * usual:
+            return False
+        self._recent += [step] * (step > 0)  # the same time twice says nothing
+        return True
 
 
 def frames(source: str | pathlib.Path) -> Iterator[Frame]:
@@ -80,6 +114,8 @@ def _opened(file: pathlib.Path) -> Iterator[VideoStream]:
             f"{file}: cannot be opened as a video ({error.strerror}); restore or convert the file"
         ) from error
     with container:
+        if container.format.name in _PLAYLISTS:
+            raise InputError(f"{file}: is a list of videos; name one of them")
         yield _moving_picture(container.streams.video, file)
 
 
@@ -96,7 +132,7 @@ def _moving_picture(streams: tuple[VideoStream, ...], file: pathlib.Path) -> Vid
 
 
 def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
-    number = 0
+    number, steps = 0, _Steps(2.1)  # times are rounded; one lost frame is bridged
     with _opened(file) as stream:
         try:
             for packet in stream.container.demux(stream):
@@ -107,7 +143,10 @@ def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
                 for picture in decoded:
                     _check_size(file, picture.width, picture.height)
                     number += 1
-                    yield Frame(number, picture.time, _upright(picture))
+                    if number > MAX_FRAMES:
+                        raise InputError(f"{file}: more than {MAX_FRAMES} frames; cut it in pieces")
+                    follows = steps.follow(picture.time)
+                    yield Frame(number, picture.time, _upright(picture), follows)
         except av.FFmpegError as error:
             raise _damaged(file, number, error.strerror) from error
     if number == 0:
@@ -130,8 +169,11 @@ def _upright(picture: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _folder_frames(folder: pathlib.Path) -> Iterator[Frame]:
+    steps = _Steps(1.0)  # every second frame may have been kept, or every tenth
     for number, file in enumerate(_pictures(folder), start=1):
-        yield Frame(number, None, read_picture(file))
+        named = re.search("[0-9]{1,9}$", file.stem)
+        follows = steps.follow(float(named[0]) if named else None)
+        yield Frame(number, None, read_picture(file), follows)
 
 
 def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -161,23 +203,53 @@ def read_picture(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
       InputError: it does not decode to its end, or is too large.
     """
     try:
-        if file.stat().st_size > _MAX_BYTES:
+        size = file.stat().st_size
+        if size > _MAX_BYTES:
             raise InputError(
                 f"{file}: more than {_MAX_BYTES // 10**6} MB are no picture of a face; remove it"
             )
-        # A picture is decoded or refused; Pillow's warnings would say it twice.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Image.open(file, formats=("JPEG", "PNG")) as picture,
-        ):
-            _check_size(file, *picture.size)
-            return np.asarray(_eight_bits(ImageOps.exif_transpose(picture)).convert("RGB"))
+        return _decoded(file)
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        there = f"{size} bytes, " if file.exists() else ""
         raise InputError(
-            f"{file}: does not decode as JPEG or PNG ({error}); restore or remove the picture"
+            f"{file}: does not decode as JPEG or PNG ({there}{error}); restore or remove the "
+            "picture"
         ) from error
+
+
+def _decoded(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
+    # A picture is decoded or refused; Pillow's warnings would say it twice.
+    with (
+        warnings.catch_warnings(action="ignore"),
+        Image.open(file, formats=("JPEG", "PNG")) as picture,
+    ):
+        _check_size(file, *picture.size)
+        if picture.format == "JPEG":
+            _check_jpeg(file, picture.mode)
+        return _rgb(picture)
+
+
+def _check_jpeg(file: pathlib.Path, mode: str) -> None:
+    """Raises ValueError for damage that Pillow would fill with grey."""
+    simplejpeg.decode_jpeg(file.read_bytes(), "CMYK" if mode == "CMYK" else "GRAY")
+
+
+def _rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    if picture.getexif().get(_ORIENTATION, 1) != 1:
+        _say("are turned as their EXIF data say")
+        ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode != "RGB":
+        _say(f"of mode {picture.mode} become 8-bit RGB")
+        picture = _eight_bits(picture).convert("RGB")
+    return np.asarray(picture)
+
+
+@functools.cache
+def _say(what: str) -> None:
+    """Once in a process, not for every picture."""
+    print(f"pictures {what}", file=sys.stderr)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

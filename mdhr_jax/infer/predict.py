@@ -7,8 +7,8 @@
 One row per decoded frame: `frame` counts from 1, `timestamp` is in seconds, `_p` is the score in
 [0, 1], `_c` is 1 where the score reaches the model's threshold. All are empty where no face was
 found. The video is cut into clips of the model's `clip_length` frames, as in evaluation; the last
-clip is filled up with its last frame. A clip ends where the face is lost or another one comes. No
-more than one clip is in memory.
+clip is filled up with its last frame. A clip ends where the face is lost, another one comes, or
+frames are missing. No more than one clip is in memory.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import csv
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TextIO, runtime_checkable
 
 import numpy as np
@@ -28,6 +28,8 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import video
 from mdhr_jax.faces.squares import Cutter, Square
 from mdhr_jax.progress import Bar
+
+_ROUNDING = 1e-4  # by which a cosine may miss its range
 
 
 @runtime_checkable
@@ -78,7 +80,7 @@ def predict(
 
     Raises:
       InputError: `out` cannot be written, the source cannot be decoded to its end, a frame
-        cannot be cut, or the model's scores are not finite.
+        cannot be cut, or the model's scores are not between 0 and 1.
     """
     source, out = pathlib.Path(source), pathlib.Path(out)
     if out.resolve() == source.resolve():
@@ -91,7 +93,7 @@ def predict(
         table.writerow(_header(model.layout))
         squares = cutter.squares(video.frames(source), video=str(source), side=model.record_size)
         frames = faces = 0
-        for face, run in itertools.groupby(squares, key=_face):
+        for (_, face), run in itertools.groupby(squares, key=_run_of()):
             for rows in _score(run, model, source) if face else _without_face(run, model.layout):
                 table.writerows(rows)
                 bar.update(len(rows))
@@ -120,8 +122,18 @@ def _replacing(out: pathlib.Path) -> Iterator[TextIO]:
             part.unlink()
 
 
-def _face(square: Square) -> tuple[int | None] | None:
-    return None if square.picture is None else (square.face,)
+def _run_of() -> Callable[[Square], tuple[int, tuple[int | None] | None]]:
+    """Tells the runs of frames apart that show one face in movement, or none: number and face."""
+    breaks = itertools.count()
+    number = next(breaks)
+
+    def run_of(square: Square) -> tuple[int, tuple[int | None] | None]:
+        nonlocal number
+        if not square.frame.follows:
+            number = next(breaks)
+        return number, None if square.picture is None else (square.face,)
+
+    return run_of
 
 
 def _score(
@@ -160,13 +172,13 @@ def _scores(
     """Scores of the frames of one clip; `read` has one length, so the model sees one shape."""
     pictures = [square.picture for square in read]
     scores = model.scores(rearrange(pictures, "t h w c -> 1 t h w c"))[0, : len(clip)]
-    if not np.isfinite(scores).all():
+    if not (np.abs(scores - 0.5) < 0.5 + _ROUNDING).all():  # nor is NaN
         first, last = clip[0].frame.number, clip[-1].frame.number
         raise InputError(
-            f"{source}, frames {first} to {last}: the model's scores are not finite; its "
+            f"{source}, frames {first} to {last}: the model's scores are not between 0 and 1; its "
             "checkpoint is damaged, use another one"
         )
-    return scores
+    return np.clip(scores, 0, 1)
 
 
 def _header(layout: facs.AuLayout) -> list[str]:

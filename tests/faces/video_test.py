@@ -2,6 +2,9 @@
 import fractions
 import io
 import pathlib
+import socket
+import subprocess
+import sys
 import zlib
 
 import av
@@ -97,6 +100,28 @@ def test_rotation_metadata_is_applied(tmp_path, rotation, shape, corner):
     assert red[corner] and red.mean() == pytest.approx(1 / 4, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("times", "after_a_jump"),
+    [
+        (range(0, 400, 40), []),
+        ([0, 40, 120, 160, 200], []),  # one frame was lost
+        ([0, 40, 80, 540, 580, 1700], [4, 6]),
+        ([0, 33, 67, 100, 133, 167], []),  # rounded
+    ],
+)
+def test_frames_after_a_jump_of_the_clock_do_not_follow(tmp_path, times, after_a_jump):
+    frames = video.frames(write_video(tmp_path / "a.mp4", times))
+    assert [frame.number for frame in frames if not frame.follows] == after_a_jump
+
+
+def test_a_clock_that_runs_backwards_is_a_jump():
+    steps = video._Steps(2.1)
+    assert [steps.follow(time) for time in (0.0, 0.1, 0.2, 0.1, 0.2, 0.2, None, 9.0)] == [
+        *(True, True, True, False),
+        *(True, True, True, True),
+    ]
+
+
 def test_colours_are_rgb(tmp_path):
     picture = next(video.frames(write_video(tmp_path / "a.mp4", [0], red_corner=True))).picture
     np.testing.assert_allclose(picture[8, 8], [255, 0, 0], atol=8)
@@ -171,6 +196,50 @@ def test_a_video_of_huge_frames_is_refused_before_decoding(tmp_path, monkeypatch
     assert "64x48 pixels are more than" in refusal(path)
 
 
+def test_a_frame_that_is_larger_than_the_header_says_is_refused(tmp_path, monkeypatch):
+    checked = []
+
+    def check(file, width, height):
+        checked.append((width, height))
+        if len(checked) == 3:  # the header, and the first frame
+            raise errors.InputError("the frame")
+
+    monkeypatch.setattr(video, "_check_size", check)
+    assert refusal(write_video(tmp_path / "a.mp4", [0, 40, 80])) == "the frame"
+    assert checked == [(64, 48)] * 3
+
+
+def test_a_video_that_does_not_end_is_refused(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", range(0, 400, 40))
+    monkeypatch.setattr(video, "MAX_FRAMES", 9)
+    assert "a.mp4: more than 9 frames" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["a.m3u8", "a.ffconcat", "a.mp4"])
+@pytest.mark.parametrize("kind", ["hls", "concat"])
+@pytest.mark.parametrize("target", ["http", "absolute", "file", "above"])
+def test_playlists_fetch_nothing(tmp_path, name, kind, target):
+    """Neither from a server nor from elsewhere on the disk."""
+    secret = write_video(tmp_path / "secret.mp4", [0, 40])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        address = {
+            "http": f"http://127.0.0.1:{server.getsockname()[1]}/secret.mp4",
+            "absolute": str(secret),
+            "file": f"file://{secret}",
+            "above": "../secret.mp4",
+        }[target]
+        playlist = {
+            "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n",
+            "concat": f"ffconcat version 1.0\nfile '{address}'\n",
+        }[kind]
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / name).write_text(playlist)
+        refusal(tmp_path / "in" / name)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
 @pytest.mark.skipif(not MEDIA.is_dir(), reason="real videos (../shared/media) are not here")
 @pytest.mark.parametrize("name", ["single_face.mp4", "no_face.mp4", "face_noface.mov"])
 def test_real_videos_give_as_many_frames_as_a_plain_decoder(name):
@@ -203,25 +272,88 @@ def test_other_files_in_the_folder_are_not_frames(tmp_path):
     assert len(list(video.frames(folder))) == 2
 
 
-def test_exif_rotation_is_applied(tmp_path):
-    folder = write_pictures(tmp_path / "in", {})
+@pytest.mark.parametrize(
+    ("names", "after_a_gap"),
+    [
+        (["1", "2", "3", "4"], []),
+        (["1", "2", "900", "901"], [3]),
+        (["a_008", "a_010", "a_012", "a_016"], [4]),  # every second frame was kept
+        (["f1_2", "f1_3", "f2_1", "f2_2"], [3]),
+        (["a", "b", "c", "d"], []),
+    ],
+)
+def test_pictures_after_a_gap_in_their_numbers_do_not_follow(tmp_path, names, after_a_gap):
+    folder = write_pictures(tmp_path / "in", {f"{name}.png": 0 for name in names})
+    frames = video.frames(folder)
+    assert [frame.number for frame in frames if not frame.follows] == after_a_gap
+
+
+UPRIGHT = np.array([[0, 40, 80], [120, 160, 200]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, UPRIGHT),
+        (2, UPRIGHT[:, ::-1]),
+        (3, UPRIGHT[::-1, ::-1]),
+        (4, UPRIGHT[::-1]),
+        (5, UPRIGHT.T),
+        (6, np.rot90(UPRIGHT)),  # the stored left edge is the upper one
+        (7, UPRIGHT[::-1, ::-1].T),
+        (8, np.rot90(UPRIGHT, -1)),
+    ],
+)
+def test_exif_rotation_is_applied(tmp_path, orientation, stored):
     exif = Image.Exif()
-    exif[0x0112] = 6  # the stored left edge is the upper one
-    Image.new("RGB", (8, 6)).save(folder / "1.jpg", exif=exif)
-    assert next(video.frames(folder)).picture.shape == (8, 6, 3)
+    exif[0x0112] = orientation
+    blocks = np.kron(stored, np.ones((16, 16), np.uint8))
+    Image.fromarray(blocks).convert("RGB").save(tmp_path / "1.jpg", exif=exif, quality=95)
+    shown = video.read_picture(tmp_path / "1.jpg")[8::16, 8::16]
+    np.testing.assert_allclose(shown[..., 0], UPRIGHT, atol=4)
+
+
+def test_what_is_converted_is_said_once(tmp_path, capsys):
+    video._say.cache_clear()
+    folder = write_pictures(tmp_path / "in", {})
+    for name in ("1.png", "2.png"):
+        Image.new("L", (8, 8)).save(folder / name)
+    assert len(list(video.frames(folder))) == 2
+    assert capsys.readouterr().err == "pictures of mode L become 8-bit RGB\n"
 
 
 @pytest.mark.parametrize(
     ("name", "mode", "value"),
     [("1.png", "L", 200), ("1.png", "RGBA", (200, 200, 200, 9)), ("1.png", "I;16", 200 * 256),
-     ("1.png", "LA", (200, 9)), ("1.jpg", "L", 200), ("1.jpg", "CMYK", (55, 55, 55, 0))],
+     ("1.png", "LA", (200, 9)), ("1.png", "P", 5), ("1.png", "1", 1), ("1.jpg", "L", 200),
+     ("1.jpg", "CMYK", (55, 55, 55, 0))],
 )  # fmt: skip
 def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path, name, mode, value):
     folder = write_pictures(tmp_path / "in", {})
-    Image.new(mode, (8, 8), value).save(folder / name)
+    image = Image.new(mode, (8, 8), value)
+    if mode == "P":
+        image.putpalette([0] * 15 + [200] * 3)
+    image.save(folder / name)
     picture = next(video.frames(folder)).picture
     assert picture.shape == (8, 8, 3) and picture.dtype == np.uint8
-    np.testing.assert_allclose(picture, 200, atol=1)
+    np.testing.assert_allclose(picture, 255 if mode == "1" else 200, atol=1)
+
+
+def test_16_bit_colours_become_8_bit(tmp_path):
+    levels = np.array([[0, 200 * 256 + 255, 65535]], ">u2")
+    rows = b"".join(b"\0" + row.repeat(3).tobytes() for row in levels)
+    chunks = {
+        b"IHDR": (3).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0]),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    data = b"".join(
+        len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+        for name, body in chunks.items()
+    )
+    (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    picture = video.read_picture(tmp_path / "1.png")
+    assert picture.tolist() == [[[0] * 3, [200] * 3, [255] * 3]]
 
 
 @pytest.mark.parametrize("name", ["2.jpg", "2.png"])
@@ -232,6 +364,41 @@ def test_a_picture_that_was_cut_off_is_refused_by_name(tmp_path, name):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: len(data) // 2])
     assert f"{name}: does not decode as JPEG or PNG" in refusal(folder)
+    assert f"{len(data) // 2} bytes" in refusal(folder)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("left_out", [slice(1 / 2, 1), slice(1 / 3, 2 / 3)])
+def test_a_jpeg_with_a_hole_is_refused_rather_than_filled_with_grey(tmp_path, mode, left_out):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).convert(mode)
+    picture.save(tmp_path / "1.jpg")
+    data = (tmp_path / "1.jpg").read_bytes()
+    start, stop = int(left_out.start * len(data)), int(left_out.stop * len(data))
+    (tmp_path / "1.jpg").write_bytes(
+        data[:start] + data[stop:].removesuffix(b"\xff\xd9") + b"\xff\xd9"
+    )
+    with pytest.raises(errors.InputError, match=r"1\.jpg: does not decode"):
+        video.read_picture(tmp_path / "1.jpg")
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "1.png"])
+def test_the_largest_picture_takes_less_than_300_mb(tmp_path, name):
+    side = int(video.MAX_PIXELS**0.5)
+    Image.new("RGB", (side, side), (9, 9, 9)).save(tmp_path / name)
+    program = (
+        "import pathlib, sys\n"
+        "from mdhr_jax.faces import video\n"
+        "status = pathlib.Path('/proc/self/status')\n"
+        "peak = lambda: int(status.read_text().partition('VmHWM:')[2].split()[0])\n"
+        "before = peak()\n"
+        "assert video.read_picture(pathlib.Path(sys.argv[1])).mean() == 9\n"
+        "print((peak() - before) / 1000)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, check=True
+    )
+    assert 100 < float(done.stdout) < 300
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", None])

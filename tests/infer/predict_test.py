@@ -187,6 +187,25 @@ def test_frames_without_a_face_have_empty_cells_and_end_the_clip(tmp_path):
         assert (cells == {""}) == (row["frame"] in "34")
 
 
+def test_a_missing_number_ends_the_clip(tmp_path):
+    source, model = write_folder(tmp_path / "in", [0, 10, 20, 30, 40]), Brightness()
+    for number, new in ((5, 901), (4, 900)):
+        (source / f"{number}.png").rename(source / f"{new}.png")
+    assert run(source, tmp_path / "out.csv", model) == 5
+    seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
+    assert seen == [[0, 10, 20, 20], [30, 40, 40, 40]]
+
+
+def test_scores_are_never_outside_0_and_1(tmp_path):
+    class Rounded(Brightness):
+        def scores(self, frames):
+            return np.where(super().scores(frames) > 0.5, 1 + 1e-6, -1e-6)
+
+    run(write_folder(tmp_path / "in", [0, 255]), tmp_path / "out.csv", Rounded())
+    scores = [row["AU01_p"] for row in read(tmp_path / "out.csv")]
+    assert scores == ["0.000000", "1.000000"]
+
+
 # What goes wrong leaves no trace.
 
 
@@ -239,7 +258,9 @@ def test_a_crop_that_does_not_fit_is_refused_with_the_frame(tmp_path, results):
 
 def test_scores_that_are_not_finite_are_refused(tmp_path, results):
     source = write_folder(tmp_path / "in", [0] * 6)
-    assert_refused(source, results, "frames 5 to 6: .* not finite", lambda: Brightness(broken=1))
+    assert_refused(
+        source, results, "frames 5 to 6: .* not between 0 and 1", lambda: Brightness(broken=1)
+    )
 
 
 def test_an_interrupt_leaves_the_earlier_result(tmp_path, results):
