@@ -76,7 +76,6 @@ class Fold:
                 "test clips": test["val_clips"],
                 "test padding": test["val_frames_padded"],
                 "shared subjects": len(self.shared_subjects),
-                "repeated frames": sum(len(_repeated(split)) for split in self.splits.values()),
             },
             "class weights": _by_au(self.layout, self.weights),
             "digests": {
@@ -109,8 +108,6 @@ class Fold:
                 yield f"{_named(found - wanted)} in the {name} list, but not of this split"
             if wanted - found:
                 yield f"{_named(wanted - found)} missing from the {name} list"
-            if repeated := _repeated(split):
-                yield f"{_named(repeated)} repeated in the {name} list"
         listed = _by_au(self.layout, self.listed_weights)
         if wrong := _unlike(listed, self.facts["class weights"]):
             yield f"the weight list is not what the train labels give: {wrong}"
@@ -231,13 +228,6 @@ def _unlike(found: Mapping[str, Fact], expected: Mapping[str, Fact]) -> str:
     """The facts that are not as expected, in words; empty when all are."""
     wrong = {name: value for name, value in expected.items() if found[name] != value}
     return ", ".join(f"{name} {found[name]} instead of {value}" for name, value in wrong.items())
-
-
-def _repeated(split: lists.FoldLists) -> list[str]:
-    """Paths of frames that are listed more than once, each named once."""
-    frames = np.column_stack([split.frames.video, split.frames.number])
-    _, first, count = np.unique(frames, axis=0, return_index=True, return_counts=True)
-    return [split.paths[row] for row in first[count > 1]]
 
 
 def _named(things: Iterable[str]) -> str:

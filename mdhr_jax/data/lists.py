@@ -9,8 +9,9 @@ the release's interchange format and name the frames of BP4D and DISFA:
     region    1 0 0 2                   optional; combination number of each region
     weight    1.342985 1.689665 ...     one line, the AUs' weights in the loss (train only)
 
-A path is `subject/.../...number.ext`; its folders name the video. Windows line ends and a missing
-last newline are accepted, anything else that is out of order is refused with file and line.
+A path is `subject/.../...number.ext`; its folders name the video, whose numbers increase. Windows
+line ends, a byte order mark and a missing last newline are accepted, anything else that is out of
+order is refused with file and line.
 """
 
 import dataclasses
@@ -181,7 +182,7 @@ def _read_lines(file: pathlib.Path) -> list[str]:
     except OSError as error:
         raise InputError(f"{file}: cannot read the list file ({error.strerror})") from error
     try:
-        lines = data.decode().split("\n")
+        lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{file}, line {line}: this is not text (UTF-8), restore it") from error
@@ -207,7 +208,7 @@ def _parse_lines[T](file: pathlib.Path, parse: Callable[[str], T]) -> list[T]:
 
 def _parse_path(line: str) -> re.Match:
     match = _FRAME_PATH.fullmatch(line)
-    if match is None or {".", ".."}.intersection(line.split("/")):
+    if match is None or not line.isprintable() or {".", ".."}.intersection(line.split("/")):
         raise ValueError(f"{line[:80]!r} is not a frame path such as F001/T1/2440.jpg")
     return match
 
@@ -275,10 +276,17 @@ def _frame_table(
                 f"{file}, line {row + 1}: video {name} was interrupted by another one; "
                 "keep the frames of a video together"
             )
+        number = np.array([int(match["number"]) for match in frames])
+        falls = np.flatnonzero(np.diff(number) <= 0)
+        if len(falls):
+            raise InputError(
+                f"{file}, line {row + falls[0] + 2}: frame {number[falls[0] + 1]} comes after "
+                f"frame {number[falls[0]]}; list the frames of a video once and in order"
+            )
         videos[name] = clips.Video(
             name=name,
             subject=frames[0]["subject"],
-            number=np.array([int(match["number"]) for match in frames]),
+            number=number,
             labels=labels[row : row + len(frames)],
         )
         row += len(frames)

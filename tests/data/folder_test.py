@@ -108,6 +108,39 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
         folder.find(_write(inside, "video,frame,subject,AU01", "a,1,anna,1"))
 
 
+@pytest.mark.parametrize("link", ["a.mp4", "b/1.png"])
+def test_a_video_or_picture_that_is_a_link_out_of_the_folder_is_refused(tmp_path, link):
+    (tmp_path / "outside").write_bytes(b"")
+    inside = tmp_path / "inside"
+    (inside / "b").mkdir(parents=True)
+    (inside / link).symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError, match=rf"{link}: lies outside"):
+        folder.find(_write(inside, "video,frame,subject,AU01", f"{link[0]},1,anna,1"))
+
+
+@pytest.mark.parametrize("text", ["9", "-1", "", "nan", "NaN"])
+def test_labels_that_nobody_coded_are_unknown(tmp_path, text):
+    (tmp_path / "a").mkdir()
+    lines = ["video,frame,subject,AU01", f"a,1,anna,{text}", "a,2,anna,1"]
+    (recording,) = folder.find(_write(tmp_path, *lines))[0].recordings
+    assert recording.labels.tolist() == [[-1], [1]]
+
+
+def test_tables_of_spreadsheets_are_read(tmp_path):
+    """A byte order mark and Windows line ends."""
+    (tmp_path / "a").mkdir()
+    table = b"\xef\xbb\xbfframe,subject,AU01\r\n1,anna,1\r\n"
+    (tmp_path / "a.csv").write_bytes(table)
+    (recording,) = folder.find(tmp_path)[0].recordings
+    assert (recording.numbers.tolist(), recording.labels.tolist()) == ([1], [[1]])
+
+
+def test_a_table_that_is_not_text_is_refused_with_its_line(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"frame,subject,AU01\n1,anna,1\n2,\xff,1\n")
+    with pytest.raises(InputError, match=r"a\.csv, line 3: this is not text"):
+        folder.find(tmp_path)
+
+
 def test_files_with_other_aus_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("frame,subject,AU01\n1,anna,1\n")
     (tmp_path / "b.csv").write_text("frame,subject,AU02\n1,anna,1\n")

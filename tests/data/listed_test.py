@@ -89,6 +89,14 @@ def test_links_that_lead_out_of_the_tree_are_refused(tmp_path):
         listed.find(_write_lists(tmp_path / "lists"), tree, facs.BP4D)
 
 
+def test_a_picture_that_is_a_link_out_of_the_tree_is_refused(tmp_path):
+    tree = _write_pictures(tmp_path / "tree")
+    (tree / "F003/T1/8.jpg").rename(tmp_path / "8.jpg")
+    (tree / "F003/T1/8.jpg").symlink_to(tmp_path / "8.jpg")
+    with pytest.raises(InputError, match=r"8\.jpg: the lists name a place outside"):
+        listed.find(_write_lists(tmp_path / "lists"), tree, facs.BP4D)
+
+
 def test_a_tree_that_begins_elsewhere_is_refused(tmp_path):
     (tmp_path / "tree").mkdir()
     with pytest.raises(InputError, match=r"holds no folder F004, alone or in img"):

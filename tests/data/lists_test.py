@@ -58,12 +58,14 @@ def test_frames_of_one_level_paths(tmp_path, write_lists):
     np.testing.assert_array_equal(frames.number, [0, 10, 5])
 
 
-def test_windows_line_ends_and_missing_last_newline_are_accepted(folder):
+def test_windows_line_ends_byte_order_mark_and_missing_last_newline_are_accepted(folder):
     plain = read(folder)
     for kind in ("path", "label", "region"):
         rewrite(folder, kind, lambda data: data.replace(b"\n", b"\r\n").removesuffix(b"\r\n"))
+        rewrite(folder, kind, lambda data: b"\xef\xbb\xbf" + data)
     changed = read(folder)
     assert changed.paths == plain.paths
+    assert changed.frames.subjects == plain.frames.subjects
     np.testing.assert_array_equal(changed.frames.labels, plain.frames.labels)
     np.testing.assert_array_equal(changed.regions, plain.regions)
 
@@ -121,6 +123,19 @@ def test_interrupted_video_is_refused(folder):
     refused(folder, file, 4, "F001/T1", "interrupted")
 
 
+@pytest.mark.parametrize("number", [b"7", b"6"])
+def test_frames_twice_or_out_of_order_are_refused(folder, number):
+    file = rewrite(
+        folder, "path", lambda data: data.replace(b"T1/8.jpg", b"T1/" + number + b".jpg")
+    )
+    refused(folder, file, 2, f"frame {number.decode()} comes after frame 7", "once and in order")
+
+
+def test_a_path_with_an_invisible_character_is_refused(folder):
+    file = rewrite(folder, "path", lambda data: data.replace(b"F001/T2", b"F001/T\0", 1))
+    refused(folder, file, 3, "is not a frame path")
+
+
 def test_bytes_that_are_not_text_are_refused_with_their_line(folder):
     file = rewrite(folder, "path", lambda data: data.replace(b"T2", b"\xff2"))
     refused(folder, file, 3, "not text")
@@ -172,7 +187,7 @@ def test_random_mutations_are_read_or_refused_with_file_and_line(folder):
     kinds = ("path", "label", "region")
     original = {kind: rewrite(folder, kind, bytes).read_bytes() for kind in kinds}
     refusals = 0
-    for _ in range(200):
+    for _ in range(1000):
         kind = rng.choice(kinds)
         mutant = mutate(rng, original[kind])
         rewrite(folder, kind, lambda _, mutant=mutant: mutant)
@@ -185,7 +200,7 @@ def test_random_mutations_are_read_or_refused_with_file_and_line(folder):
             )
             assert "\n" not in str(error)
         rewrite(folder, kind, lambda _, kind=kind: original[kind])
-    assert 50 < refusals < 200
+    assert 250 < refusals < 1000
 
 
 def check_class_weights(official_lists, golden, layout, fold):

@@ -7,9 +7,9 @@ Labels are CSV files, one for all videos or one per video:
     frame,subject,AU01,AU12            in a.csv, for a.mp4 or the folder a
     frame,success,AU01_c,AU12_c        the same as OpenFace writes it
 
-A label is 1, 0, or unknown: 9, -1, or empty. Frames count from 1 in a video; in a folder of
-pictures a frame has the number that ends its picture's name. Without a column `subject` the person
-is the folder in which video or CSV file lies.
+A label is 1, 0, or unknown: 9, -1, empty, or nan as tables of numbers write it. Frames count from 1
+in a video; in a folder of pictures a frame has the number that ends its picture's name. Without a
+column `subject` the person is the folder in which video or CSV file lies.
 """
 
 import collections
@@ -158,12 +158,13 @@ def _recording(
 
 
 def _source(root: pathlib.Path, video: str) -> Source:
-    place = root / video
-    if not place.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"{video}: lies outside {root}; name videos by their place in it")
+    place = _inside(root, root / video)
     if place.is_dir():
-        files = [file.name for file in place.iterdir()]
-        return Pictures(recordings.numbered_pictures(place, sorted(files)))
+        files = sorted(file.name for file in place.iterdir())
+        pictures = recordings.numbered_pictures(place, files)
+        for file in pictures.values():
+            _inside(root, file)
+        return Pictures(pictures)
     if place.is_file():
         return Film(place, first=1)
     others = sorted(place.parent.glob(f"{place.name}.*")) if place.parent.is_dir() else []
@@ -171,4 +172,10 @@ def _source(root: pathlib.Path, video: str) -> Source:
     if len(films) != 1:
         listed = ", ".join(file.name for file in films) or "nothing"
         raise InputError(f"{place}: expected one video or folder of that name, found {listed}")
-    return Film(films[0], first=1)
+    return Film(_inside(root, films[0]), first=1)
+
+
+def _inside(root: pathlib.Path, place: pathlib.Path) -> pathlib.Path:
+    if not place.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{place}: lies outside {root}; name videos by their place in it")
+    return place

@@ -6,6 +6,7 @@ a folder `img` or `img_o` in it, is where these names begin.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,14 +37,13 @@ def find(root: pathlib.Path, pictures: pathlib.Path, layout: facs.AuLayout) -> F
         paths = iter(test.paths)
         for video in test.frames.to_videos():
             files = {number: base / next(paths) for number in video.number.tolist()}
-            _refuse_outside(base, files[int(video.number[0])])
-            order = np.argsort(video.number, kind="stable")
+            _refuse_outside(base, list(files.values()))
             found.append(
                 Recording(
                     subject=video.subject,
                     name=video.name,
-                    numbers=video.number[order],
-                    labels=video.labels[order],
+                    numbers=video.number,
+                    labels=video.labels,
                     intensities=np.full(video.labels.shape, UNKNOWN, np.int8),
                     source=Pictures({n: file for n, file in files.items() if file.is_file()}),
                 )
@@ -68,7 +68,12 @@ def _beginning(pictures: pathlib.Path, first: str) -> pathlib.Path:
     )
 
 
-def _refuse_outside(base: pathlib.Path, file: pathlib.Path) -> None:
-    # All pictures of a video have the same folder, by the lists' own definition of a video.
-    if not file.parent.resolve().is_relative_to(base.resolve()):
-        raise InputError(f"{file.parent}: the lists name a folder outside {base}; mend them")
+def _refuse_outside(base: pathlib.Path, files: Sequence[pathlib.Path]) -> None:
+    """Looks where links lead.
+
+    All pictures of a video have the same folder, by the lists' own definition of a video.
+    """
+    linked = [file for file in files if file.is_symlink()]
+    for place in (files[0].parent, *linked):
+        if not place.resolve().is_relative_to(base.resolve()):
+            raise InputError(f"{place}: the lists name a place outside {base}; mend them")
