@@ -248,10 +248,11 @@ def _left_out(path: pathlib.Path) -> str:
     )
 
 
-_BY_FRAME = "missing", "lost", "several"
+_BY_FRAME = "missing", "lost", "breaks", "several"
 _KINDS = {
     "missing": "labelled frames without a readable picture",
     "lost": "frames without a face",
+    "breaks": "frames where another face is followed or the film's clock jumps",
     "several": "frames with more than one face, the largest is followed",
     "unread": "frames whose pictures do not decode",
 }

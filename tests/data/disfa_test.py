@@ -122,8 +122,21 @@ def test_a_second_copy_is_refused(tmp_path):
 def test_videos_longer_or_shorter_than_their_labels(tmp_path, frames):
     plan = [_subject(frames=frames)]
     raw_trees.write_disfa(tmp_path, plan)
-    (recording,) = disfa.find(tmp_path, tmp_path).recordings
+    found = disfa.find(tmp_path, tmp_path)
+    (recording,) = found.recordings
     assert _assert_as_planned(recording, plan[0]) == min(frames, 8)
+    assert found.notes == (
+        f"SN001: 8 labelled frames, but {frames} pictures; the rest is left out",
+    )
+
+
+def test_9_is_unknown(tmp_path):
+    raw_trees.write_disfa(tmp_path, [_subject()])
+    file = tmp_path / "ActionUnit_Labels/SN001/SN001_au9.txt"
+    file.write_text("1,9\n" + file.read_text().partition("\n")[2])
+    (recording,) = disfa.find(tmp_path, tmp_path).recordings
+    assert recording.labels[0, 4] == recording.intensities[0, 4] == -1
+    assert (recording.labels[1:, 4] >= 0).all()
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def _mutated(data, rng):
     return bytes(data)
 
 
-PLACE = r"line \d|labels no frame|cannot be read|columns|found|outside|names no|count from 1"
+PLACE = r"line \d|labels no frame|columns|found|outside|names no|count from 1"
 TABLES = {
     "bp4d": lambda root: bp4d.find(root, root),
     "disfa": lambda root: disfa.find(root, root),
@@ -241,8 +241,8 @@ def test_damaged_pictures_are_whole_or_refused(tmp_path, name):
             assert str(error).startswith(str(file)) and "\n" not in str(error)
         else:
             assert found.dtype == np.uint8 and found.shape[2] == 3
-            if len(data) < len(whole) // 2:
-                pytest.fail("half a file was read")
+            if len(data) < len(whole) * 0.9:
+                pytest.fail("a part of the file was read as the whole")
             assert found.shape == picture.shape or data != whole
     assert refused > 150
 

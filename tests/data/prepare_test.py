@@ -18,6 +18,7 @@ from mdhr_jax.data.builders import bp4d, disfa, parts, prepare, recordings
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares
 from tests.data import raw_trees
+from tests.faces.video_test import write_video
 
 SQUARES = functools.partial(raw_trees.blobs, size=(64, 64))
 AS_IT_IS = parts.Settings(crop="none", size=64)
@@ -108,6 +109,7 @@ def test_missing_pictures_leave_gaps(tmp_path):
         "kept": 4,
         "missing": [3, 4],
         "lost": [],
+        "breaks": [],
         "several": [],
         "unreadable": [],
         "unread": 0,
@@ -131,6 +133,35 @@ def test_faces_are_found_aligned_and_lost_ones_left_out(tmp_path):
     # Aligned faces hardly differ from frame to frame.
     pictures = source.pictures(np.arange(5)).astype(int)
     assert np.abs(np.diff(pictures, axis=0)).mean() < 8
+
+
+class _Switching:
+    """A cutter whose frames show face 0, from the fourth on face 1."""
+
+    def squares(self, frames, *, video, side):
+        for place, frame in enumerate(frames):
+            yield squares.Square(frame, frame.picture, int(place >= 3))
+
+
+def test_no_clip_goes_on_where_another_face_is_followed(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr(parts, "cutter", lambda settings: _Switching())
+    assert "4 at breaks" in _prepare(tmp_path)
+    source = records.open_dataset(tmp_path / "set")
+    assert source.table.number[:5].tolist() == [1, 2, 3, 5, 6]
+    report = json.loads((tmp_path / "set/report.json").read_text())["videos"]["F001/T1"]
+    assert (report["kept"], report["breaks"], report["lost"]) == (5, [4], [])
+
+
+def test_no_clip_goes_on_where_the_clock_of_a_film_jumps(tmp_path):
+    film = write_video(tmp_path / "a.mkv", [0, 40, 80, 120, 1160, 1200, 1240, 1280])
+    unknown = np.full((8, 2), -1, np.int8)
+    recording = recordings.Recording(
+        "anna", "a", np.arange(1, 9), unknown, unknown, recordings.Film(film, first=1)
+    )
+    parts.cut(recording, parts.Settings(crop="center", size=32), tmp_path / "part.npz")
+    part = parts.read(tmp_path / "part.npz")
+    assert part.number.tolist() == [1, 2, 3, 4, 6, 7, 8]
+    assert part.report.breaks == [5]
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ def find(
         levels, said = _levels(subject, files[subject])
         found.append(_recording(subject, levels, sources[subject], active_from))
         notes += said
+        notes += _other_length(subject, len(levels), sources[subject])
     notes += recordings.unmatched(files, sources)
     label_files = tuple(file for columns in files.values() for file in columns.values())
     return Found(tuple(found), tuple(notes), label_files, (labels, pictures))
@@ -117,6 +118,13 @@ def _levels(
         elif len(column) != length:
             notes.append(f"{subject}: {len(column)} lines for AU{au:02d}, {length} are expected")
     return found, notes
+
+
+def _other_length(subject: str, labelled: int, source: Source) -> list[str]:
+    shown = recordings.count(source)
+    if shown in (None, labelled):
+        return []
+    return [f"{subject}: {labelled} labelled frames, but {shown} pictures; the rest is left out"]
 
 
 def _column(file: pathlib.Path, notes: list[str]) -> list[int]:

@@ -55,6 +55,8 @@ class VideoReport:
       kept: how many are records.
       missing: numbers of those without a picture.
       lost: numbers of those in which no face was found.
+      breaks: numbers of those left out so that no clip goes on where another face is followed, or
+        the film's clock jumps.
       several: numbers of those that show more than one face; the largest is followed.
       unreadable: a line for every picture that does not decode, or for a film's early end.
       unread: how many frames that costs.
@@ -63,6 +65,7 @@ class VideoReport:
     kept: int
     missing: list[int]
     lost: list[int]
+    breaks: list[int]
     several: list[int]
     unreadable: list[str]
     unread: int
@@ -70,7 +73,7 @@ class VideoReport:
     @property
     def labelled(self) -> int:
         """All labelled frames."""
-        return self.kept + len(self.missing) + len(self.lost)
+        return self.kept + len(self.missing) + len(self.lost) + len(self.breaks)
 
 
 class Part(NamedTuple):
@@ -146,12 +149,19 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
 
     kept: dict[str, list] = collections.defaultdict(list)
     several: list[int] = []
+    breaks: list[int] = []
+    face = None
     checksum = functools.cache(recordings.sha256)
     found = cutter(settings).squares(readable(), video=recording.name, side=settings.size)
     for square in found:
         number, file = origin[square.frame.number]
         several += [number] if square.others else []
         if square.picture is None:
+            continue
+        moves = square.face == face and square.frame.follows
+        face = square.face
+        if not moves and kept["number"][-1:] == [number - 1]:
+            breaks.append(number)
             continue
         kept["image"].append(_encoded(square.picture, file, settings))
         kept["number"].append(number)
@@ -162,7 +172,8 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
     report = VideoReport(
         kept=len(kept["image"]),
         missing=sorted(set(recording.numbers.tolist()) - read),
-        lost=sorted(read - set(kept["number"])),
+        lost=sorted(read - set(kept["number"]) - set(breaks)),
+        breaks=breaks,
         several=several,
         unreadable=[line for line, _ in unreadable],
         unread=sum(count for _, count in unreadable),

@@ -276,16 +276,16 @@ def _check_people(table: clips.FrameTable, made: Mapping[str, parts.Part]) -> No
 
 def _summary(out: pathlib.Path, table: clips.FrameTable, made: Mapping[str, parts.Part]) -> str:
     reports = [part.report for part in made.values()]
-    missing, lost, several = (
+    missing, lost, breaks, several = (
         sum(len(numbers) for numbers in column)
-        for column in zip(*((r.missing, r.lost, r.several) for r in reports), strict=True)
+        for column in zip(*((r.missing, r.lost, r.breaks, r.several) for r in reports), strict=True)
     )
     unread = sum(report.unread for report in reports)
     people = len(set(table.subjects))
     return (
         f"{out}: {len(table)} frames of {people} people in {len(table.videos)} videos; left out: "
-        f"{missing} without a picture ({unread} of them unreadable), {lost} without a face; "
-        f"{several} show more than one face"
+        f"{missing} without a picture ({unread} of them unreadable), {lost} without a face, "
+        f"{breaks} at breaks; {several} show more than one face"
     )
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled recordings as they lie on a user's disk: what every source of frames is turned into."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -104,6 +105,15 @@ class Film:
                     return
         except InputError as error:
             on_bad(error, len(wanted))
+
+
+def count(source: Source) -> int | None:
+    """How many frames there are, of a film by its header; None where that does not tell."""
+    if isinstance(source, Pictures):
+        return len(source.by_number)
+    with contextlib.suppress(InputError):  # a damaged film is told of when it is read
+        return video.count(source.files[0])
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +250,10 @@ def read_rows(file: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
             for row in table:
                 if row:
                     yield f"{file}, line {table.line_num}", [cell.strip() for cell in row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        line = file.read_bytes().count(b"\n", 0, error.start) + 1
+        raise InputError(f"{file}, line {line}: this is not text (UTF-8), restore it") from error
+    except (OSError, csv.Error) as error:
         raise InputError(f"{file}: cannot be read as a CSV file ({error})") from error
 
 
