@@ -98,6 +98,20 @@ def test_changed_and_missing_sources(good_set, raw, tmp_path):
     assert "Problems (3)" in report
 
 
+def test_frames_that_a_camera_repeated_are_counted(tmp_path):
+    def stuttering(subject, video, count):
+        for place, picture in enumerate(SQUARES(subject, video, count)):
+            if place not in (3, 4):
+                last = picture
+            yield last
+
+    report, good = _check(
+        _prepared(_raw(tmp_path / "raw", paint=stuttering), tmp_path / "set"), tmp_path
+    )
+    assert good
+    assert "6 pictures equal the one before" in report  # two in each of three videos
+
+
 def test_a_picture_under_two_people(tmp_path):
     def everybody_alike(subject, video, count):
         return SQUARES("F001", "T1", count)

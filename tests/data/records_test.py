@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import hashlib
+import io
 import json
 import shutil
+import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mdhr_jax import errors, facs
 from mdhr_jax.data import records
@@ -65,6 +69,19 @@ def test_damaged_index_is_refused(copy):
     refused(copy, "index.npz", "damaged")
 
 
+def test_the_index_of_another_set_is_refused(copy):
+    """Even where its checksum is right: people have another number of frames."""
+    with np.load(copy / "index.npz") as arrays:
+        shorter = {
+            name: array[:-1] if name in ("video", "number", "labels") else array
+            for name, array in arrays.items()
+        }
+    np.savez(copy / "index.npz", **shorter)
+    digest = hashlib.sha256((copy / "index.npz").read_bytes()).hexdigest()
+    change_metadata(copy, index_sha256=digest)
+    refused(copy, "records and index.npz do not belong together")
+
+
 def test_damaged_description_is_refused(copy):
     (copy / "dataset_info.json").write_text('{"name":')
     refused(copy, "damaged")
@@ -93,6 +110,11 @@ def test_other_aus_under_a_known_name_are_refused(copy):
     refused(copy, "'disfa'", "27]", "26]")
 
 
+def test_aus_in_another_order_are_refused(copy):
+    change_metadata(copy, aus=[2, 1, 4, 6, 9, 12, 25, 26])
+    refused(copy, "'disfa'", "[2, 1, 4")
+
+
 def test_unknown_layout_is_refused(copy):
     change_metadata(copy, layout="mine")
     refused(copy, "'mine'", "'mine' is unknown")
@@ -108,6 +130,19 @@ def test_picture_that_does_not_decode_is_refused_with_its_place(source, image_fo
             match=f"record 8 .video SN001, frame 10.*does not decode as {image_format}",
         ):
             broken.pictures(np.array([8]))
+
+
+def test_a_record_of_huge_dimensions_is_refused_by_its_header(source):
+    data = io.BytesIO()
+    Image.new("1", (16, 16)).save(data, "png")
+    sides = (14000).to_bytes(4, "big") * 2
+    header = b"IHDR" + sides + data.getvalue()[24:29]
+    bomb = data.getvalue()[:12] + header + zlib.crc32(header).to_bytes(4, "big")
+    metadata = dataclasses.replace(source.metadata, image_format="png")
+    records = [{"image": bomb + data.getvalue()[33:]}] * 30
+    broken = dataclasses.replace(source, records=records, metadata=metadata)
+    with pytest.raises(errors.InputError, match="record 8 .*does not decode as png"):
+        broken.pictures(np.array([8]))
 
 
 def test_picture_of_another_size_is_refused(source):

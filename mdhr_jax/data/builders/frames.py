@@ -59,7 +59,8 @@ def _encode_png(picture: Picture, quality: int) -> bytes:
 def _decode_png(data: bytes) -> Picture:
     try:
         return np.asarray(Image.open(io.BytesIO(data), formats=["png"]).convert("RGB"))
-    except (OSError, SyntaxError) as error:  # PIL raises SyntaxError on a damaged chunk
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # PIL raises SyntaxError on a damaged chunk.
         raise ValueError(str(error)) from error
 
 
