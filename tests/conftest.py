@@ -17,6 +17,11 @@ from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
 
 jax.config.update("jax_num_cpu_devices", 8)
+# What was compiled for the last save need not be compiled for this one.
+jax.config.update(
+    "jax_compilation_cache_dir", str(pathlib.Path(__file__).parents[1] / ".pytest_cache/jax")
+)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
