@@ -70,7 +70,8 @@ class _Steps:
         usual = statistics.median(self._recent or [step])
         if not 0 <= step <= self._most * usual:
             return False
-        self._recent += [step] * (step > 0)  # the same time twice says nothing
+        if step:  # the same time twice says nothing
+            self._recent.append(step)
         return True
 
 
@@ -203,8 +204,7 @@ def read_picture(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
       InputError: it does not decode to its end, or is too large.
     """
     try:
-        size = file.stat().st_size
-        if size > _MAX_BYTES:
+        if file.stat().st_size > _MAX_BYTES:
             raise InputError(
                 f"{file}: more than {_MAX_BYTES // 10**6} MB are no picture of a face; remove it"
             )
@@ -212,11 +212,16 @@ def read_picture(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        there = f"{size} bytes, " if file.exists() else ""
         raise InputError(
-            f"{file}: does not decode as JPEG or PNG ({there}{error}); restore or remove the "
-            "picture"
+            f"{file}: does not decode as JPEG or PNG ({_length(file)}{error}); restore or remove "
+            "the picture"
         ) from error
+
+
+def _length(file: pathlib.Path) -> str:
+    with contextlib.suppress(OSError):
+        return f"{file.stat().st_size} bytes, "
+    return ""
 
 
 def _decoded(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:

@@ -5,7 +5,6 @@ These files are what a killed preparation goes on with, and what its processes h
 writes the records.
 """
 
-import collections
 import contextlib
 import dataclasses
 import functools
@@ -13,7 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -134,52 +133,84 @@ def place(folder: pathlib.Path, recording: Recording) -> pathlib.Path:
     return folder / f"{identity.hexdigest()[:32]}.npz"
 
 
-def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
-    """Cuts the face out of the labelled frames of a recording and writes the file `part`."""
-    unreadable: list[tuple[str, int]] = []
-    origin: dict[int, tuple[int, pathlib.Path]] = {}  # by place: number and file
+class _Reader:
+    """Reads the labelled frames of a recording; remembers their files, and what does not decode."""
 
-    def on_bad(error: InputError, count: int) -> None:
-        unreadable.append((str(error), count))
+    def __init__(self, recording: Recording):
+        self._recording = recording
+        self.origin: dict[int, tuple[int, pathlib.Path]] = {}  # by place: number and file
+        self.unreadable: list[tuple[str, int]] = []  # why, and how many frames
+        self.checksum = functools.cache(recordings.sha256)
 
-    def readable() -> Iterator[video.Frame]:
-        for frame, number, file in recording.source.frames(recording.numbers, on_bad):
-            origin[frame.number] = number, file
+    def frames(self) -> Iterator[video.Frame]:
+        """Those that there are, by their place in the source."""
+        found = self._recording.source.frames(self._recording.numbers, self._on_bad)
+        for frame, number, file in found:
+            self.origin[frame.number] = number, file
             yield frame
 
-    kept: dict[str, list] = collections.defaultdict(list)
-    several: list[int] = []
+    def _on_bad(self, error: InputError, count: int) -> None:
+        self.unreadable.append((str(error), count))
+
+    def files(self) -> dict[str, tuple[int, str]]:
+        """As in `Part`."""
+        read = {file for _, file in self.origin.values()}
+        return {str(file): (file.stat().st_size, self.checksum(file)) for file in read}
+
+
+class _Row(NamedTuple):
+    """A frame that has become a picture; fields as in `Part`."""
+
+    number: int
+    image: bytes
+    time: float
+    transform: Float[np.ndarray, "4"]
+    source: str
+
+
+def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
+    """Cuts the face out of the labelled frames of a recording and writes the file `part`."""
+    reader = _Reader(recording)
+    rows: list[_Row] = []
     breaks: list[int] = []
+    several: list[int] = []
     face = None
-    checksum = functools.cache(recordings.sha256)
-    found = cutter(settings).squares(readable(), video=recording.name, side=settings.size)
-    for square in found:
-        number, file = origin[square.frame.number]
+    shown = cutter(settings).squares(reader.frames(), video=recording.name, side=settings.size)
+    for square in shown:
+        number, file = reader.origin[square.frame.number]
         several += [number] if square.others else []
         if square.picture is None:
             continue
         moves = square.face == face and square.frame.follows
         face = square.face
-        if not moves and kept["number"][-1:] == [number - 1]:
+        if not moves and rows and rows[-1].number == number - 1:
             breaks.append(number)
-            continue
-        kept["image"].append(_encoded(square.picture, file, settings))
-        kept["number"].append(number)
-        kept["time"].append(np.nan if square.frame.time is None else square.frame.time)
-        kept["transform"].append(_row(square.transform))
-        kept["source"].append(checksum(file))
-    read = {number for number, _ in origin.values()}
+        else:
+            image = _encoded(square.picture, file, settings)
+            rows.append(_row(number, image, square, reader.checksum(file)))
+    kept = {row.number for row in rows}
+    read = {number for number, _ in reader.origin.values()}
     report = VideoReport(
-        kept=len(kept["image"]),
+        kept=len(rows),
         missing=sorted(set(recording.numbers.tolist()) - read),
-        lost=sorted(read - set(kept["number"]) - set(breaks)),
+        lost=sorted(read - kept - set(breaks)),
         breaks=breaks,
         several=several,
-        unreadable=[line for line, _ in unreadable],
-        unread=sum(count for _, count in unreadable),
+        unreadable=[line for line, _ in reader.unreadable],
+        unread=sum(count for _, count in reader.unreadable),
     )
-    files = {file for _, file in origin.values()}
-    _write(part, kept, report, {str(file): (file.stat().st_size, checksum(file)) for file in files})
+    _write(part, rows, report, reader.files())
+
+
+def _row(number: int, image: bytes, square: squares.Square, source: str) -> _Row:
+    time, transform = square.frame.time, square.transform
+    return _Row(
+        number,
+        image,
+        np.nan if time is None else time,
+        np.full(4, np.nan, np.float32) if transform is None else transform.row(),
+        source,
+    )
 
 
 def _encoded(picture: frames.Picture, file: pathlib.Path, settings: Settings) -> bytes:
@@ -193,13 +224,9 @@ def _encoded(picture: frames.Picture, file: pathlib.Path, settings: Settings) ->
     return codec.encode(picture, _QUALITY)
 
 
-def _row(transform: align.Similarity | None) -> np.ndarray:
-    return np.full(4, np.nan, np.float32) if transform is None else transform.row()
-
-
 def _write(
     part: pathlib.Path,
-    kept: Mapping[str, list],
+    rows: Sequence[_Row],
     report: VideoReport,
     files: Mapping[str, tuple[int, str]],
 ) -> None:
@@ -207,12 +234,12 @@ def _write(
     with unfinished.open("wb") as file:
         np.savez(
             file,
-            images=np.frombuffer(b"".join(kept["image"]), np.uint8),
-            ends=np.cumsum([len(image) for image in kept["image"]], dtype=np.int64),
-            number=np.array(kept["number"], np.int64),
-            time=np.array(kept["time"], np.float64),
-            transform=np.array(kept["transform"], np.float32).reshape(-1, 4),
-            source=np.array(kept["source"], "U64"),
+            images=np.frombuffer(b"".join(row.image for row in rows), np.uint8),
+            ends=np.cumsum([len(row.image) for row in rows], dtype=np.int64),
+            number=np.array([row.number for row in rows], np.int64),
+            time=np.array([row.time for row in rows], np.float64),
+            transform=np.array([row.transform for row in rows], np.float32).reshape(-1, 4),
+            source=np.array([row.source for row in rows], "U64"),
             report=np.array(json.dumps(dataclasses.asdict(report))),
             files=np.array(json.dumps(files)),
         )
