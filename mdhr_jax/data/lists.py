@@ -215,9 +215,11 @@ def _parse_path(line: str) -> re.Match:
 
 def _parse_labels(line: str, count: int) -> list[int]:
     values = line.split()
-    unknown = [value for value in values if value not in _LABEL_VALUES]
-    if unknown:
-        raise ValueError(f"label {unknown[0][:20]!r} is none of 0, 1, and -1 or 9 for unknown")
+    for column, value in enumerate(values, start=1):
+        if value not in _LABEL_VALUES:
+            raise ValueError(
+                f"label {value[:20]!r} in column {column} is none of 0, 1, and -1 or 9 for unknown"
+            )
     if len(values) != count:
         raise ValueError(f"{len(values)} labels, but the layout has {count} AUs")
     return [_LABEL_VALUES[value] for value in values]

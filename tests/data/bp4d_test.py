@@ -112,9 +112,9 @@ def test_what_has_no_counterpart_is_noted(tmp_path):
         (0, "0,1,2,4,6,7,10,12,14,15,17,23", r"line 1: .* missing: 24"),
         (2, None, r"line 3: 1 values, but line 1 names"),
         (2, "x", r"line 3: frame 'x'"),
-        (3, "2.5", r"line 4: label '2.5' is none of 0, 1, 9, -1"),
-        (3, "nan", r"line 4: label 'nan'"),
-        (3, "3", r"line 4: label '3'"),
+        (3, "2.5", r"line 4, column 2: label '2.5' is none of 0, 1, 9, -1"),
+        (3, "nan", r"line 4, column 2: label 'nan'"),
+        (3, "3", r"line 4, column 2: label '3'"),
     ],
 )
 def test_broken_labels_are_refused_with_file_and_line(tmp_path, line, text, message):

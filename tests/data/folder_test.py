@@ -79,7 +79,7 @@ def _write(tmp_path, *lines):
     [
         (["video,frame,AU01", "a,1,1"], "line 2: person ''"),
         (["video,frame,subject,AU01", "a,1,an na,1"], "line 2: person 'an na'"),
-        (["video,frame,subject,AU01", "a,1,anna,2"], "line 2: label '2'"),
+        (["video,frame,subject,AU01", "a,1,anna,2"], "line 2, column 4: label '2'"),
         (["video,frame,subject,AU01", "a,x,anna,1"], "line 2: frame 'x'"),
         (["video,frame,subject,AU01", "a,1,anna"], "line 2: 3 values"),
         (["video,frame,subject,AU01", "a,1,anna,1", "a,1,anna,1"], "line 3: frame 1 of a"),

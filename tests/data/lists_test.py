@@ -95,7 +95,7 @@ def test_extra_region_line_is_refused(folder):
 @pytest.mark.parametrize("value", [b"2", b"x", b"0.5", b"-9"])
 def test_other_label_values_are_refused(folder, value):
     file = rewrite(folder, "label", lambda data: data.replace(b"1", value, 1))
-    refused(folder, file, 1, repr(value.decode()), "unknown")
+    refused(folder, file, 1, repr(value.decode()), "column 1", "unknown")
 
 
 def test_wrong_number_of_labels_is_refused(folder):

@@ -147,7 +147,9 @@ def _occurrence(file: pathlib.Path) -> dict[int, list[int]]:
         number = recordings.integer(row[0], place, range(10**6), "frame")
         if number in found:
             raise InputError(f"{place}: frame {number} has been labelled before; keep one line")
-        found[number] = [_occurs(row[column], place) for column in columns]
+        found[number] = [
+            _occurs(row[column], f"{place}, column {column + 1}") for column in columns
+        ]
     if not found:
         raise InputError(f"{file}: labels no frame; restore the file or remove it")
     return found

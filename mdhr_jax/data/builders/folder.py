@@ -86,7 +86,9 @@ def _read(root: pathlib.Path, file: pathlib.Path, labels: _Labels) -> tuple[int,
         frames = labels[subject, video]
         if frame in frames:
             raise InputError(f"{place}: frame {frame} of {video} has been labelled before")
-        frames[frame] = [_label(row[column], place) for column in columns.au_columns]
+        frames[frame] = [
+            _label(row[column], f"{place}, column {column + 1}") for column in columns.au_columns
+        ]
     return columns.aus
 
 
