@@ -3,24 +3,26 @@
 
 A run keeps two kinds of checkpoint: `last`, from which it resumes, and `best`, the highest mean
 F1 on the test fold so far (the release reports that one). A save is complete or absent: a killed
-process leaves the previous one.
+process leaves the previous one. `files.json` in a checkpoint holds the SHA-256 of each of its
+files, so that a damaged one is refused: Orbax would restore wrong values.
 """
 
+import contextlib
+import hashlib
+import json
+import logging
 import pathlib
+import shutil
+from collections.abc import Collection, Iterable, Iterator
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from mdhr_jax.errors import InputError
 
-
-def _checkpointer(directory: pathlib.Path) -> ocp.training.Checkpointer:
-    return ocp.training.Checkpointer(
-        directory.absolute(),
-        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-        preservation_policy=ocp.training.preservation_policies.LatestN(1),
-        cleanup_tmp_directories=True,
-    )
+_SUMS = "files.json"
+# Its threads log the traceback of what it then raises.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
 def _parts(state: dict) -> dict[str, dict]:
@@ -32,17 +34,74 @@ def _parts(state: dict) -> dict[str, dict]:
 
 
 def save(directory: pathlib.Path, kind: str, step: int, state: dict) -> None:
-    """Saves `state` as the run's checkpoint of that kind, then drops the older one."""
-    with _checkpointer(directory / kind) as checkpointer:
-        checkpointer.save_checkpointables(step, _parts(state), overwrite=True)
+    """Saves `state` as the run's checkpoint of that kind, then drops the older one.
+
+    Raises:
+      InputError: it cannot be written; the older one is kept.
+    """
+    folder, parts = (directory / kind).absolute(), _parts(state)
+    new, kept = folder / "new", folder / str(step)
+    with _writing(kept):
+        _remove(place for place in _folders(folder) if not place.name.isdecimal())  # by killed ones
+        ocp.save_checkpointables(new, parts)
+        (new / _SUMS).write_text(json.dumps(_sums(new, parts), indent=2) + "\n")
+        if kept.exists():
+            kept.rename(folder / "old")
+        new.rename(kept)  # from here on it counts
+        _remove(place for place in _folders(folder) if place != kept)
+
+
+@contextlib.contextmanager
+def _writing(place: pathlib.Path) -> Iterator[None]:
+    """Says in one line why a checkpoint cannot be written.
+
+    Raises:
+      InputError: a full disk or the like, for which Orbax raises a ValueError, too.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rpartition(": ")[2]
+        raise InputError(
+            f"{place}: the checkpoint cannot be written ({reason}); the one before it is kept: "
+            "make room, and the same command goes on from there"
+        ) from error
+
+
+def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [place for place in folder.glob("*") if place.is_dir()]
+
+
+def _remove(places: Iterable[pathlib.Path]) -> None:
+    for place in places:
+        shutil.rmtree(place)
+
+
+def _sums(checkpoint: pathlib.Path, parts: Collection[str]) -> dict[str, str]:
+    """SHA-256 of the files that these parts are read from, by name within the checkpoint."""
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    named = {str(path.relative_to(checkpoint)): path for path in files}
+    return {
+        name: _sha256(path)
+        for name, path in named.items()
+        if name != _SUMS and _belongs(name, parts)
+    }
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _belongs(name: str, parts: Collection[str]) -> bool:
+    part, within, _ = name.partition("/")
+    return not within or part in parts
 
 
 def latest_step(directory: pathlib.Path, kind: str) -> int | None:
     """Step of the newest complete checkpoint, None when there is none."""
-    if not (directory / kind).is_dir():
-        return None
-    with _checkpointer(directory / kind) as checkpointer:
-        return None if checkpointer.latest is None else checkpointer.latest.step
+    names = [place.name for place in _folders(directory / kind)]
+    return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:
@@ -51,28 +110,47 @@ def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:
     Without `opt_state` in `abstract_state` only the model is read.
 
     Raises:
-      InputError: there is none, or it does not fit.
+      InputError: there is none, it is damaged, or it does not fit.
     """
     step = latest_step(directory, kind)
     if step is None:
         raise InputError(f"{directory}: holds no {kind!r} checkpoint; train first")
-    wanted = _parts(abstract_state)
-    with _checkpointer(directory / kind) as checkpointer:
-        stored = checkpointer.checkpointables_metadata(step).metadata
-        if not wanted.keys() <= stored.keys():
-            raise InputError(
-                f"{directory / kind / str(step)}: holds a converted model, which has no state to "
-                "train on from; start a run of its own with config.model.init_from"
-            )
-        differing = _shapes(wanted["model"]) ^ _shapes(stored["model"])
-        if differing:
-            name, shape = min(differing)
-            raise InputError(
-                f"{directory / kind / str(step)}: another model's checkpoint, {len(differing)} "
-                f"arrays differ, such as {name} {shape}; use the configuration it was made with"
-            )
-        parts = checkpointer.load_checkpointables(step, wanted)
+    place, wanted = (directory / kind / str(step)).absolute(), _parts(abstract_state)
+    _check_files(place, wanted)
+    stored = ocp.checkpointables_metadata(place).metadata
+    if not wanted.keys() <= stored.keys():
+        raise InputError(
+            f"{place}: holds a converted model, which has no state to train on from; start a run "
+            "of its own with config.model.init_from"
+        )
+    differing = _shapes(wanted["model"]) ^ _shapes(stored["model"])
+    if differing:
+        name, shape = min(differing)
+        raise InputError(
+            f"{place}: another model's checkpoint, {len(differing)} arrays differ, such as {name} "
+            f"{shape}; use the configuration it was made with"
+        )
+    parts = ocp.load_checkpointables(place, wanted)
     return {name: value for part in parts.values() for name, value in part.items()}
+
+
+def _check_files(place: pathlib.Path, parts: Collection[str]) -> None:
+    """Refuses a checkpoint whose files are not those that were saved; other parts stay unread."""
+    try:
+        saved = dict(json.loads((place / _SUMS).read_text()))
+    except (OSError, TypeError, ValueError) as error:
+        raise _damaged(place, _SUMS) from error
+    expected = {(name, digest) for name, digest in saved.items() if _belongs(name, parts)}
+    differing = expected ^ _sums(place, parts).items()
+    if differing:
+        raise _damaged(place, min(name for name, _ in differing))
+
+
+def _damaged(place: pathlib.Path, name: str) -> InputError:
+    return InputError(
+        f"{place / name}: is damaged or missing, the checkpoint cannot be used; bring back a copy "
+        f"of {place}, or train again in another --workdir"
+    )
 
 
 def _shapes(model: dict) -> set[tuple[str, tuple[int, ...]]]:

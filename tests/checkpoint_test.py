@@ -1,4 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import gc
+import pathlib
+import resource
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,3 +56,89 @@ def test_what_is_missing_or_does_not_fit_is_refused(tmp_path):
     checkpoint.save(tmp_path, "last", 3, _state(3) | {"params": {"other": jnp.ones(4)}})
     with pytest.raises(errors.InputError, match="another model's checkpoint, 3 arrays differ"):
         checkpoint.restore(tmp_path, "last", _abstract())
+
+
+def _flip(file):
+    content = bytearray(file.read_bytes() or b"0")
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def _empty(file):
+    file.write_bytes(b"")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The files of a checkpoint."""
+    checkpoint.save(tmp_path, "last", 3, _state(3))
+    return [path for path in (tmp_path / "last/3").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("damage", [_flip, _empty, pathlib.Path.unlink])
+def test_a_damaged_checkpoint_is_refused_whichever_file_it_is(tmp_path, files, damage):
+    for file in files:
+        content = file.read_bytes()
+        if not content and damage is _empty:  # a mark of Orbax is always so
+            continue
+        damage(file)
+        with pytest.raises(errors.InputError, match="damaged or missing.* bring back a copy") as e:
+            checkpoint.restore(tmp_path, "last", _abstract())
+        assert str(file) in str(e.value) or file.name == "files.json"
+        file.write_bytes(content)
+    assert int(checkpoint.restore(tmp_path, "last", _abstract())["step"]) == 3
+
+
+def test_prediction_does_not_ask_for_the_optimizer(tmp_path, files):
+    for file in files:
+        if "optimizer" in file.parts:
+            file.unlink()
+    wanted = _abstract()
+    del wanted["opt_state"]
+    assert int(checkpoint.restore(tmp_path, "last", wanted)["step"]) == 3
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_save_that_is_killed_leaves_the_checkpoint_before_it(tmp_path, monkeypatch, step):
+    checkpoint.save(tmp_path, "last", 3, _state(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_sha256", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(tmp_path, "last", step, _state(7))
+    assert len(list((tmp_path / "last").iterdir())) == 2
+    assert int(checkpoint.restore(tmp_path, "last", _abstract())["step"]) == 3
+    checkpoint.save(tmp_path, "last", step, _state(8))
+    assert [path.name for path in (tmp_path / "last").iterdir()] == [str(step)]
+    assert int(checkpoint.restore(tmp_path, "last", _abstract())["step"]) == 8
+
+
+def _killed(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_a_save_that_is_killed_while_it_replaces_its_own_step_is_repeated(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, "best", 3, _state(3))
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "_remove", lambda places: None)
+            checkpoint.save(tmp_path, "best", 3, _state(4))
+        assert (tmp_path / "best/old").is_dir()
+        checkpoint.save(tmp_path, "best", 3, _state(5))
+        assert [path.name for path in (tmp_path / "best").iterdir()] == ["3"]
+
+
+@pytest.mark.parametrize("limit", [10, 200])  # the first file fails, or arrays within Orbax do
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax' threads
+def test_a_full_disk_is_refused_and_keeps_the_checkpoint_before(tmp_path, caplog, limit):
+    # A limit on the size of files stands in for the full disk.
+    checkpoint.save(tmp_path, "last", 3, _state(3))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(errors.InputError, match="last/4: .*too large.* before it is kept"):
+            checkpoint.save(tmp_path, "last", 4, _state(4))
+        gc.collect()  # complains of closed loops here, not in another test
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not caplog.records  # Orbax logs what it raises, with its traceback
+    assert int(checkpoint.restore(tmp_path, "last", _abstract())["step"]) == 3
