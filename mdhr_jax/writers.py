@@ -6,15 +6,19 @@ kind "train" or "eval". A step is a finished update. The file holds only what th
 that two equal runs write equal files; clock times go to TensorBoard and the progress bar.
 """
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Mapping
 from typing import SupportsFloat
 
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from mdhr_jax import errors
 from mdhr_jax.progress import Bar
@@ -30,15 +34,18 @@ class RunWriter:
 
     Raises:
       InputError: `metrics.jsonl` is damaged.
+      OSError: it cannot be written; here and in every method.
     """
 
     def __init__(self, workdir: pathlib.Path, *, step: int, total_steps: int):
         rows = workdir / "metrics.jsonl"
         resume_at(rows, step)
         self._rows = rows.open("a", buffering=1)  # a finished line survives the process
-        self._tensorboard = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1
-        )
+        (workdir / "tensorboard").mkdir(exist_ok=True)
+        # Not a SummaryWriter: when its thread cannot write, the run waits for ever.
+        self._events = EventsWriter(str(workdir / "tensorboard/events"))
+        again = SessionLog(status=SessionLog.START)  # hides what an earlier process wrote later
+        self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=again))
         self._progress = Bar(total_steps, "step", initial=step)
 
     def train(
@@ -46,7 +53,7 @@ class RunWriter:
     ) -> None:
         """Scalars of a training step, `loss` among them; the progress bar moves to `step`."""
         self._write(step, "train", values)
-        self._tensorboard.add_scalar("speed/frames_per_second", frames_per_second, step)
+        self._add_event("speed/frames_per_second", frames_per_second, step)
         shown = {"loss": f"{float(values['loss']):.4f}", "frames/s": f"{frames_per_second:.0f}"}
         self._progress.set_postfix(shown, refresh=False)
         self._progress.update(step - self._progress.n)
@@ -54,21 +61,26 @@ class RunWriter:
     def evaluation(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Scalars of an evaluation, all but those of single AUs (`f1/AU01`) shown as a line too."""
         self._write(step, "eval", values)
+        self._events.flush()
         shown = [f"{name} {float(x):.4f}" for name, x in values.items() if "/" not in name]
         self._progress.write(f"step {step}: {', '.join(shown)}", file=sys.stderr)
 
     def close(self) -> None:
         """Closes the files and ends the progress bar."""
-        self._progress.close()
-        self._tensorboard.close()
-        self._rows.close()
+        closing = contextlib.closing  # of all of them, even if one cannot be written
+        with closing(self._rows), closing(self._events), closing(self._progress):
+            pass
 
     def _write(self, step: int, kind: str, values: Mapping[str, SupportsFloat]) -> None:
         numbers = {name: float(value) for name, value in values.items()}
         finite = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
         self._rows.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
         for name, number in numbers.items():
-            self._tensorboard.add_scalar(f"{kind}/{name}", number, step)
+            self._add_event(f"{kind}/{name}", number, step)
+
+    def _add_event(self, name: str, number: float, step: int) -> None:
+        scalar = summary.scalar(name, number)
+        self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
 
 
 def read(path: pathlib.Path) -> list[dict]:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import gc
 import json
+import resource
 
 import jax.numpy as jnp
 import pytest
@@ -84,6 +86,25 @@ def test_speed_goes_to_tensorboard_and_terminal_only(tmp_path, capsys):
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"speed/frames_per_second" in events.read_bytes()
     assert b"train/loss" in events.read_bytes()
+
+
+@pytest.mark.parametrize("room", [100, 4000])  # for both files in turn
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # unwritten rest
+def test_a_full_disk_ends_the_run_and_does_not_stop_it_for_ever(tmp_path, room):
+    writer = writers.RunWriter(tmp_path, step=0, total_steps=1000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            for step in range(1, 1000):
+                writer.train(step, {"loss": 0.5}, frames_per_second=30.0)
+        with pytest.raises(OSError, match="File too large"):
+            writer.close()
+        assert writer._rows.closed
+        del writer
+        gc.collect()  # complains of the unwritten rest here, not in another test
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_without_a_terminal_progress_is_whole_lines(tmp_path, capsys, monkeypatch):
