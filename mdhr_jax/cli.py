@@ -7,9 +7,11 @@ Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 the loss is not finite.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -46,15 +48,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *arguments = argv
     try:
         return _run(name, [_with_underscores(argument) for argument in arguments])
-    except InputError as error:
-        print(f"mdhr {name}: {error}", file=sys.stderr)
-        return 2
-    except NonFiniteLossError as error:
-        print(f"mdhr {name}: {error}", file=sys.stderr)
-        return 3
     except KeyboardInterrupt:
         print(f"mdhr {name}: stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        said = _said(error)
+        if said is None:
+            raise
+        print(f"mdhr {name}: {said}", file=sys.stderr)
+        return 3 if isinstance(error, NonFiniteLossError) else 2
+
+
+def _said(error: Exception) -> str | None:
+    """One line for what the user or the machine may cause; None for mistakes of ours."""
+    if isinstance(error, InputError | NonFiniteLossError):
+        return str(error)
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}; mend that, or name another place"
+    if isinstance(error, AssertionError | RuntimeError):  # JAX raises both without a device
+        return _device_trouble(error)
+    return None
+
+
+def _device_trouble(error: Exception) -> str | None:
+    """What JAX cannot do on this machine, and what to do; None for any other error."""
+    reason = " ".join(str(error).split())[:200]
+    if "RESOURCE_EXHAUSTED" in reason:
+        return (
+            f"the device's memory is not enough ({reason}); use a smaller config.batch_size and "
+            "config.eval_batch_size, config.precision=bfloat16, or config.fsdp to split the state"
+        )
+    # An assertion says nothing, and only text comes from other processes.
+    if "xla_bridge.py" in "".join(traceback.format_exception(error)):
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        return (
+            f"JAX finds no device of JAX_PLATFORMS={wanted!r} ({reason or 'it says no more'}); "
+            "unset it to take what is there, or install JAX for that device"
+        )
+    return None
 
 
 def _run(name: str, arguments: list[str]) -> int:
@@ -384,12 +416,22 @@ def _train_flags(values: Flags, arguments: Sequence[str]) -> None:
 
 
 def _config(values: Flags) -> Any:
+    from ml_collections import ConfigDict
+
+    from mdhr_jax import runs
+
     _required(values, "config", "workdir")
+    file = values["config"].config_filename
     try:
-        return values.config.copy_and_resolve_references()
+        config = values.config
     except OSError as error:
         reason = " ".join(str(error).split()[-12:])
-        raise InputError(f"--config={values['config'].config_filename}: {reason}") from error
+        raise InputError(f"--config={file}: {reason}") from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"--config={file}: get_config() gives no ConfigDict; see configs/base.py")
+    config = config.copy_and_resolve_references()
+    runs.check(config)
+    return config
 
 
 def _train(values: Flags, arguments: Sequence[str]) -> int:

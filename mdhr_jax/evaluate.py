@@ -87,6 +87,9 @@ def score(
       clip_length: frames per clip.
       context: frames before and after a clip that the model reads.
       batch_size: clips per batch, a multiple of the number of devices.
+
+    Raises:
+      InputError: no such fold, a picture that cannot be read, or scores that are not finite.
     """
     rows = source.rows(fold, split)
     frames = source.table.take(rows)
@@ -105,6 +108,12 @@ def score(
 
     for batch, predicted in _ahead(batches, run):
         scores[batch["row"][batch["valid"]]] = np.asarray(predicted)[batch["valid"]]
+    wrong = ~np.isfinite(scores).all(axis=1)
+    if wrong.any():
+        raise InputError(
+            f"{source.path}: the model's scores are not finite in {wrong.sum()} of {len(wrong)} "
+            "frames; its values are damaged, or its training failed: use another checkpoint"
+        )
     return Scores(
         source.metadata.source,
         rows,
@@ -178,6 +187,7 @@ def write_tables(
     other = load(against, data=data, fold=fold, asked=asked) if against else None
     if other:
         check_comparable(trained, other)
+    out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written costs no evaluation
     scored = test(trained)
     result = table(trained, scored, oracle)
     tables.write(trained.layout, result, "F1", out)

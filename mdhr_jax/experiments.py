@@ -126,10 +126,12 @@ def complete(
       processes: how many at a time: by default one per GPU, or one.
 
     Raises:
-      InputError: `results` holds runs of another configuration, another command is training in
-        `workdir`, or a run was refused; the others are done first.
+      InputError: a variant's values cannot be, `results` holds runs of another configuration,
+        another command is training in `workdir`, or a run was refused; the others are done first.
       NonFiniteLossError: likewise, a run whose loss was no number.
     """
+    for variant in plan.variants:
+        runs.check(_configured(plan.config, variant))
     results.mkdir(parents=True, exist_ok=True)
     common, done = plan.common(), read_runs(results / RUNS)
     check_same(done, common, plan.variants, results / RUNS)
@@ -240,12 +242,17 @@ def _folder(name: str) -> str:
     return re.sub("[^A-Za-z0-9]+", "-", name).strip("-")
 
 
+def _configured(config: ConfigDict, variant: Variant) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(dict(variant.overrides))
+    return config
+
+
 def _run(job: Job) -> Run:
     """Trains and evaluates, in a process of its own."""
     resumed, start = runs.config_file(job.place).exists(), time.perf_counter()
     job.place.mkdir(parents=True, exist_ok=True)
-    config = ConfigDict(job.config)
-    config.update_from_flattened_dict(dict(job.variant.overrides))
+    config = _configured(ConfigDict(job.config), job.variant)
     config.seed, config.fold = job.seed, job.fold
     if job.steps is not None:
         config.epochs = job.steps / train.steps_per_epoch(config, runs.open_data(config))

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from configs import base
 from mdhr_jax import (
     checkpoint,
+    config_check,
     facs,
     losses,
     preprocess,
@@ -33,7 +34,6 @@ from mdhr_jax import (
     writers,
 )
 from mdhr_jax.data import records
-from mdhr_jax.data.builders import frames
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, names, official
 from mdhr_jax.models import mdhr
@@ -63,6 +63,23 @@ def flatten(config: dict, prefix: str = "") -> dict[str, object]:
     return flat
 
 
+def check(config: ConfigDict) -> None:
+    """Refuses a configuration that has not exactly the keys of `configs/base.py`, or wrong values.
+
+    Raises:
+      InputError: the first such key, by its name.
+    """
+    values, known = flatten(config.to_dict()), flatten(base.get_config().to_dict())
+    for key in sorted(values.keys() - known.keys()):
+        raise InputError(
+            f"config.{key}: there is no such key{nearest(key, list(known))}; configs/base.py names "
+            "every key"
+        )
+    for key in sorted(known.keys() - values.keys()):
+        raise InputError(f"config.{key}: is missing; configs/base.py names every key")
+    config_check.check(values, known)
+
+
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Saves the configuration in a new run, or checks that it is the one of an old run.
 
@@ -71,54 +88,86 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     """
     file = config_file(workdir)
     if not file.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        _write(file, config.to_dict())
         return
     old, new = flatten(load_config(workdir).to_dict()), flatten(config.to_dict())
-    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    changed = [key for key in sorted(new) if old[key] != new[key]]
     if changed:
-        listed = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in changed)
+        listed = ", ".join(f"{key} ({old[key]} -> {new[key]})" for key in changed)
         raise InputError(
             f"{workdir}: this run has another configuration: {listed}; "
             "use these values again or another --workdir"
         )
 
 
-def claim_data(workdir: pathlib.Path, metadata: frames.Metadata) -> None:
+def claim_data(workdir: pathlib.Path, source: records.FrameSource) -> None:
     """Saves what a run is trained on, or checks that it is what an old run was trained on.
 
     Raises:
-      InputError: the data set is another one.
+      InputError: the data set is another one, or `data.json` is damaged.
     """
-    file = workdir / _DATA
-    said = {"builder": metadata.builder, "index": metadata.index_sha256, "crop": metadata.crop}
-    if not file.exists():
-        new = file.with_suffix(".new")
-        new.write_text(json.dumps(said, indent=2) + "\n")
-        new.replace(file)
-    elif json.loads(file.read_text()) != said:
+    metadata = source.metadata
+    said = {
+        "builder": metadata.builder,
+        "index": metadata.index_sha256,
+        "crop": metadata.crop,
+        "aus": list(source.layout.aus),
+    }
+    old = _data_of(workdir)
+    if old is None:
+        _write(workdir / _DATA, said)
+    elif old != said:
         raise InputError(
             f"{workdir}: this run was begun with another data set (other frames, labels or crops); "
             "use that one again or another --workdir"
         )
 
 
+def _write(file: pathlib.Path, said: dict) -> None:
+    """Writes a JSON file, wholly or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(said, indent=2) + "\n")
+    new.replace(file)
+
+
+def _data_of(path: pathlib.Path) -> dict | None:
+    """What a run was trained on; None for what does not say: a weight file, a converted run."""
+    file = path / _DATA
+    if not file.exists():
+        return None
+    try:
+        said = json.loads(file.read_text())
+        return {key: said[key] for key in ("builder", "index", "crop", "aus")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file}: does not say what the run was trained on; bring back a copy of it"
+        ) from error
+
+
 def crop_of(path: pathlib.Path) -> str | None:
     """How the faces were cut out that a run was trained on (`Metadata.crop`); None: unknown."""
-    file = path / _DATA
-    return json.loads(file.read_text())["crop"] if file.exists() else None
+    said = _data_of(path)
+    return said and said["crop"]
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
     """The configuration that a run was started with.
 
     Raises:
-      InputError: the directory holds no run.
+      InputError: the directory holds no run, or no configuration that could be a run's.
     """
+    file = config_file(workdir)
     try:
-        return ConfigDict(json.loads(config_file(workdir).read_text()))
-    except (OSError, json.JSONDecodeError) as error:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
         raise InputError(f"{workdir}: holds no run (no readable config.json in it)") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: holds no configuration; bring back a copy of it")
+    config = ConfigDict(values)
+    with _naming(file):
+        check(config)
+    return config
 
 
 @contextlib.contextmanager
@@ -230,7 +279,7 @@ def precision(config: ConfigDict) -> jnp.dtype:
 def check_image_size(config: ConfigDict, model: mdhr.MDHR) -> None:
     """Refuses image sizes that the backbone does not take."""
     multiple = model.backbone.image_multiple
-    if config.image_size < multiple or config.image_size % multiple:
+    if config.image_size % multiple:
         raise InputError(
             f"config.image_size={config.image_size}: backbone {config.model.backbone!r} takes "
             f"multiples of {multiple}"
@@ -301,11 +350,22 @@ def load(path: str | pathlib.Path) -> Trained:
 
 def _load_run(path: pathlib.Path) -> Trained:
     config = load_config(path)
+    _check_aus(path, layout_of(config))
     chosen = protocol.FILE if config.protocol == protocol.FILE.name else protocol_of(config)
     shapes, shardings = _abstract_model(config)
     wanted = checkpoint.abstract(shapes, shardings)
     state = checkpoint.restore(checkpoints(path), chosen.checkpoint, wanted)
     return Trained(path, config, chosen, state, _thresholds(path, config, int(state["step"])))
+
+
+def _check_aus(path: pathlib.Path, layout: facs.AuLayout) -> None:
+    """Refuses a run whose layout has had other AUs, or in another order: scores have no names."""
+    said = _data_of(path)
+    if said and said["aus"] != list(layout.aus):
+        raise InputError(
+            f"{path}: was trained on AUs {said['aus']}, layout {layout.name!r} now has "
+            f"{list(layout.aus)}; register the layout as it was"
+        )
 
 
 def _load_file(path: pathlib.Path) -> Trained:

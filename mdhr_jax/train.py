@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run, top to bottom: `mdhr train` starts it, and the same command resumes it exactly."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -17,6 +18,7 @@ from mdhr_jax import (
     checkpoint,
     evaluate,
     facs,
+    locks,
     metrics,
     optim,
     preprocess,
@@ -37,24 +39,54 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     `checkpoints/best` if its protocol chooses among the evaluations.
 
     Raises:
-      InputError: wrong input, or a run of another configuration or data set in `workdir`.
+      InputError: wrong input, a run of another configuration or data set in `workdir`, or another
+        command at work there; a `workdir` that cannot be written, in which the last checkpoint is
+        kept.
       NonFiniteLossError: the loss is no longer a number; the last checkpoint is kept.
     """
     workdir = pathlib.Path(workdir)
-    protocol, source = runs.protocol_of(config), runs.open_data(config)
-    mesh = sharding.make_mesh(config.fsdp)
-    total_steps = count_steps(config, source)
-    saved = runs.checkpoints(workdir)
+    runs.check(config)
+    source, mesh = runs.open_data(config), sharding.make_mesh(config.fsdp)
+    programs = compile_programs(config, source, mesh, count_steps(config, source))
+    # After what may refuse the configuration, before anything takes time.
+    with locks.alone(workdir, "name another --workdir"), _writing(workdir):
+        _train(config, workdir, source, mesh, programs)
+
+
+@contextlib.contextmanager
+def _writing(workdir: pathlib.Path) -> Iterator[None]:
+    """Says in one line why a run cannot be written.
+
+    Raises:
+      InputError: a full disk or the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or workdir}: {error.strerror}; the last checkpoint is kept: mend "
+            "that, and the same command goes on from it"
+        ) from error
+
+
+def _train(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    source: records.FrameSource,
+    mesh: Mesh,
+    programs: "Programs",
+) -> None:
+    saved, total_steps = runs.checkpoints(workdir), count_steps(config, source)
     start = checkpoint.latest_step(saved, "last") or 0
     batches = training_batches(config, source, start)
-    programs = compile_programs(config, source, mesh, total_steps)
     fresh = None if start else runs.with_initial_backbone(programs.init(), config)
-    runs.claim(workdir, config)  # after what may refuse the configuration
-    runs.claim_data(workdir, source.metadata)
+    runs.claim(workdir, config)  # a backbone that does not fit leaves no run
+    runs.claim_data(workdir, source)
     state = fresh or checkpoint.restore(saved, "last", programs.abstract)
     devices = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
     print(f"{workdir}: step {start} of {total_steps} on {mesh.size} x {devices}", flush=True)
 
+    chooses = runs.protocol_of(config).chooses
     writer = writers.RunWriter(workdir, step=start, total_steps=total_steps)
     best = max((row["mean_f1"] for row in runs.evaluations(workdir)), default=-1.0)
     log = _LateLog(writer, config.batch_size * config.clip_length)
@@ -63,10 +95,10 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
             state, scalars = programs.train(state, sharding.put_batch(mesh, next(batches)))
             log.add(step, scalars)
             if is_due(step, total_steps, config.eval_every):
-                log.flush()  # a state whose loss is not finite is never kept
+                log.flush()  # a state that is not finite is never kept
                 result = evaluation_scalars(programs.score(state), config)
                 writer.evaluation(step, result)
-                if protocol.chooses and result["mean_f1"] > best:
+                if chooses and result["mean_f1"] > best:
                     best = result["mean_f1"]
                     checkpoint.save(saved, "best", step, state)
                 log.restart_clock()
@@ -220,10 +252,7 @@ def objective(config: ConfigDict, source: records.FrameSource) -> steps.Objectiv
 def training_batches(
     config: ConfigDict, source: records.FrameSource, start: int
 ) -> Iterator[steps.Batch]:
-    """The run's batches from step `start` on; InputError if clips are configured wrongly."""
-    for key in ("clip_length", "clips_per_video"):
-        if config[key] < 1:
-            raise InputError(f"config.{key}={config[key]}: give at least 1")
+    """The run's batches from step `start` on."""
     return pipeline.train_batches(
         source,
         fold=config.fold,
@@ -251,16 +280,18 @@ class _LateLog:
         self._waiting = step, scalars
 
     def flush(self) -> None:
-        """Logs what waits; NonFiniteLossError when its loss is not a number."""
+        """Logs what waits; NonFiniteLossError when its loss or its gradient is not a number."""
         if self._waiting is None:
             return
         (step, scalars), self._waiting = self._waiting, None
         values = {name: float(value) for name, value in scalars.items()}
-        if not np.isfinite(values["loss"]):
-            raise NonFiniteLossError(
-                f"step {step}: the loss is {values['loss']}; the last checkpoint is kept: resume "
-                "from it with a lower config.learning_rate in another --workdir"
-            )
+        for name in ("loss", "gradient_norm"):
+            if not np.isfinite(values[name]):
+                raise NonFiniteLossError(
+                    f"step {step}: the {name.replace('_', ' ')} is {values[name]}; the last "
+                    "checkpoint is kept: resume from it with a lower config.learning_rate in "
+                    "another --workdir"
+                )
         seconds = time.perf_counter() - self._since
         self._writer.train(step, values, frames_per_second=self._frames / seconds)
         self.restart_clock()

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
+import subprocess
+import sys
+
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from mdhr_jax import cli, facs, runs, train
+from mdhr_jax import cli, errors, facs, runs, train
 from mdhr_jax.data import records
 from mdhr_jax.faces import align, squares
 from mdhr_jax.faces import crop as crops
@@ -89,7 +94,7 @@ def test_a_data_set_fits_every_layout_of_its_aus(tiny_config):
         ("--config.model.backbone=vgg", "backbone='vgg' is unknown; choose from resnet50"),
         ("--config.model.auxiliary=False", "needs the auxiliary heads"),
         ("--config.fold=4", "fold 4"),
-        ("--config.augmentation=2.0", "augmentation is 2.0: give a strength from 0 to 1"),
+        ("--config.augmentation=2.0", "config.augmentation=2.0: give a number from 0 to 1"),
         ("--config.clip_length=0", "config.clip_length=0: give at least 1"),
         ("--config.evaluation_crop=left", "config.evaluation_crop='left' is unknown"),
         ("--config.model.initial=loud", "initial='loud' is unknown; choose from release, calm"),
@@ -101,6 +106,92 @@ def test_configurations_that_cannot_run_are_refused(
 ):
     assert expected in _refused(capsys, *_train(config_file(), tmp_path / "run", override))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "crossval"])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("config.learningrate = 5.0", "config.learningrate: there is no such key; did you mean"),
+        ("del config['protocol']", "config.protocol: is missing"),
+        ("config = dict(config)", "tiny.py: get_config() gives no ConfigDict"),
+        ("config.threshold = 7.0", "config.threshold=7.0: give a number from 0 to 1"),
+    ],
+)
+def test_a_configuration_file_with_other_keys_or_values_is_refused(
+    command, line, expected, config_file, tmp_path, capsys
+):
+    file = config_file()
+    file.write_text(file.read_text().replace("    return", f"    {line}\n    return"))
+    _, *arguments = _train(file, tmp_path / "run")
+    assert expected in _refused(capsys, command, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_gives_exit_code_3(config_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "train", _raising(errors.NonFiniteLossError("step 5: the loss")))
+    assert cli.main(_train(config_file(), tmp_path / "run")) == 3
+    assert capsys.readouterr().err == "mdhr train: step 5: the loss\n"
+
+
+def _raising(error):
+    def call(*arguments, **keywords):
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying\nto allo"),
+            "the device's memory is not enough (RESOURCE_EXHAUSTED: Out of memory while trying to "
+            "allo); use a smaller config.batch_size",
+        ),
+        (OSError(28, "No space left on device", "a/b"), "a/b: No space left on device; mend that"),
+        (OSError("cannot identify image file"), "mdhr train: cannot identify image file; mend "),
+    ],
+)
+def test_what_the_machine_does_not_give_is_one_line(
+    error, expected, config_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(train, "train", _raising(error))
+    assert expected in _refused(capsys, *_train(config_file(), tmp_path / "run"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("ours"), AssertionError(), KeyError("ours")])
+def test_our_own_mistakes_keep_their_traceback(error, config_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "train", _raising(error))
+    with pytest.raises(type(error)):
+        cli.main(_train(config_file(), tmp_path / "run"))
+
+
+def test_a_machine_without_the_device_that_is_asked_for_is_told(config_file, tmp_path):
+    command = [sys.executable, "-m", "mdhr_jax.cli", *_train(config_file(), tmp_path / "run")]
+    environment = os.environ | {"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "mdhr train: JAX finds no device of JAX_PLATFORMS='cuda' (" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("train", []),
+        ("crossval", []),
+        ("compare", ["--results", "/dev/null/x", "--variant", "a:", "--variant", "b:"]),
+        ("tables", ["--table", "3", "--data", "DATA"]),
+    ],
+)
+def test_a_directory_that_cannot_be_written_is_one_line(
+    command, more, config_file, tiny_config, capsys, one_device
+):
+    more = [tiny_config.data if text == "DATA" else text for text in more]
+    arguments = ["--config", str(config_file()), "--workdir", "/dev/null/x", *more]
+    line = _refused(capsys, command, *arguments)
+    assert line.startswith(f"mdhr {command}: /dev/null/x")
 
 
 def test_a_resume_with_a_changed_configuration_names_the_keys(

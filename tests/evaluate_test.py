@@ -51,6 +51,23 @@ def test_every_test_frame_is_scored_once_and_in_order(rendered_set, clip_length,
     assert counts.sum() == scored.labels.size
 
 
+def test_scores_that_are_not_finite_are_refused(rendered_set):
+    def broken(params, batch_stats, batch):
+        scores = _brightness(params, batch_stats, batch)
+        return jnp.where(batch["row"][..., None] == 5, jnp.nan, scores)
+
+    with pytest.raises(errors.InputError, match="bp4d: .* not finite in 1 of 144 frames; .* use"):
+        evaluate.score(
+            jax.jit(broken),
+            {"params": {}, "batch_stats": {}},
+            rendered_set,
+            sharding.make_mesh(),
+            fold=1,
+            clip_length=16,
+            batch_size=8,
+        )
+
+
 def test_batches_are_rounded_up_to_the_devices():
     assert evaluate.batch_size(3, sharding.make_mesh()) == 8
     assert evaluate.batch_size(16, sharding.make_mesh()) == 16
@@ -122,6 +139,16 @@ def test_two_runs_are_compared_on_the_same_frames(make_run, capsys):
     other, _ = evaluate.evaluate(second)
     assert mean["F1 against"] == other.column("F1")[-3]
     assert max(map(len, output.splitlines())) <= 120
+
+
+def test_tables_that_cannot_be_written_are_refused_before_the_evaluation(
+    make_run, capsys, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "test", None)
+    arguments = ["--checkpoint", str(make_run("first")), "--out", "/dev/null/x"]
+    assert cli.main(["evaluate", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mdhr evaluate: /dev/null/x: Not a directory; ")
 
 
 def test_runs_that_can_not_be_compared_are_refused(make_run, capsys, tmp_path):

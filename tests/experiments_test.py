@@ -46,6 +46,13 @@ def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path):
             list(experiments.complete(plan, workdir=tmp_path, results=tmp_path))
 
 
+def test_a_variant_that_cannot_be_is_refused_before_any_run(tiny_config, tmp_path):
+    plan = Plan(tiny_config, [Variant("none", {"model.features": 0})], [0], [1])
+    with pytest.raises(errors.InputError, match="config.model.features=0: give at least 1"):
+        next(experiments.complete(plan, workdir=tmp_path / "runs", results=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_budget_in_steps_stands_for_the_epochs(tiny_config):
     plans = [Plan(tiny_config, [], [0], [1], steps) for steps in (None, 5)]
     assert [plan.common()["epochs"] for plan in plans] == [8.0, "5 steps"]

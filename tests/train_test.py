@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import fcntl
 import functools
+import gc
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -126,7 +129,7 @@ def test_a_run_starts_from_the_backbone_of_another(tiny_config, tmp_path, one_de
         jax.tree.map(np.testing.assert_array_equal, started["au_features"], params["au_features"])
 
 
-def test_a_backbone_that_does_not_fit_is_refused_and_nothing_is_written(
+def test_a_backbone_that_does_not_fit_is_refused_and_no_run_is_begun(
     tiny_config, tmp_path, one_device, other_run, monkeypatch
 ):
     tiny_config.model.init_from = str(other_run[0])
@@ -135,7 +138,7 @@ def test_a_backbone_that_does_not_fit_is_refused_and_nothing_is_written(
     tiny_config.model.backbone = "wide"
     with pytest.raises(errors.InputError, match="does not fit 'wide'; name a run with the same"):
         train.train(tiny_config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
 
 
 @pytest.mark.slow
@@ -170,10 +173,105 @@ def test_a_killed_process_resumes_bit_equal(tiny_config, config_file, tmp_path, 
     jax.tree.map(np.testing.assert_array_equal, *best)
 
 
-def test_a_run_keeps_to_its_data_set(rendered_set, tmp_path):
-    runs.claim_data(tmp_path, rendered_set.metadata)
-    runs.claim_data(tmp_path, rendered_set.metadata)
-    assert runs.crop_of(tmp_path) == "none"
-    other = dataclasses.replace(rendered_set.metadata, index_sha256="other")
-    with pytest.raises(errors.InputError, match="begun with another data set"):
-        runs.claim_data(tmp_path, other)
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_is_refused_before_its_state_is_saved(tmp_path, name, value):
+    writer = writers.RunWriter(tmp_path, step=0, total_steps=8)
+    log = train._LateLog(writer, 4)
+    finite = {"loss": jnp.float32(0.5), "gradient_norm": jnp.float32(2)}
+    log.add(1, finite)
+    log.add(2, finite | {name: jnp.float32(value)})
+    words = name.replace("_", " ")
+    with pytest.raises(errors.NonFiniteLossError, match=f"step 2: the {words} is {value}; the la"):
+        log.flush()
+    writer.close()
+    assert [row["step"] for row in writers.read(tmp_path / "metrics.jsonl")] == [1]
+
+
+@pytest.fixture
+def without(rendered_set):
+    """The data set as it would be if some AUs, by their place, were never active."""
+
+    def make(*places):
+        labels = rendered_set.table.labels.copy()
+        labels[:, places] = 0
+        return dataclasses.replace(
+            rendered_set, table=dataclasses.replace(rendered_set.table, labels=labels)
+        )
+
+    return make
+
+
+def test_an_au_that_never_occurs_is_weighted_as_the_rarest(tiny_config, without, capsys):
+    source = without(3)
+    weights = np.array(train.objective(tiny_config, source).class_weights)
+    assert "AU06 never active in training, weighted as the rarest" in capsys.readouterr().out
+    others = np.delete(weights, 3)
+    assert weights[3] == others.max()
+    assert others.min() < others.max()
+
+
+def test_a_fold_without_any_active_au_is_refused(tiny_config, without):
+    with pytest.raises(errors.InputError, match="no AU is ever active in fold 1's training"):
+        train.objective(tiny_config, without(*range(12)))
+
+
+def test_values_that_cannot_be_are_refused(tiny_config, tmp_path):
+    tiny_config.eval_every = 0
+    with pytest.raises(errors.InputError, match="config.eval_every=0: give at least 1"):
+        train.train(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path, one_device):
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(errors.InputError, match="another command is at work here; wait for it"):
+            train.train(tiny_config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+@pytest.fixture
+def counting(monkeypatch, one_device):
+    """Programs that count steps instead of training; `before_step` is called with the number."""
+
+    def init():
+        return {"step": jnp.int32(0), "params": {}, "batch_stats": {}, "opt_state": ()}
+
+    def arrange(before_step):
+        def step(state, batch):
+            before_step(int(state["step"]) + 1)
+            scalars = {"loss": jnp.float32(1), "gradient_norm": jnp.float32(1)}
+            return state | {"step": state["step"] + 1}, scalars
+
+        programs = train.Programs(init, step, lambda state: None, {})
+        monkeypatch.setattr(train, "compile_programs", lambda *arguments: programs)
+
+    return arrange
+
+
+def test_a_directory_that_cannot_be_written_is_refused_before_the_first_step(tiny_config, counting):
+    counting(pytest.fail)
+    with pytest.raises(errors.InputError, match="/dev/null/run: cannot be written"):
+        train.train(tiny_config, "/dev/null/run")
+
+
+@pytest.mark.parametrize("full_at", [1, 5])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # unwritten rest
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(tiny_config, tmp_path, counting, full_at):
+    # A limit on the size of files stands in for the full disk.
+    def fill(step):
+        if step == full_at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    counting(fill)
+    tiny_config.eval_every = 100
+    try:
+        with pytest.raises(errors.InputError, match="File too large; the last checkpoint is kept"):
+            train.train(tiny_config, tmp_path)
+        gc.collect()  # complains of the unwritten rest here, not in another test
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    saved = checkpoint.latest_step(runs.checkpoints(tmp_path), "last")
+    assert saved == (None if full_at == 1 else 3)

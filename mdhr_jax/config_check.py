@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which values a configuration's keys take. What names something is looked up where it is used."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from mdhr_jax.errors import InputError
+
+
+class Range(NamedTuple):
+    """What a value is asked to be, in words, and whether it is."""
+
+    asked: str
+    holds: Callable[[Any], bool]
+
+
+# Comparisons with nan are false: it is refused everywhere.
+_COUNT = Range("give at least 1", lambda x: x >= 1)
+_POSITIVE = Range("give a number above 0", lambda x: 0 < x < math.inf)
+_NOT_NEGATIVE = Range("give 0 or more", lambda x: 0 <= x < math.inf)
+_SHARE = Range("give a number from 0 to 1", lambda x: 0 <= x <= 1)
+_SEED = Range("give 0 or more, below 2**63", lambda x: 0 <= x < 2**63)
+_MOMENTA = Range(
+    "give two numbers from 0 to below 1", lambda x: len(x) == 2 and all(0 <= y < 1 for y in x)
+)
+
+RANGES = {
+    "fold": _COUNT,
+    "clip_length": _COUNT,
+    "image_size": _COUNT,
+    "batch_size": _COUNT,
+    "augmentation": _SHARE,
+    "clips_per_video": _COUNT,
+    "eval_batch_size": _COUNT,
+    "model.dynamics.k": _COUNT,
+    "model.features": _COUNT,
+    "batch_norm_groups": _COUNT,
+    "fsdp": _COUNT,
+    "seed": _SEED,
+    "epochs": _POSITIVE,
+    "learning_rate": _NOT_NEGATIVE,
+    "warmup_epochs": _NOT_NEGATIVE,
+    "betas": _MOMENTA,
+    "epsilon": _POSITIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "region_loss_weight": _NOT_NEGATIVE,
+    "held_out": _SHARE,
+    "threshold": _SHARE,
+    "eval_every": _COUNT,
+    "checkpoint_every": _COUNT,
+}
+
+
+def check(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
+    """Refuses values of another kind than the examples' and values out of `RANGES`.
+
+    Args:
+      values: a configuration, flat.
+      examples: a value for each of its keys; an int will do for a float.
+
+    Raises:
+      InputError: the first such key, by its name.
+    """
+    for key, value in values.items():
+        if not _is_like(value, examples[key]):
+            raise InputError(f"config.{key}={value!r}: give a value like {examples[key]!r}")
+        if key in RANGES and not RANGES[key].holds(value):
+            raise InputError(f"config.{key}={value}: {RANGES[key].asked}")
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    if isinstance(example, list):
+        return isinstance(value, list) and all(_is_like(entry, example[0]) for entry in value)
+    if isinstance(example, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(example, bool)
+    return isinstance(value, (int, float) if isinstance(example, float) else type(example))

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import json
+
+import pytest
+
+from configs import base
+from mdhr_jax import checkpoint, errors, facs, runs
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("learningrate", 5.0, "config.learningrate: there is no such key; did you mean learning_"),
+        ("model.dynamic", 3, "config.model.dynamic: .* did you mean model.dynamics.k"),
+        ("batch_size", 0, "config.batch_size=0: give at least 1"),
+        ("batch_size", -8, "config.batch_size=-8: give at least 1"),
+        ("batch_size", 8.0, "config.batch_size=8.0: give a value like 8"),
+        ("batch_size", True, "config.batch_size=True: give a value like 8"),
+        ("batch_size", None, "config.batch_size=None: give a value like 8"),
+        ("model.auxiliary", 1, "config.model.auxiliary=1: give a value like True"),
+        ("model.backbone", 50, "config.model.backbone=50: give a value like 'resnet50'"),
+        ("model.features", 0, "config.model.features=0: give at least 1"),
+        ("model.dynamics.scales", (1, "2"), r"scales=\[1, '2'\]: give a value like \[1, 2, 3, 4\]"),
+        ("model.dynamics.scales", 1, r"scales=1: give a value like \[1, 2, 3, 4\]"),
+        ("fsdp", 0, "config.fsdp=0: give at least 1"),
+        ("fold", 0, "config.fold=0: give at least 1"),
+        ("eval_batch_size", 0, "config.eval_batch_size=0: give at least 1"),
+        ("eval_every", 0, "config.eval_every=0: give at least 1"),
+        ("checkpoint_every", 0, "config.checkpoint_every=0: give at least 1"),
+        ("epochs", 0.0, "config.epochs=0.0: give a number above 0"),
+        ("epochs", float("inf"), "config.epochs=inf: give a number above 0"),
+        ("learning_rate", float("nan"), "config.learning_rate=nan: give 0 or more"),
+        ("learning_rate", -1e-3, "config.learning_rate=-0.001: give 0 or more"),
+        ("threshold", 7.0, "config.threshold=7.0: give a number from 0 to 1"),
+        ("held_out", -0.1, "config.held_out=-0.1: give a number from 0 to 1"),
+        ("seed", -1, r"config.seed=-1: give 0 or more, below 2\*\*63"),
+        ("seed", 2**63, "config.seed=9223372036854775808: give 0 or more"),
+        ("betas", (0.9, 1.0), r"config.betas=\[0.9, 1.0\]: give two numbers"),
+        ("betas", (0.9,), r"config.betas=\[0.9\]: give two numbers from 0 to below 1"),
+    ],
+)
+def test_configurations_that_cannot_be_are_refused_by_key(key, value, expected):
+    config = base.get_config()
+    flat = runs.flatten(config.to_dict()) | {key: value}
+    with pytest.raises(errors.InputError, match=expected):
+        runs.check(_nested(flat))
+
+
+def _nested(flat):
+    """A configuration as a file could make it, with keys that `base` does not have."""
+    config = base.get_config()
+    for key, value in flat.items():
+        *parents, name = key.split(".")
+        part = config
+        for parent in parents:
+            part = part[parent]
+        with part.ignore_type():
+            part[name] = value
+    return config
+
+
+def test_a_key_that_is_missing_is_named():
+    config = base.get_config()
+    del config.model["features"]
+    with pytest.raises(errors.InputError, match=r"config\.model\.features: is missing; configs/"):
+        runs.check(config)
+
+
+def test_whole_numbers_do_for_floats_and_every_range_has_a_key():
+    config = base.get_config()
+    with config.ignore_type():
+        config.update(epochs=3, learning_rate=0, betas=[0, 0.999])
+    runs.check(config)
+    assert runs.config_check.RANGES.keys() <= runs.flatten(config.to_dict()).keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[]", "config.json: holds no configuration; bring back a copy"),
+        ("null", "config.json: holds no configuration; bring back a copy"),
+        ("{}", r"config.json: config\.augmentation: is missing"),
+        ('{"fold": 1', "run: holds no run"),
+        ("\udcff", "run: holds no run"),
+    ],
+)
+def test_a_damaged_configuration_is_refused(tmp_path, text, expected):
+    (tmp_path / "run").mkdir()
+    file = tmp_path / "run/config.json"
+    file.write_text(text, errors="surrogateescape")
+    with pytest.raises(errors.InputError, match=expected) as refused:
+        runs.load(tmp_path / "run")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_configuration_is_written_wholly_or_not_at_all(tiny_config, tmp_path, monkeypatch):
+    def full(file, text):
+        file.open("w").close()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            runs.claim(tmp_path, tiny_config)
+    runs.claim(tmp_path, tiny_config)
+    assert runs.load_config(tmp_path).to_dict() == json.loads(json.dumps(tiny_config.to_dict()))
+
+
+def test_a_run_keeps_to_its_data_set(rendered_set, tmp_path):
+    runs.claim_data(tmp_path, rendered_set)
+    runs.claim_data(tmp_path, rendered_set)
+    assert runs.crop_of(tmp_path) == "none"
+    metadata = dataclasses.replace(rendered_set.metadata, index_sha256="other")
+    with pytest.raises(errors.InputError, match="begun with another data set"):
+        runs.claim_data(tmp_path, dataclasses.replace(rendered_set, metadata=metadata))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"crop": "none"}', '"crop"'])
+def test_a_damaged_data_file_is_refused(rendered_set, tmp_path, text):
+    (tmp_path / "data.json").write_text(text)
+    for read in (runs.crop_of, lambda path: runs.claim_data(path, rendered_set)):
+        with pytest.raises(errors.InputError, match=r"data\.json: does not say what the run was"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("aus", [facs.BP4D.aus[::-1], facs.BP4D.aus[:-1]])
+def test_a_layout_that_has_changed_under_its_name_is_refused(
+    tiny_config, rendered_set, tmp_path, monkeypatch, aus
+):
+    runs.claim(tmp_path, tiny_config)
+    runs.claim_data(tmp_path, rendered_set)
+    with pytest.raises(errors.InputError, match="holds no 'best' checkpoint"):
+        runs.load(tmp_path)
+    regions = (facs.Region("all", facs.LOWER, aus),)
+    changed = facs.AuLayout("bp4d", aus, regions, region_blocks=False, fps=25.0)
+    monkeypatch.setitem(facs.LAYOUTS, "bp4d", changed)
+    monkeypatch.setattr(checkpoint, "restore", None)
+    with pytest.raises(errors.InputError, match=r"on AUs \[1, 2, .* register the layout as it was"):
+        runs.load(tmp_path)
