@@ -120,11 +120,11 @@ def comparison(
         found, low, high = np.transpose(differences)
         reach = np.stack([found - low, high - found])
         right.errorbar(found, places, xerr=reach, fmt="o", color=BLUE, capsize=3, label="ours")
-        if paper is not None:
+        if paper is not None and not np.isnan(paper).all():
             right.plot(paper, places, "D", color=ORANGE, label="paper")
             right.legend(loc="upper right")  # where the first row has no point
         right.axvline(0, color=BLACK, linewidth=0.8)
-        right.set(title=f"points above {names[0]!r}, 95 % interval")
+        right.set(title="points above the first row, 95 % interval")
         for axes in (left, right):
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="x", color=LIGHT, linewidth=0.5)
