@@ -253,8 +253,12 @@ def read_rows(file: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     except UnicodeDecodeError as error:
         line = file.read_bytes().count(b"\n", 0, error.start) + 1
         raise InputError(f"{file}, line {line}: this is not text (UTF-8), restore it") from error
-    except (OSError, csv.Error) as error:
-        raise InputError(f"{file}: cannot be read as a CSV file ({error})") from error
+    except csv.Error as error:
+        raise InputError(
+            f"{file}, line {table.line_num}: is no CSV ({error}), restore it"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def integer(text: str, place: str, allowed: Sequence[int] | range, what: str) -> int:
