@@ -3,7 +3,8 @@
 
 A run keeps two kinds of checkpoint: `last`, from which it resumes, and `best`, the highest mean
 F1 on the test fold so far (the release reports that one). A save is complete or absent: a killed
-process leaves the previous one. `files.json` in a checkpoint holds the SHA-256 of each of its
+process leaves the previous one (unless it dies between the two renamings that replace a step's own
+checkpoint by a new one). `files.json` in a checkpoint holds the SHA-256 of each of its
 files, so that a damaged one is refused: Orbax would restore wrong values.
 """
 
@@ -141,7 +142,7 @@ def _check_files(place: pathlib.Path, parts: Collection[str]) -> None:
     except (OSError, TypeError, ValueError) as error:
         raise _damaged(place, _SUMS) from error
     expected = {(name, digest) for name, digest in saved.items() if _belongs(name, parts)}
-    differing = expected ^ _sums(place, parts).items()
+    differing = expected - _sums(place, parts).items()
     if differing:
         raise _damaged(place, min(name for name, _ in differing))
 

@@ -141,7 +141,8 @@ def _data_of(path: pathlib.Path) -> dict | None:
         return {key: said[key] for key in ("builder", "index", "crop", "aus")}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{file}: does not say what the run was trained on; bring back a copy of it"
+            f"{file}: does not say what the run was trained on; bring back a copy of it, or train "
+            "again"
         ) from error
 
 

@@ -81,8 +81,8 @@ def _train(
     batches = training_batches(config, source, start)
     fresh = None if start else runs.with_initial_backbone(programs.init(), config)
     runs.claim(workdir, config)  # a backbone that does not fit leaves no run
-    runs.claim_data(workdir, source)
     state = fresh or checkpoint.restore(saved, "last", programs.abstract)
+    runs.claim_data(workdir, source)
     devices = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
     print(f"{workdir}: step {start} of {total_steps} on {mesh.size} x {devices}", flush=True)
 

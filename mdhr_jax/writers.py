@@ -61,7 +61,6 @@ class RunWriter:
     def evaluation(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Scalars of an evaluation, all but those of single AUs (`f1/AU01`) shown as a line too."""
         self._write(step, "eval", values)
-        self._events.flush()
         shown = [f"{name} {float(x):.4f}" for name, x in values.items() if "/" not in name]
         self._progress.write(f"step {step}: {', '.join(shown)}", file=sys.stderr)
 
@@ -77,6 +76,7 @@ class RunWriter:
         self._rows.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
         for name, number in numbers.items():
             self._add_event(f"{kind}/{name}", number, step)
+        self._events.flush()  # a killed run goes on behind its last checkpoint
 
     def _add_event(self, name: str, number: float, step: int) -> None:
         scalar = summary.scalar(name, number)

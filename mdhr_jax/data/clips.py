@@ -79,8 +79,16 @@ class FrameTable:
 
     @property
     def runs(self) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
-        """First row and row after the last one of every run of successive frame numbers."""
-        breaks = (np.diff(self.video) != 0) | (np.diff(self.number) != 1)
+        """First row and row after the last one of every run of frames without a gap.
+
+        A video's smallest step between numbers is its step: one, or ten where every tenth frame
+        is labelled.
+        """
+        steps = np.diff(self.number)
+        step = np.ones(len(self.videos), int)
+        for video, (start, stop) in enumerate(zip(*self.bounds, strict=True)):
+            step[video] = min(steps[start : stop - 1], default=1)
+        breaks = (np.diff(self.video) != 0) | (steps != step[self.video[1:]])
         edges = np.concatenate([[0], np.flatnonzero(breaks) + 1, [len(self)]])
         return edges[:-1], edges[1:]
 
@@ -125,7 +133,7 @@ class Clips:
 
 
 def evaluation_clips(table: FrameTable, clip_length: int, context: int = 0) -> Clips:
-    """Every frame of `table` once, in consecutive clips inside runs of successive frame numbers.
+    """Every frame of `table` once, in consecutive clips inside runs of frames without a gap.
 
     Each clip carries `context` more frames of its run before and after it.
     """

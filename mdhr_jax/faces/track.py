@@ -101,7 +101,10 @@ def _numbers(
 
 
 def smoothed(tracked: Iterable[Tracked]) -> Iterator[Tracked]:
-    """The same with landmarks averaged over five frames, or as many in a row as show the face."""
+    """The same with landmarks averaged over five frames, or as many in a row as show the face.
+
+    Frames that do not follow each other are not in a row.
+    """
     nothing = [None] * _REACH
     window = collections.deque(nothing, maxlen=len(_SMOOTHING))
     for item in itertools.chain(tracked, nothing):
@@ -119,9 +122,9 @@ def _smooth(face: Face, number: int, window: Sequence[Tracked | None]) -> Face:
     ]
     shown = [item[1].get(number) if item else None for item in near]
     first = last = _REACH
-    while first > 0 and shown[first - 1]:
+    while first > 0 and shown[first - 1] and near[first][0].follows:
         first -= 1
-    while last + 1 < len(shown) and shown[last + 1]:
+    while last + 1 < len(shown) and shown[last + 1] and near[last + 1][0].follows:
         last += 1
     landmarks = np.array([neighbour.landmarks for neighbour in shown[first : last + 1]])
     mean = np.average(landmarks, axis=0, weights=_SMOOTHING[first : last + 1])

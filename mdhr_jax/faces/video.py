@@ -31,6 +31,8 @@ MAX_PIXELS = 28_000_000  # of a frame; larger ones are refused by their header (
 MAX_FRAMES = 2_000_000  # of a video, most of a day
 _MAX_BYTES = 64_000_000  # of a picture file
 _ORIENTATION = 0x0112  # EXIF
+# What libjpeg says of headers before the picture, which follows whole.
+_HARMLESS = re.compile("unknown JFIF revision|extraneous bytes before marker 0x(c.|d[abd])")
 _PLAYLISTS = {"hls", "concat", "dash", "imf"}  # files that name other files
 
 
@@ -68,11 +70,9 @@ class _Steps:
             return True
         step = position - last
         usual = statistics.median(self._recent or [step])
-        if not 0 <= step <= self._most * usual:
-            return False
-        if step:  # the same time twice says nothing
+        if step > 0:  # jumps as well: after a change of rate the new step becomes the usual one
             self._recent.append(step)
-        return True
+        return 0 <= step <= self._most * usual
 
 
 def frames(source: str | pathlib.Path) -> Iterator[Frame]:
@@ -231,14 +231,18 @@ def _decoded(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
         Image.open(file, formats=("JPEG", "PNG")) as picture,
     ):
         _check_size(file, *picture.size)
-        if picture.format == "JPEG":
+        if picture.format != "PNG":  # JPEG, or MPO, which is several of them
             _check_jpeg(file, picture.mode)
         return _rgb(picture)
 
 
 def _check_jpeg(file: pathlib.Path, mode: str) -> None:
     """Raises ValueError for damage that Pillow would fill with grey."""
-    simplejpeg.decode_jpeg(file.read_bytes(), "CMYK" if mode == "CMYK" else "GRAY")
+    try:
+        simplejpeg.decode_jpeg(file.read_bytes(), "CMYK" if mode == "CMYK" else "GRAY")
+    except ValueError as error:
+        if not _HARMLESS.search(str(error)):
+            raise
 
 
 def _rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:

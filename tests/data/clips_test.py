@@ -57,15 +57,22 @@ def test_training_starts_cover_the_video_evenly_and_no_more():
 
 
 def test_training_clips_never_cross_a_gap():
-    table = table_of(a=[1, 2, 3, 100, 101, 102, 103, 104], b=[7, 9], c=range(6))
+    table = table_of(a=[1, 2, 3, 100, 101, 102, 103, 104], b=[7, 9, 10], c=range(6))
     index, _ = draw(table, clips_per_video=3000, context=1)
     steps = np.diff(table.number[index.rows], axis=1)
     assert np.isin(steps, [0, 1]).all()
     shown, counts = np.unique(index.scored[:, 0], return_counts=True)
     # Every run begins a clip, and every place in it where a whole clip fits.
-    assert shown.tolist() == [0, 3, 4, 8, 9, 10, 11, 12]
+    assert shown.tolist() == [0, 3, 4, 8, 9, 11, 12, 13]
     np.testing.assert_allclose(counts, np.repeat([1000, 1500, 1000], [3, 2, 3]), atol=120)
     assert (index.valid.sum(1)[index.scored[:, 0] == 0] == 3).all()
+
+
+def test_where_every_tenth_frame_is_labelled_it_follows_the_one_before():
+    table = table_of(a=[1, 11, 21, 31, 51, 61], b=[5])
+    index = clips.evaluation_clips(table, 4)
+    assert index.rows.tolist() == [[0, 1, 2, 3], [4, 5, 5, 5], [6, 6, 6, 6]]
+    assert set(draw(table, clips_per_video=50)[0].rows[:, 0]) == {0, 4, 6}
 
 
 def test_short_training_video_is_padded_with_its_last_frame():

@@ -164,6 +164,16 @@ def test_no_clip_goes_on_where_the_clock_of_a_film_jumps(tmp_path):
     assert part.report.breaks == [5]
 
 
+def test_where_every_second_frame_is_labelled_breaks_count_as_well(tmp_path):
+    film = write_video(tmp_path / "a.mkv", [0, 40, 80, 120, 1160, 1200, 1240, 1280])
+    unknown = np.full((4, 2), -1, np.int8)
+    recording = recordings.Recording(  # the jump lies before frame 5, between 4 and 6
+        "anna", "a", np.arange(2, 9, 2), unknown, unknown, recordings.Film(film, first=1)
+    )
+    parts.cut(recording, parts.Settings(crop="center", size=32), tmp_path / "part.npz")
+    assert parts.read(tmp_path / "part.npz").number.tolist() == [2, 4, 8]
+
+
 @pytest.fixture
 def damaged(tmp_path, plan):
     """Two pictures of F001/T2 end midway."""

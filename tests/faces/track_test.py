@@ -122,6 +122,14 @@ def test_left_out_frames_are_gaps():
     assert x[3] == pytest.approx(15 + 20 + (4 * 1 + 1 * 2) / 11)
 
 
+def test_landmarks_are_not_averaged_over_a_jump_of_the_clock():
+    detector = _Scripted({n: _faces((5 + (20 if n > 3 else 0), 5)) for n in range(1, 7)})
+    frames = [frame._replace(follows=frame.number != 4) for frame in _frames(6)]
+    tracked = track.smoothed(track.follow(frames, detector))
+    x = [face.landmarks[0, 0] for _, faces in tracked for face in faces.values()]
+    assert x == pytest.approx([15] * 3 + [35] * 3)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_smoothing_short_videos(count):
     tracked = [(frame, {}) for frame in _frames(count)]

@@ -107,6 +107,11 @@ def test_rotation_metadata_is_applied(tmp_path, rotation, shape, corner):
         ([0, 40, 120, 160, 200], []),  # one frame was lost
         ([0, 40, 80, 540, 580, 1700], [4, 6]),
         ([0, 33, 67, 100, 133, 167], []),  # rounded
+        ([0, 1, *range(34, 700, 33)], [3]),  # a first interval that is too short
+        (
+            [*range(0, 330, 33), *range(400, 2000, 100)],
+            [*range(11, 19)],
+        ),  # from 30 to 10 per second
     ],
 )
 def test_frames_after_a_jump_of_the_clock_do_not_follow(tmp_path, times, after_a_jump):
@@ -380,6 +385,29 @@ def test_a_jpeg_with_a_hole_is_refused_rather_than_filled_with_grey(tmp_path, mo
     )
     with pytest.raises(errors.InputError, match=r"1\.jpg: does not decode"):
         video.read_picture(tmp_path / "1.jpg")
+
+
+def test_a_damaged_picture_of_a_stereo_camera_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    first, second = (Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)) for _ in "12")
+    first.save(tmp_path / "1.jpg", format="MPO", save_all=True, append_images=[second])
+    assert video.read_picture(tmp_path / "1.jpg").shape == (64, 64, 3)
+    data = bytearray((tmp_path / "1.jpg").read_bytes())
+    data[1500:1700] = bytes(200)
+    (tmp_path / "1.jpg").write_bytes(data)
+    with pytest.raises(errors.InputError, match="does not decode"):
+        video.read_picture(tmp_path / "1.jpg")
+
+
+def test_oddities_of_a_jpeg_s_header_are_no_damage(tmp_path):
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "1.jpg")
+    data = (tmp_path / "1.jpg").read_bytes()
+    version = data.index(b"JFIF\0") + 5
+    (tmp_path / "1.jpg").write_bytes(data[:version] + b"\3\1" + data[version + 2 :])
+    assert video.read_picture(tmp_path / "1.jpg").mean() == 9
+    scan = data.index(b"\xff\xda")
+    (tmp_path / "1.jpg").write_bytes(data[:scan] + b"\0\0" + data[scan:])
+    assert video.read_picture(tmp_path / "1.jpg").mean() == 9
 
 
 @pytest.mark.parametrize("name", ["1.jpg", "1.png"])

@@ -114,12 +114,15 @@ def claim(folder: pathlib.Path, settings: Settings) -> None:
     said = squares.describe(settings.crop, settings.template)
     wanted = json.dumps([_VERSION, said, settings.size, settings.image_format])
     file = folder / _SETTINGS
-    if file.exists() and file.read_text() != wanted:
+    if not file.exists():
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(wanted)
+        unfinished.replace(file)
+    elif file.read_text() != wanted:
         raise InputError(
             f"{folder}: was begun with other settings; use those again, or delete this folder to "
             "begin anew"
         )
-    file.write_text(wanted)
 
 
 def place(folder: pathlib.Path, recording: Recording) -> pathlib.Path:
@@ -183,7 +186,8 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
             continue
         moves = square.face == face and square.frame.follows
         face = square.face
-        if not moves and rows and rows[-1].number == number - 1:
+        before = recording.numbers[recording.numbers < number][-1:]
+        if not moves and rows and rows[-1].number == before:
             breaks.append(number)
         else:
             image = _encoded(square.picture, file, settings)

@@ -95,12 +95,15 @@ class Film:
     def frames(self, numbers: Int[np.ndarray, " m"], on_bad: OnBad) -> Iterator[Sourced]:
         """See `Source`."""
         wanted = set(numbers.tolist())
+        follows = True
         try:
             for frame in video.frames(self.file):
                 number = frame.number - 1 + self.first
+                follows = follows and frame.follows
                 if number in wanted:
                     wanted.remove(number)
-                    yield Sourced(frame, number, self.file)
+                    yield Sourced(frame._replace(follows=follows), number, self.file)
+                    follows = True
                 if not wanted:
                     return
         except InputError as error:
