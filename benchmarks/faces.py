@@ -21,7 +21,7 @@ import numpy as np
 import skimage.data
 from PIL import Image, ImageDraw
 
-from mdhr_jax.faces import align, boxes, squares, video
+from mdhr_jax.faces import align, boxes, picture_files, squares, video
 from mdhr_jax.faces.mtcnn import cascade
 
 HERE = pathlib.Path(__file__).parent
@@ -39,7 +39,7 @@ def pictures(sources: list[str]) -> Iterator[tuple[str, np.ndarray]]:
     yield "astronaut, wide", np.asarray(astronaut.crop((60, 20, 380, 200)))
     for source in sources:
         path = pathlib.Path(source)
-        if path.suffix.lower() in video.SUFFIXES:
+        if path.suffix.lower() in picture_files.SUFFIXES:
             yield path.name, np.asarray(Image.open(path).convert("RGB"))
         else:
             for frame in itertools.islice(video.frames(path), 0, None, 25):

@@ -17,7 +17,7 @@ HOMES = {
     "grain": {"data.pipeline"},
     "tensorflow_datasets": {"data.builders"},
     "ml_collections": {"runs", "train", "crossval", "compare", "experiments", "quickstart", "cli"},
-    "av": {"faces.video"},
+    "av": {"faces.decoder"},
     "lz4": {"faces.mtcnn.weights"},
     "cv2": {"faces.yunet"},
     "mtcnn": set(),  # its import asks for TensorFlow; its weights are read as files

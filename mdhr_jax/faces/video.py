@@ -7,33 +7,26 @@ numbers in their names (2.jpg before 10.jpg). Frames come upright: rotation meta
 
 import collections
 import contextlib
-import functools
+import itertools
+import json
+import math
+import multiprocessing
 import pathlib
 import re
+import signal
 import statistics
+import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import av
 import numpy as np
-import simplejpeg
-from av.stream import Disposition
-from av.video.stream import VideoStream
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
 
 from mdhr_jax.errors import InputError
+from mdhr_jax.faces import limits, picture_files
 
-SUFFIXES = {".jpg", ".jpeg", ".png"}
-MAX_PIXELS = 28_000_000  # of a frame; larger ones are refused by their header (300 MB to decode)
-MAX_FRAMES = 2_000_000  # of a video, most of a day
-_MAX_BYTES = 64_000_000  # of a picture file
-_ORIENTATION = 0x0112  # EXIF
-# What libjpeg says of headers before the picture, which follows whole.
-_HARMLESS = re.compile("unknown JFIF revision|extraneous bytes before marker 0x(c.|d[abd])")
-_PLAYLISTS = {"hls", "concat", "dash", "imf"}  # files that name other files
+_DECODER = (sys.executable, "-m", "mdhr_jax.faces.decoder")
 
 
 class Frame(NamedTuple):
@@ -43,36 +36,41 @@ class Frame(NamedTuple):
       number: position in the source, from 1.
       time: seconds, the presentation time that the file states; None where it states none.
       picture: RGB.
-      follows: False where frames are missing before it: no movement leads from the last one here.
+      missing: about how many frames are missing before it; infinite where its clock goes back.
+      follows: False where that are too many: no movement leads from the last one here.
     """
 
     number: int
     time: float | None
     picture: UInt8[np.ndarray, "h w 3"]
+    missing: float = 0.0
     follows: bool = True
 
 
 class _Steps:
-    """Tells a jump from the usual step between frames.
+    """Tells gaps from the usual step between frames.
 
     Args:
-      most: usual steps that are no jump.
+      most: usual steps that are no gap.
     """
 
     def __init__(self, most: float):
         self._most, self._last = most, None
         self._recent = collections.deque(maxlen=15)
 
-    def follow(self, position: float | None) -> bool:
-        """Whether this position comes a usual step after the last one; unknown ones do."""
+    def gap(self, position: float | None) -> tuple[float, bool]:
+        """`Frame.missing` and `Frame.follows` at the next position; unknown ones follow."""
         last, self._last = self._last, position
         if last is None or position is None:
-            return True
+            return 0.0, True
         step = position - last
+        if step < 0:
+            return math.inf, False
         usual = statistics.median(self._recent or [step])
-        if step > 0:  # jumps as well: after a change of rate the new step becomes the usual one
+        if step > 0:  # gaps as well: after a change of rate the new step becomes the usual one
             self._recent.append(step)
-        return 0 <= step <= self._most * usual
+        missing = round(step / usual) - 1 if usual else 0
+        return float(max(missing, 0)), step <= self._most * usual
 
 
 def frames(source: str | pathlib.Path) -> Iterator[Frame]:
@@ -93,184 +91,77 @@ def count(source: str | pathlib.Path) -> int | None:
     """
     source = pathlib.Path(source)
     if source.is_dir():
-        return len(_pictures(source))
-    with _opened(source) as stream:
-        duration, rate = stream.container.duration, stream.average_rate
-        estimate = round(duration / av.time_base * rate) if duration and rate else None
-        return stream.frames or estimate
-
-
-# Video files.
-
-
-@contextlib.contextmanager
-def _opened(file: pathlib.Path) -> Iterator[VideoStream]:
-    if not file.exists():
-        raise InputError(f"{file}: no such file or folder; name a video or a folder of pictures")
-    try:
-        # A playlist must not make ffmpeg fetch things from elsewhere.
-        container = av.open(f"file:{file}", options={"protocol_whitelist": "file"})
-    except av.FFmpegError as error:
-        raise InputError(
-            f"{file}: cannot be opened as a video ({error.strerror}); restore or convert the file"
-        ) from error
-    with container:
-        if container.format.name in _PLAYLISTS:
-            raise InputError(f"{file}: is a list of videos; name one of them")
-        yield _moving_picture(container.streams.video, file)
-
-
-def _moving_picture(streams: tuple[VideoStream, ...], file: pathlib.Path) -> VideoStream:
-    """The first stream in a known codec that is not the cover picture of a sound file."""
-    for stream in streams:
-        if stream.codec_context and not stream.disposition & Disposition.attached_pic:
-            _check_size(file, stream.width, stream.height)
-            stream.thread_type = "AUTO"
-            return stream
-    raise InputError(
-        f"{file}: holds no video that can be decoded; name a video file, or convert this one"
-    )
-
-
-def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
-    number, steps = 0, _Steps(2.1)  # times are rounded; one lost frame is bridged
-    with _opened(file) as stream:
-        try:
-            for packet in stream.container.demux(stream):
-                decoded = packet.decode()
-                # ffmpeg conceals damage and ends quietly where a file was cut off.
-                if packet.is_corrupt or any(picture.is_corrupt for picture in decoded):
-                    raise _damaged(file, number, "data are missing")
-                for picture in decoded:
-                    _check_size(file, picture.width, picture.height)
-                    number += 1
-                    if number > MAX_FRAMES:
-                        raise InputError(f"{file}: more than {MAX_FRAMES} frames; cut it in pieces")
-                    follows = steps.follow(picture.time)
-                    yield Frame(number, picture.time, _upright(picture), follows)
-        except av.FFmpegError as error:
-            raise _damaged(file, number, error.strerror) from error
-    if number == 0:
-        raise InputError(f"{file}: holds no frame; name a video with frames")
-
-
-def _damaged(file: pathlib.Path, number: int, reason: str) -> InputError:
-    return InputError(
-        f"{file}, after frame {number}: the video is damaged ({reason}); restore it, or cut it "
-        "before the damage"
-    )
-
-
-def _upright(picture: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
-    quarter_turns = round(picture.rotation / 90)  # counterclockwise
-    return np.rot90(picture.to_ndarray(format="rgb24"), quarter_turns)
-
-
-# Folders of pictures.
+        return len(picture_files.in_folder(source))
+    with _Decoder(source) as decoder:
+        return decoder.read()["count"]
 
 
 def _folder_frames(folder: pathlib.Path) -> Iterator[Frame]:
     steps = _Steps(1.0)  # every second frame may have been kept, or every tenth
-    for number, file in enumerate(_pictures(folder), start=1):
+    for number, file in enumerate(picture_files.in_folder(folder), start=1):
         named = re.search("[0-9]{1,9}$", file.stem)
-        follows = steps.follow(float(named[0]) if named else None)
-        yield Frame(number, None, read_picture(file), follows)
+        gap = steps.gap(float(named[0]) if named else None)
+        yield Frame(number, None, picture_files.read(file), *gap)
 
 
-def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-    try:
-        files = list(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"{folder}: cannot read the folder ({error.strerror})") from error
-    shown = [file for file in files if not file.name.startswith(".")]
-    pictures = [file for file in shown if file.suffix.lower() in SUFFIXES]
-    if not pictures:
-        raise InputError(
-            f"{folder}: holds no picture ({', '.join(sorted(SUFFIXES))}); name a folder with one "
-            "picture per frame, or a video file"
-        )
-    return sorted(pictures, key=lambda file: (_natural_order(file.name), file.name))
+def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
+    steps = _Steps(2.1)  # times are rounded; one lost frame is bridged
+    with _Decoder(file) as decoder:
+        decoder.read()
+        for number in itertools.count(1):
+            said = decoder.read()
+            if "end" in said:
+                return
+            picture = decoder.read_picture(said["shape"])
+            yield Frame(number, said["time"], picture, *steps.gap(said["time"]))
 
 
-def _natural_order(name: str) -> list[tuple[str, int]]:
-    pairs = re.findall("([^0-9]*)([0-9]*)", name)
-    return [(text, int(digits or -1)) for text, digits in pairs]
+class _Decoder:
+    """The process that decodes a video file (`faces/decoder.py`)."""
 
-
-def read_picture(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
-    """A JPEG or PNG file as RGB, upright.
-
-    Raises:
-      InputError: it does not decode to its end, or is too large.
-    """
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise InputError(
-                f"{file}: more than {_MAX_BYTES // 10**6} MB are no picture of a face; remove it"
+    def __init__(self, file: pathlib.Path):
+        self._file = file
+        self._pipe, writer = multiprocessing.Pipe(duplex=False)
+        with writer:
+            self._process = subprocess.Popen(
+                [*_DECODER, str(writer.fileno()), str(file)],
+                pass_fds=[writer.fileno()],
+                stdin=subprocess.DEVNULL,
             )
-        return _decoded(file)
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{file}: does not decode as JPEG or PNG ({_length(file)}{error}); restore or remove "
-            "the picture"
-        ) from error
 
+    def __enter__(self) -> "_Decoder":
+        return self
 
-def _length(file: pathlib.Path) -> str:
-    with contextlib.suppress(OSError):
-        return f"{file.stat().st_size} bytes, "
-    return ""
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.kill()
+        self._process.wait()
 
+    def read(self) -> dict:
+        """What it says next; InputError for what it refuses, or when it breaks down."""
+        with self._watched():
+            said = json.loads(self._pipe.recv_bytes())
+        if "error" in said:
+            raise InputError(said["error"])
+        return said
 
-def _decoded(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
-    # A picture is decoded or refused; Pillow's warnings would say it twice.
-    with (
-        warnings.catch_warnings(action="ignore"),
-        Image.open(file, formats=("JPEG", "PNG")) as picture,
-    ):
-        _check_size(file, *picture.size)
-        if picture.format != "PNG":  # JPEG, or MPO, which is several of them
-            _check_jpeg(file, picture.mode)
-        return _rgb(picture)
+    def read_picture(self, shape: list[int]) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture that follows."""
+        picture = np.empty(shape, np.uint8)
+        with self._watched():
+            self._pipe.recv_bytes_into(picture.data.cast("B"))
+        return picture
 
-
-def _check_jpeg(file: pathlib.Path, mode: str) -> None:
-    """Raises ValueError for damage that Pillow would fill with grey."""
-    try:
-        simplejpeg.decode_jpeg(file.read_bytes(), "CMYK" if mode == "CMYK" else "GRAY")
-    except ValueError as error:
-        if not _HARMLESS.search(str(error)):
-            raise
-
-
-def _rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    if picture.getexif().get(_ORIENTATION, 1) != 1:
-        _say("are turned as their EXIF data say")
-        ImageOps.exif_transpose(picture, in_place=True)
-    if picture.mode != "RGB":
-        _say(f"of mode {picture.mode} become 8-bit RGB")
-        picture = _eight_bits(picture).convert("RGB")
-    return np.asarray(picture)
-
-
-@functools.cache
-def _say(what: str) -> None:
-    """Once in a process, not for every picture."""
-    print(f"pictures {what}", file=sys.stderr)
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    # 16-bit grey PNG: Pillow would cut every level above 255 to white.
-    if picture.mode.startswith("I"):
-        return picture.point(lambda level: level / 256)
-    return picture
-
-
-def _check_size(file: pathlib.Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{file}: {width}x{height} pixels are more than {MAX_PIXELS // 10**6} megapixels; "
-            "make the pictures smaller"
-        )
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except EOFError as error:
+            code = self._process.wait()
+            reason = {
+                -signal.SIGALRM: f"no frame came for {limits.SECONDS} s",
+                -signal.SIGKILL: "its decoder was killed, perhaps for want of memory",
+            }.get(code, f"its decoder broke down with code {code}")
+            raise InputError(
+                f"{self._file}: cannot be decoded ({reason}); restore or convert the file"
+            ) from error

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import fractions
-import io
+import json
+import math
 import pathlib
 import socket
 import subprocess
 import sys
-import zlib
+import time
 
 import av
 import numpy as np
@@ -14,21 +16,22 @@ from av.stream import Disposition
 from PIL import Image
 
 from mdhr_jax import errors
-from mdhr_jax.faces import video
+from mdhr_jax.faces import decoder, limits, video
 
 MEDIA = pathlib.Path(__file__).parents[3] / "shared/media"
 
 
-def write_video(path, times, *, rotation=0, red_corner=False, container_format=None):
-    """64x48 frames at these times in ms: frame i is grey of level 6 i, its upper left part red."""
+def write_video(path, times, *, size=(64, 48), rotation=0, red_corner=False, container_format=None):
+    """Frames at these times in ms: frame i is grey of level 6 i, its upper left part red."""
     options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
     with av.open(path, "w", format=container_format, options=options) as container:
         stream = container.add_stream("mpeg4", rate=25, bit_rate=4_000_000)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = fractions.Fraction(1, 1000)
         stream.set_display_rotation(rotation)
         for i, time in enumerate(times):
-            picture = np.full((48, 64, 3), 6 * i, np.uint8)
+            picture = np.full((*size[::-1], 3), 6 * i, np.uint8)
             if red_corner:
                 picture[:24, :32] = 255, 0, 0
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
@@ -66,6 +69,12 @@ def refusal(source):
     message = str(refused.value)
     assert "\n" not in message
     return message
+
+
+def decoders_refusal(path):
+    """The error that the decoder sends, run in this process."""
+    *_, last = decoder._messages(path)
+    return json.loads(last)["error"]
 
 
 # Video files.
@@ -121,10 +130,19 @@ def test_frames_after_a_jump_of_the_clock_do_not_follow(tmp_path, times, after_a
 
 def test_a_clock_that_runs_backwards_is_a_jump():
     steps = video._Steps(2.1)
-    assert [steps.follow(time) for time in (0.0, 0.1, 0.2, 0.1, 0.2, 0.2, None, 9.0)] == [
-        *(True, True, True, False),
-        *(True, True, True, True),
-    ]
+    gaps = [steps.gap(time) for time in (0.0, 0.1, 0.2, 0.1, 0.2, 0.2, None, 9.0)]
+    assert gaps == [*[(0, True)] * 3, (math.inf, False), *[(0, True)] * 4]
+
+
+def test_missing_frames_are_counted(tmp_path):
+    frames = video.frames(write_video(tmp_path / "a.mp4", [0, 40, 120, 160, 280, 321, 360, 1000]))
+    assert [frame.missing for frame in frames] == [0, 0, 1, 0, 2, 0, 0, 15]
+    assert [
+        frame.missing
+        for frame in video.frames(
+            write_pictures(tmp_path / "in", {f"{name}.png": 0 for name in (2, 4, 6, 14, 16)})
+        )
+    ] == [0, 0, 0, 3, 0]
 
 
 def test_colours_are_rgb(tmp_path):
@@ -197,8 +215,8 @@ def test_a_video_with_overwritten_data_is_refused(tmp_path):
 
 def test_a_video_of_huge_frames_is_refused_before_decoding(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", [0, 40])
-    monkeypatch.setattr(video, "MAX_PIXELS", 64 * 48 - 1)
-    assert "64x48 pixels are more than" in refusal(path)
+    monkeypatch.setattr(limits, "PIXELS", 64 * 48 - 1)
+    assert "64x48 pixels are more than" in decoders_refusal(path)
 
 
 def test_a_frame_that_is_larger_than_the_header_says_is_refused(tmp_path, monkeypatch):
@@ -209,15 +227,15 @@ def test_a_frame_that_is_larger_than_the_header_says_is_refused(tmp_path, monkey
         if len(checked) == 3:  # the header, and the first frame
             raise errors.InputError("the frame")
 
-    monkeypatch.setattr(video, "_check_size", check)
-    assert refusal(write_video(tmp_path / "a.mp4", [0, 40, 80])) == "the frame"
+    monkeypatch.setattr(limits, "check_size", check)
+    assert decoders_refusal(write_video(tmp_path / "a.mp4", [0, 40, 80])) == "the frame"
     assert checked == [(64, 48)] * 3
 
 
 def test_a_video_that_does_not_end_is_refused(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", range(0, 400, 40))
-    monkeypatch.setattr(video, "MAX_FRAMES", 9)
-    assert "a.mp4: more than 9 frames" in refusal(path)
+    monkeypatch.setattr(limits, "FRAMES", 9)
+    assert "a.mp4: more than 9 frames" in decoders_refusal(path)
 
 
 @pytest.mark.parametrize("name", ["a.m3u8", "a.ffconcat", "a.mp4"])
@@ -243,6 +261,78 @@ def test_playlists_fetch_nothing(tmp_path, name, kind, target):
         refusal(tmp_path / "in" / name)
         with pytest.raises(TimeoutError):
             server.accept()
+
+
+def decode_with(monkeypatch, *, slow=0, **limit):
+    """Lets the decoder run with other limits, or take some seconds for every frame."""
+    program = (
+        "import json, sys, time\n"
+        "from mdhr_jax.faces import decoder, limits\n"
+        f"vars(limits).update({limit})\n"
+        "upright = decoder._upright\n"
+        f"decoder._upright = lambda frame: time.sleep({slow}) or upright(frame)\n"
+        "decoder.main()\n"
+    )
+    monkeypatch.setattr(video, "_DECODER", (sys.executable, "-c", program))
+
+
+def test_a_decoder_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
+    decode_with(monkeypatch, slow=60, SECONDS=1)
+    message = refusal(write_video(tmp_path / "a.mp4", [0, 40]))
+    assert "a.mp4: cannot be decoded (no frame came for 60 s)" in message
+
+
+def test_a_reader_may_take_its_time(tmp_path, monkeypatch):
+    decode_with(monkeypatch, SECONDS=1)
+    numbers = []
+    for frame in video.frames(write_video(tmp_path / "a.mp4", [0, 40, 80])):
+        time.sleep(1.2)
+        numbers.append(frame.number)
+    assert numbers == [1, 2, 3]
+
+
+def test_a_decoder_that_needs_too_much_memory_is_refused(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", [0, 40], size=(4000, 3000))
+    assert len(list(video.frames(path))) == 2
+    decode_with(monkeypatch, MEMORY=160 * 2**20)
+    assert "a.mp4: takes more than" in refusal(path)
+
+
+def test_a_decoder_that_breaks_down_takes_nothing_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "_DECODER", (sys.executable, "-c", "import os; os.abort()"))
+    message = refusal(write_video(tmp_path / "a.mp4", [0, 40]))
+    assert "a.mp4: cannot be decoded (its decoder broke down with code -6)" in message
+
+
+def decoders():
+    """The decoders that run, by what the system says of their commands."""
+    commands = pathlib.Path("/proc").glob("[0-9]*/cmdline")
+    with contextlib.suppress(OSError):
+        return [file for file in commands if b"faces.decoder" in file.read_bytes()]
+
+
+def test_no_decoder_is_left_behind(tmp_path):
+    path = write_video(tmp_path / "a.mp4", range(0, 400, 40))
+    frames = video.frames(path)
+    next(frames)
+    assert decoders()
+    frames.close()
+    assert not decoders()
+
+
+def test_a_decoder_ends_with_its_reader(tmp_path):
+    path = write_video(tmp_path / "a.mp4", range(0, 400, 40), size=(640, 480))
+    program = f"from mdhr_jax.faces import video; next(video.frames({str(path)!r})); input()"
+    reader = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    while not decoders():
+        time.sleep(0.05)
+    reader.kill()
+    reader.communicate()
+    for _ in range(200):
+        if not decoders():
+            return
+        time.sleep(0.05)
+    pytest.fail("the decoder goes on")
 
 
 @pytest.mark.skipif(not MEDIA.is_dir(), reason="real videos (../shared/media) are not here")
@@ -291,170 +381,6 @@ def test_pictures_after_a_gap_in_their_numbers_do_not_follow(tmp_path, names, af
     folder = write_pictures(tmp_path / "in", {f"{name}.png": 0 for name in names})
     frames = video.frames(folder)
     assert [frame.number for frame in frames if not frame.follows] == after_a_gap
-
-
-UPRIGHT = np.array([[0, 40, 80], [120, 160, 200]], np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("orientation", "stored"),
-    [
-        (1, UPRIGHT),
-        (2, UPRIGHT[:, ::-1]),
-        (3, UPRIGHT[::-1, ::-1]),
-        (4, UPRIGHT[::-1]),
-        (5, UPRIGHT.T),
-        (6, np.rot90(UPRIGHT)),  # the stored left edge is the upper one
-        (7, UPRIGHT[::-1, ::-1].T),
-        (8, np.rot90(UPRIGHT, -1)),
-    ],
-)
-def test_exif_rotation_is_applied(tmp_path, orientation, stored):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    blocks = np.kron(stored, np.ones((16, 16), np.uint8))
-    Image.fromarray(blocks).convert("RGB").save(tmp_path / "1.jpg", exif=exif, quality=95)
-    shown = video.read_picture(tmp_path / "1.jpg")[8::16, 8::16]
-    np.testing.assert_allclose(shown[..., 0], UPRIGHT, atol=4)
-
-
-def test_what_is_converted_is_said_once(tmp_path, capsys):
-    video._say.cache_clear()
-    folder = write_pictures(tmp_path / "in", {})
-    for name in ("1.png", "2.png"):
-        Image.new("L", (8, 8)).save(folder / name)
-    assert len(list(video.frames(folder))) == 2
-    assert capsys.readouterr().err == "pictures of mode L become 8-bit RGB\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "mode", "value"),
-    [("1.png", "L", 200), ("1.png", "RGBA", (200, 200, 200, 9)), ("1.png", "I;16", 200 * 256),
-     ("1.png", "LA", (200, 9)), ("1.png", "P", 5), ("1.png", "1", 1), ("1.jpg", "L", 200),
-     ("1.jpg", "CMYK", (55, 55, 55, 0))],
-)  # fmt: skip
-def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path, name, mode, value):
-    folder = write_pictures(tmp_path / "in", {})
-    image = Image.new(mode, (8, 8), value)
-    if mode == "P":
-        image.putpalette([0] * 15 + [200] * 3)
-    image.save(folder / name)
-    picture = next(video.frames(folder)).picture
-    assert picture.shape == (8, 8, 3) and picture.dtype == np.uint8
-    np.testing.assert_allclose(picture, 255 if mode == "1" else 200, atol=1)
-
-
-def test_16_bit_colours_become_8_bit(tmp_path):
-    levels = np.array([[0, 200 * 256 + 255, 65535]], ">u2")
-    rows = b"".join(b"\0" + row.repeat(3).tobytes() for row in levels)
-    chunks = {
-        b"IHDR": (3).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0]),
-        b"IDAT": zlib.compress(rows),
-        b"IEND": b"",
-    }
-    data = b"".join(
-        len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
-        for name, body in chunks.items()
-    )
-    (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    picture = video.read_picture(tmp_path / "1.png")
-    assert picture.tolist() == [[[0] * 3, [200] * 3, [255] * 3]]
-
-
-@pytest.mark.parametrize("name", ["2.jpg", "2.png"])
-def test_a_picture_that_was_cut_off_is_refused_by_name(tmp_path, name):
-    folder = write_pictures(tmp_path / "in", {"1.png": 0})
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    Image.fromarray(noise).save(folder / name)
-    data = (folder / name).read_bytes()
-    (folder / name).write_bytes(data[: len(data) // 2])
-    assert f"{name}: does not decode as JPEG or PNG" in refusal(folder)
-    assert f"{len(data) // 2} bytes" in refusal(folder)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-@pytest.mark.parametrize("left_out", [slice(1 / 2, 1), slice(1 / 3, 2 / 3)])
-def test_a_jpeg_with_a_hole_is_refused_rather_than_filled_with_grey(tmp_path, mode, left_out):
-    rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).convert(mode)
-    picture.save(tmp_path / "1.jpg")
-    data = (tmp_path / "1.jpg").read_bytes()
-    start, stop = int(left_out.start * len(data)), int(left_out.stop * len(data))
-    (tmp_path / "1.jpg").write_bytes(
-        data[:start] + data[stop:].removesuffix(b"\xff\xd9") + b"\xff\xd9"
-    )
-    with pytest.raises(errors.InputError, match=r"1\.jpg: does not decode"):
-        video.read_picture(tmp_path / "1.jpg")
-
-
-def test_a_damaged_picture_of_a_stereo_camera_is_refused(tmp_path):
-    rng = np.random.default_rng(0)
-    first, second = (Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)) for _ in "12")
-    first.save(tmp_path / "1.jpg", format="MPO", save_all=True, append_images=[second])
-    assert video.read_picture(tmp_path / "1.jpg").shape == (64, 64, 3)
-    data = bytearray((tmp_path / "1.jpg").read_bytes())
-    data[1500:1700] = bytes(200)
-    (tmp_path / "1.jpg").write_bytes(data)
-    with pytest.raises(errors.InputError, match="does not decode"):
-        video.read_picture(tmp_path / "1.jpg")
-
-
-def test_oddities_of_a_jpeg_s_header_are_no_damage(tmp_path):
-    Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "1.jpg")
-    data = (tmp_path / "1.jpg").read_bytes()
-    version = data.index(b"JFIF\0") + 5
-    (tmp_path / "1.jpg").write_bytes(data[:version] + b"\3\1" + data[version + 2 :])
-    assert video.read_picture(tmp_path / "1.jpg").mean() == 9
-    scan = data.index(b"\xff\xda")
-    (tmp_path / "1.jpg").write_bytes(data[:scan] + b"\0\0" + data[scan:])
-    assert video.read_picture(tmp_path / "1.jpg").mean() == 9
-
-
-@pytest.mark.parametrize("name", ["1.jpg", "1.png"])
-def test_the_largest_picture_takes_less_than_300_mb(tmp_path, name):
-    side = int(video.MAX_PIXELS**0.5)
-    Image.new("RGB", (side, side), (9, 9, 9)).save(tmp_path / name)
-    program = (
-        "import pathlib, sys\n"
-        "from mdhr_jax.faces import video\n"
-        "status = pathlib.Path('/proc/self/status')\n"
-        "peak = lambda: int(status.read_text().partition('VmHWM:')[2].split()[0])\n"
-        "before = peak()\n"
-        "assert video.read_picture(pathlib.Path(sys.argv[1])).mean() == 9\n"
-        "print((peak() - before) / 1000)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, check=True
-    )
-    assert 100 < float(done.stdout) < 300
-
-
-@pytest.mark.parametrize("kind", ["GIF", "BMP", None])
-def test_a_picture_of_another_format_is_refused_by_name(tmp_path, kind):
-    folder = write_pictures(tmp_path / "in", {"1.png": 0})
-    data = io.BytesIO()
-    if kind:
-        Image.new("RGB", (8, 8)).save(data, kind)
-    (folder / "2.jpg").write_bytes(data.getvalue())
-    assert "2.jpg: does not decode as JPEG or PNG" in refusal(folder)
-
-
-@pytest.mark.parametrize("size", [(8001, 8000), (10000, 9000), (20000, 10000)])
-def test_a_huge_picture_is_refused_by_its_header(tmp_path, size):
-    folder = write_pictures(tmp_path / "in", {"1.png": 0})
-    data = (folder / "1.png").read_bytes()
-    header = b"IHDR" + b"".join(side.to_bytes(4, "big") for side in size) + data[24:29]
-    checksum = zlib.crc32(header).to_bytes(4, "big")
-    (folder / "1.png").write_bytes(data[:12] + header + checksum + data[33:])
-    message = refusal(folder)
-    assert "1.png" in message and "pixels" in message
-
-
-def test_a_huge_file_is_refused_before_it_is_read(tmp_path):
-    with (tmp_path / "1.png").open("wb") as file:
-        file.truncate(65_000_000)
-    with pytest.raises(errors.InputError, match=r"1\.png: more than 64 MB"):
-        video.read_picture(tmp_path / "1.png")
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):

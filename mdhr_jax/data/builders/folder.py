@@ -24,9 +24,10 @@ from mdhr_jax import facs
 from mdhr_jax.data.builders import recordings
 from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
 from mdhr_jax.errors import InputError
+from mdhr_jax.faces import picture_files
 
 _AU = re.compile(r"AU0?(?P<number>[1-9][0-9]?)(_c)?", re.IGNORECASE)
-_NOT_VIDEOS = {".csv", ".txt", ".json", ".md", *recordings.video.SUFFIXES}
+_NOT_VIDEOS = {".csv", ".txt", ".json", ".md", *picture_files.SUFFIXES}
 _NO_LABEL = {"": UNKNOWN, "nan": UNKNOWN, "9": UNKNOWN, "-1": UNKNOWN}
 
 

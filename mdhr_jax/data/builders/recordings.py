@@ -14,10 +14,9 @@ import numpy as np
 from jaxtyping import Int, Int8
 
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import video
+from mdhr_jax.faces import picture_files, video
 
 UNKNOWN = -1  # label or intensity that nobody coded
-_SUFFIXES = video.SUFFIXES
 
 type OnBad = Callable[[InputError, int], None]
 """Told why, and how many frames, cannot be read; they are left out."""
@@ -68,7 +67,7 @@ class Pictures:
                 continue
             file = self.by_number[number]
             try:
-                picture = video.read_picture(file)
+                picture = picture_files.read(file)
             except InputError as error:
                 on_bad(error, 1)
             else:
@@ -230,7 +229,8 @@ def numbered_pictures(folder: pathlib.Path, files: Sequence[str]) -> dict[int, p
     for name in files:
         file = folder / name
         number = re.search(r"([0-9]{1,9})$", file.stem)
-        if number is None or file.suffix.lower() not in _SUFFIXES or name.startswith("."):
+        is_picture = file.suffix.lower() in picture_files.SUFFIXES and not name.startswith(".")
+        if number is None or not is_picture:
             continue
         other = found.setdefault(int(number[1]), file)
         if other != file:

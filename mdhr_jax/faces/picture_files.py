@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Picture files, alone or as the frames of a video in a folder, decoded whole or refused.
+
+A folder has one JPEG or PNG per frame, ordered by the numbers in their names (2.jpg before
+10.jpg). Pictures come as 8-bit RGB, upright.
+"""
+
+import contextlib
+import functools
+import pathlib
+import re
+import sys
+import warnings
+
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from mdhr_jax.errors import InputError
+from mdhr_jax.faces import limits
+
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+_ORIENTATION = 0x0112  # EXIF
+# What libjpeg says of headers before the picture, which follows whole.
+_HARMLESS = re.compile("unknown JFIF revision|extraneous bytes before marker 0x(c.|d[abd])")
+
+
+def in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The picture files of a folder in the order of the numbers in their names.
+
+    Raises:
+      InputError: the folder cannot be read, or holds none.
+    """
+    try:
+        files = list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot read the folder ({error.strerror})") from error
+    shown = [file for file in files if not file.name.startswith(".")]
+    pictures = [file for file in shown if file.suffix.lower() in SUFFIXES]
+    if not pictures:
+        raise InputError(
+            f"{folder}: holds no picture ({', '.join(sorted(SUFFIXES))}); name a folder with one "
+            "picture per frame, or a video file"
+        )
+    return sorted(pictures, key=lambda file: (_natural_order(file.name), file.name))
+
+
+def _natural_order(name: str) -> list[tuple[str, int]]:
+    pairs = re.findall("([^0-9]*)([0-9]*)", name)
+    return [(text, int(digits or -1)) for text, digits in pairs]
+
+
+def read(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
+    """A JPEG or PNG file as RGB, upright.
+
+    Raises:
+      InputError: it does not decode to its end, or is too large.
+    """
+    try:
+        if file.stat().st_size > limits.PICTURE_BYTES:
+            raise InputError(
+                f"{file}: more than {limits.PICTURE_BYTES // 10**6} MB are no picture of a face; "
+                "remove it"
+            )
+        return _decoded(file)
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{file}: does not decode as JPEG or PNG ({_length(file)}{error}); restore or remove "
+            "the picture"
+        ) from error
+
+
+def _length(file: pathlib.Path) -> str:
+    with contextlib.suppress(OSError):
+        return f"{file.stat().st_size} bytes, "
+    return ""
+
+
+def _decoded(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
+    # A picture is decoded or refused; Pillow's warnings would say it twice.
+    with (
+        warnings.catch_warnings(action="ignore"),
+        Image.open(file, formats=("JPEG", "PNG")) as picture,
+    ):
+        limits.check_size(file, *picture.size)
+        if picture.format != "PNG":  # JPEG, or MPO, which is several of them
+            _check_jpeg(file, picture.mode)
+        return _rgb(picture)
+
+
+def _check_jpeg(file: pathlib.Path, mode: str) -> None:
+    """Raises ValueError for damage that Pillow would fill with grey, and for what takes minutes."""
+    data = file.read_bytes()
+    scans = data.count(b"\xff\xda")
+    if scans > limits.SCANS:
+        raise ValueError(f"it has {scans} scans")
+    try:
+        simplejpeg.decode_jpeg(data, "CMYK" if mode == "CMYK" else "GRAY")
+    except ValueError as error:
+        if not _HARMLESS.search(str(error)):
+            raise
+
+
+def _rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    if picture.getexif().get(_ORIENTATION, 1) != 1:
+        _say("are turned as their EXIF data say")
+        ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode != "RGB":
+        _say(f"of mode {picture.mode} become 8-bit RGB")
+        picture = _eight_bits(picture).convert("RGB")
+    return np.asarray(picture)
+
+
+@functools.cache
+def _say(what: str) -> None:
+    """Once in a process, not for every picture."""
+    print(f"pictures {what}", file=sys.stderr)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    # 16-bit grey PNG: Pillow would cut every level above 255 to white.
+    if picture.mode.startswith("I"):
+        return picture.point(lambda level: level / 256)
+    return picture
