@@ -6,6 +6,7 @@ enters as graph definitions, made once; `jax.jit` and shardings are the caller's
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -116,7 +117,8 @@ def make_train_step(
     """Builds `(state, batch) -> (state, scalars)`.
 
     A batch holds uint8 `frames` (b, s, h, w, 3), `labels` and `mask` (b, t, n), and `augment`
-    (b, 6), the draw of each clip. Drop-path is a function of (seed, step).
+    (b, 6), the draw of each clip. Drop-path is a function of (seed, step). Where the loss or the
+    gradient is not finite, nothing changes but the step.
     """
 
     def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
@@ -133,8 +135,7 @@ def make_train_step(
             key,
         )
         updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
-        new_state = {
-            "step": state["step"] + 1,
+        learned = {
             "params": optax.apply_updates(state["params"], updates),
             "batch_stats": stats,
             "opt_state": opt_state,
@@ -143,7 +144,10 @@ def make_train_step(
             "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": schedule(state["step"]),
         }
-        return new_state, scalars
+        finite = jnp.isfinite(scalars["loss"]) & jnp.isfinite(scalars["gradient_norm"])
+        old = {part: state[part] for part in learned}
+        kept = jax.tree.map(functools.partial(jnp.where, finite), learned, old)
+        return {"step": state["step"] + 1, **kept}, scalars
 
     return train_step
 

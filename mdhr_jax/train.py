@@ -42,7 +42,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
       InputError: wrong input, a run of another configuration or data set in `workdir`, or another
         command at work there; a `workdir` that cannot be written, in which the last checkpoint is
         kept.
-      NonFiniteLossError: the loss is no longer a number; the last checkpoint is kept.
+      NonFiniteLossError: the loss was no number in several steps, see `_LateLog`; the last
+        checkpoint is kept.
     """
     workdir = pathlib.Path(workdir)
     runs.check(config)
@@ -89,13 +90,14 @@ def _train(
     chooses = runs.protocol_of(config).chooses
     writer = writers.RunWriter(workdir, step=start, total_steps=total_steps)
     best = max((row["mean_f1"] for row in runs.evaluations(workdir)), default=-1.0)
-    log = _LateLog(writer, config.batch_size * config.clip_length)
+    log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
     try:
         for step in range(start + 1, total_steps + 1):
-            state, scalars = programs.train(state, sharding.put_batch(mesh, next(batches)))
-            log.add(step, scalars)
+            batch = next(batches)
+            state, scalars = programs.train(state, sharding.put_batch(mesh, batch))
+            log.add(step, scalars, batch)
             if is_due(step, total_steps, config.eval_every):
-                log.flush()  # a state that is not finite is never kept
+                log.flush()
                 result = evaluation_scalars(programs.score(state), config)
                 writer.evaluation(step, result)
                 if chooses and result["mean_f1"] > best:
@@ -251,7 +253,7 @@ def objective(config: ConfigDict, source: records.FrameSource) -> steps.Objectiv
 
 def training_batches(
     config: ConfigDict, source: records.FrameSource, start: int
-) -> Iterator[steps.Batch]:
+) -> Iterator[pipeline.Batch]:
     """The run's batches from step `start` on."""
     return pipeline.train_batches(
         source,
@@ -268,33 +270,48 @@ def training_batches(
 
 
 class _LateLog:
-    """Logs a step's scalars when the next step is under way, so that the device never waits."""
+    """Logs a step's scalars when the next step is under way, so that the device never waits.
 
-    def __init__(self, writer: writers.RunWriter, frames_per_step: int):
-        self._writer, self._frames = writer, frames_per_step
+    A step whose loss or gradient is not finite has changed nothing (`steps`); it is told of, and
+    after `PATIENCE` of them in a row the run stops.
+    """
+
+    PATIENCE = 3
+
+    def __init__(self, workdir: pathlib.Path, writer: writers.RunWriter, frames_per_step: int):
+        self._workdir, self._writer, self._frames = workdir, writer, frames_per_step
         self._waiting, self._since = None, time.perf_counter()
+        self._wasted = 0  # steps in a row
 
-    def add(self, step: int, scalars: dict[str, jax.Array]) -> None:
-        """Takes a step's scalars and logs those of the step before."""
+    def add(self, step: int, scalars: dict[str, jax.Array], batch: pipeline.Batch) -> None:
+        """Takes a step's scalars, and what it learned from; logs those of the step before."""
         self.flush()
-        self._waiting = step, scalars
+        self._waiting = step, scalars, batch
 
     def flush(self) -> None:
-        """Logs what waits; NonFiniteLossError when its loss or its gradient is not a number."""
+        """Logs what waits; NonFiniteLossError after too many steps in vain."""
         if self._waiting is None:
             return
-        (step, scalars), self._waiting = self._waiting, None
+        (step, scalars, batch), self._waiting = self._waiting, None
         values = {name: float(value) for name, value in scalars.items()}
-        for name in ("loss", "gradient_norm"):
-            if not np.isfinite(values[name]):
-                raise NonFiniteLossError(
-                    f"step {step}: the {name.replace('_', ' ')} is {values[name]}; the last "
-                    "checkpoint is kept: resume from it with a lower config.learning_rate in "
-                    "another --workdir"
-                )
         seconds = time.perf_counter() - self._since
         self._writer.train(step, values, frames_per_second=self._frames / seconds)
+        bad = [name for name in ("loss", "gradient_norm") if not np.isfinite(values[name])]
+        self._wasted = self._wasted + 1 if bad else 0
+        if bad:
+            self._tell(step, f"the {bad[0].replace('_', ' ')} is {values[bad[0]]}", batch)
         self.restart_clock()
+
+    def _tell(self, step: int, what: str, batch: pipeline.Batch) -> None:
+        if self._wasted < self.PATIENCE:
+            self._writer.say(f"step {step}: {what}; the step is left out")
+            return
+        file = self._workdir / "nonfinite.npz"
+        np.savez(file, **batch)
+        raise NonFiniteLossError(
+            f"steps {step - self.PATIENCE + 1} to {step}: {what}; the last checkpoint is kept, and "
+            f"{file} holds the batch: resume with a lower config.learning_rate in another --workdir"
+        )
 
     def restart_clock(self) -> None:
         """Leaves what came between two steps out of the frames per second."""

@@ -62,7 +62,11 @@ class RunWriter:
         """Scalars of an evaluation, all but those of single AUs (`f1/AU01`) shown as a line too."""
         self._write(step, "eval", values)
         shown = [f"{name} {float(x):.4f}" for name, x in values.items() if "/" not in name]
-        self._progress.write(f"step {step}: {', '.join(shown)}", file=sys.stderr)
+        self.say(f"step {step}: {', '.join(shown)}")
+
+    def say(self, line: str) -> None:
+        """A line above the progress bar."""
+        self._progress.write(line, file=sys.stderr)
 
     def close(self) -> None:
         """Closes the files and ends the progress bar."""

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdhr_jax import checkpoint, errors, evaluate, runs, sharding, steps, train, writers
+from mdhr_jax import checkpoint, errors, evaluate, preprocess, runs, sharding, train, writers
 from mdhr_jax.models import mdhr
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -82,26 +82,46 @@ def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
     assert np.isfinite(scored.scores).all()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
-    tiny_config, tmp_path, monkeypatch, one_device
+@pytest.fixture
+def poison(monkeypatch):
+    """Lets the pictures of some steps be no numbers: those with a negative brightness."""
+    training_batches, augmented = train.training_batches, preprocess.train
+
+    def augment(frames, draws, *, image_size):
+        images = augmented(frames, draws, image_size=image_size)
+        return jnp.where((draws[:, 3] < 0).any(), jnp.nan, images)
+
+    def poisoned(*chosen):
+        def batches(config, source, start):
+            for step, batch in enumerate(training_batches(config, source, start), start + 1):
+                bad = np.full_like(batch["augment"], -1)
+                yield batch | {"augment": bad} if step in chosen else batch
+
+        monkeypatch.setattr(train, "training_batches", batches)
+        monkeypatch.setattr(preprocess, "train", augment)
+
+    return poisoned
+
+
+def test_a_loss_that_stays_no_number_stops_the_run_and_keeps_the_last_checkpoint(
+    tiny_config, tmp_path, poison, one_device, capsys
 ):
-    make_train_step = steps.make_train_step
-
-    def poisoned(*arguments, **keywords):
-        train_step = make_train_step(*arguments, **keywords)
-
-        def step(state, batch):
-            state, scalars = train_step(state, batch)
-            return state, scalars | {
-                "loss": jnp.where(state["step"] == 5, jnp.nan, scalars["loss"])
-            }
-
-        return step
-
-    monkeypatch.setattr(steps, "make_train_step", poisoned)
-    with pytest.raises(errors.NonFiniteLossError, match="step 5: the loss is nan"):
+    poison(4, 5, 6)
+    with pytest.raises(errors.NonFiniteLossError, match="steps 4 to 6: the loss is nan; the last"):
         train.train(tiny_config, tmp_path)
     assert checkpoint.latest_step(runs.checkpoints(tmp_path), "last") == 3
+    assert "step 5: the loss is nan; the step is left out" in capsys.readouterr().err
+    with np.load(tmp_path / "nonfinite.npz") as batch:
+        assert (batch["augment"] == -1).all() and batch["frames"].dtype == np.uint8
+
+
+def test_steps_without_a_finite_loss_change_nothing(tiny_config, tmp_path, poison, one_device):
+    poison(1, 2, *range(4, 6), *range(7, 9))
+    train.train(tiny_config, tmp_path)
+    rows = [r for r in writers.read(tmp_path / "metrics.jsonl") if r["kind"] == "train"]
+    assert [row["step"] for row in rows if row["loss"] is None] == [1, 2, 4, 5, 7, 8]
+    state = runs.load(tmp_path).state
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
 @pytest.fixture
@@ -175,17 +195,20 @@ def test_a_killed_process_resumes_bit_equal(tiny_config, config_file, tmp_path, 
 
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_step_that_is_not_finite_is_refused_before_its_state_is_saved(tmp_path, name, value):
-    writer = writers.RunWriter(tmp_path, step=0, total_steps=8)
-    log = train._LateLog(writer, 4)
+def test_only_steps_in_vain_in_a_row_stop_the_run(tmp_path, name, value):
+    writer = writers.RunWriter(tmp_path, step=0, total_steps=9)
+    log = train._LateLog(tmp_path, writer, 4)
     finite = {"loss": jnp.float32(0.5), "gradient_norm": jnp.float32(2)}
-    log.add(1, finite)
-    log.add(2, finite | {name: jnp.float32(value)})
+    bad = finite | {name: jnp.float32(value)}
+    for step, scalars in enumerate([finite, bad, bad, finite, bad, bad, bad], start=1):
+        log.add(step, scalars, {"frames": np.full(3, step)})
     words = name.replace("_", " ")
-    with pytest.raises(errors.NonFiniteLossError, match=f"step 2: the {words} is {value}; the la"):
+    with pytest.raises(errors.NonFiniteLossError, match=f"steps 5 to 7: the {words} is {value}; "):
         log.flush()
     writer.close()
-    assert [row["step"] for row in writers.read(tmp_path / "metrics.jsonl")] == [1]
+    assert [row["step"] for row in writers.read(tmp_path / "metrics.jsonl")] == [*range(1, 8)]
+    with np.load(tmp_path / "nonfinite.npz") as batch:
+        assert batch["frames"].tolist() == [7] * 3
 
 
 @pytest.fixture
