@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mesh and where arrays lie on it. Results never depend on the number of devices."""
 
+import os
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -9,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mdhr_jax.errors import InputError
 
+GPUS = pathlib.Path("/dev/nvidiactl")  # there is one where NVIDIA's driver is
 SMALLEST_SHARDED = 2**16  # entries; smaller arrays cost more to gather than to keep
 
 
@@ -18,9 +21,9 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
     Batches are split over both axes, the state over the second.
 
     Raises:
-      InputError: the devices do not divide by `fsdp`.
+      InputError: the devices do not divide by `fsdp`, or JAX overlooks this machine's GPU.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = _all_devices() if devices is None else devices
     if len(devices) % fsdp:
         raise InputError(f"fsdp={fsdp} does not divide the {len(devices)} devices; use a divisor")
     # JAX's default axis type is Explicit, which folding frames into the batch does not support.
@@ -30,6 +33,17 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=devices,
     )
+
+
+def _all_devices() -> Sequence[jax.Device]:
+    """Those of JAX; the CPU of a machine with a GPU only where that is asked for."""
+    asked = {"JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"} & os.environ.keys()
+    if jax.default_backend() == "cpu" and GPUS.exists() and not asked:
+        raise InputError(
+            "this machine has a GPU that JAX cannot use: pip install 'mdhr-jax[cuda]', or set "
+            "JAX_PLATFORMS=cpu to take the CPU"
+        )
+    return jax.devices()
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
