@@ -5,8 +5,10 @@
     .venv/bin/python benchmarks/same_scores.py --data runs/quickstart/data --out runs/same-scores
 
 `mdhr train` and the PyTorch twin begin each seed with the same weights and see the same augmented
-clips (float32); both are scored on the same test frames. Writes `runs.jsonl`, a line per finished
-training, `losses/`, `table.md` and `comparison.png`; a repeated call does what is missing.
+clips (float32); both are scored on the same test frames. Each does so again with a learning rate
+that is larger by a millionth, which shows how far rounding alone drives the same program. Writes
+`runs.jsonl`, a line per finished training, `losses/`, `table.md` and `comparison.png`; a repeated
+call does what is missing.
 """
 
 import argparse
@@ -91,16 +93,25 @@ def _score(
     )
 
 
-SIDES: dict[str, Side] = {"JAX": ours, "PyTorch": theirs}
+SIDES: dict[str, tuple[Side, float]] = {  # and a factor of the learning rate
+    "JAX": (ours, 1),
+    "PyTorch": (theirs, 1),
+    "JAX, nudged": (ours, 1 + 1e-6),
+    "PyTorch, nudged": (theirs, 1 + 1e-6),
+}
 
 
 def run(name: str, config: ConfigDict, out: pathlib.Path) -> experiments.Run:
     """One training of one side, with its losses in `losses/`."""
-    scored, losses = SIDES[name](config, out / f"{name.lower()}-{config.seed}")
-    (out / "losses").mkdir(exist_ok=True)
-    (out / f"losses/{name.lower()}-{config.seed}.json").write_text(json.dumps(losses))
-    subjects, counts = scored.subject_counts(config.threshold)
+    side, factor = SIDES[name]
+    place = f"{name.lower().replace(', ', '-')}-{config.seed}"
     shared = runs.flatten(config.to_dict())
+    nudged = config.copy_and_resolve_references()
+    nudged.learning_rate *= factor
+    scored, losses = side(nudged, out / place)
+    (out / "losses").mkdir(exist_ok=True)
+    (out / f"losses/{place}.json").write_text(json.dumps(losses))
+    subjects, counts = scored.subject_counts(config.threshold)
     del shared["seed"], shared["fold"]
     shared["data"] = scored.source
     return experiments.Run(
@@ -109,7 +120,7 @@ def run(name: str, config: ConfigDict, out: pathlib.Path) -> experiments.Run:
         fold=config.fold,
         step=len(losses),
         config=shared,
-        overrides={},
+        overrides={} if factor == 1 else {"learning_rate": nudged.learning_rate},
         subjects=subjects,
         counts=counts.tolist(),
         seconds=None,
