@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config.layout = "bp4d"  # AUs and regions: a name for facs.layout with the data's AUs
     config.fold = 1  # cross-validation fold to test on; the others train
     config.clip_length = 16  # T, frames per clip
+    config.hold = 0  # missing frames in a row over which a clip holds the last; more end it
     config.image_size = 224  # network input, pixels; stored pictures are usually 256
     config.batch_size = 8  # clips per training step, over all devices
     config.augmentation = 1.0  # strength of random crops and colours; 0: flips only

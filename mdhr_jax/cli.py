@@ -673,16 +673,27 @@ def _predict(values: Flags, arguments: Sequence[str]) -> int:
     (source,) = _exactly(arguments, "SOURCE")
     _required(values, "checkpoint", "out")
     model = runs.Predictor(values.checkpoint)
-    frames, faces = predict.predict(
+    done = predict.predict(
         source,
         model,
         cutter=_cutter_like(model.crop, values.crop, values.template),
         out=pathlib.Path(values.out),
         progress=True,
     )
-    lost = "" if faces == frames else f", no face in {frames - faces} of them"
-    print(f"{values.out}: {frames} frames{lost}")
+    lost = done.frames - done.faces
+    print(f"{values.out}: {done.frames} frames{f', no face in {lost} of them' if lost else ''}")
+    _warn_of_other_pace(source, done.fps, model.fps)
     return 0
+
+
+def _warn_of_other_pace(source: str, shown: float | None, trained: float | None) -> None:
+    """Differences between frames are smaller in a faster film."""
+    if shown and trained and not 2 / 3 < shown / trained < 3 / 2:
+        print(
+            f"mdhr predict: {source} has {shown:.4g} frames per second, the model was trained on "
+            f"{trained:.4g}: its scores may be worse; convert the film with ffmpeg -r {trained:g}",
+            file=sys.stderr,
+        )
 
 
 def _cutter_like(trained: str | None, crop: str | None, template: str | None) -> Any:

@@ -28,6 +28,7 @@ _MOMENTA = Range(
 RANGES = {
     "fold": _COUNT,
     "clip_length": _COUNT,
+    "hold": _NOT_NEGATIVE,
     "image_size": _COUNT,
     "batch_size": _COUNT,
     "augmentation": _SHARE,

@@ -112,8 +112,9 @@ def claim_data(workdir: pathlib.Path, source: records.FrameSource) -> None:
         "index": metadata.index_sha256,
         "crop": metadata.crop,
         "aus": list(source.layout.aus),
+        "fps": metadata.fps,
     }
-    old = _data_of(workdir)
+    old = data_of(workdir)
     if old is None:
         _write(workdir / _DATA, said)
     elif old != said:
@@ -131,25 +132,23 @@ def _write(file: pathlib.Path, said: dict) -> None:
     new.replace(file)
 
 
-def _data_of(path: pathlib.Path) -> dict | None:
-    """What a run was trained on; None for what does not say: a weight file, a converted run."""
+def data_of(path: pathlib.Path) -> dict | None:
+    """What a run was trained on (`data.json`); None for a weight file and a converted run.
+
+    Raises:
+      InputError: the file is damaged.
+    """
     file = path / _DATA
     if not file.exists():
         return None
     try:
         said = json.loads(file.read_text())
-        return {key: said[key] for key in ("builder", "index", "crop", "aus")}
+        return {key: said[key] for key in ("builder", "index", "crop", "aus", "fps")}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{file}: does not say what the run was trained on; bring back a copy of it, or train "
             "again"
         ) from error
-
-
-def crop_of(path: pathlib.Path) -> str | None:
-    """How the faces were cut out that a run was trained on (`Metadata.crop`); None: unknown."""
-    said = _data_of(path)
-    return said and said["crop"]
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
@@ -229,7 +228,7 @@ def open_data(config: ConfigDict, path: str | pathlib.Path | None = None) -> rec
             f"model has layout {layout.name!r} with AUs {list(layout.aus)}; use matching ones"
         )
     held_out = config.held_out if config.protocol == "held-out" else 0.0
-    return dataclasses.replace(source, held_out=held_out)
+    return dataclasses.replace(source, held_out=held_out, hold=config.hold)
 
 
 def model_factory(config: ConfigDict) -> Callable[[nnx.Rngs], mdhr.MDHR]:
@@ -361,7 +360,7 @@ def _load_run(path: pathlib.Path) -> Trained:
 
 def _check_aus(path: pathlib.Path, layout: facs.AuLayout) -> None:
     """Refuses a run whose layout has had other AUs, or in another order: scores have no names."""
-    said = _data_of(path)
+    said = data_of(path)
     if said and said["aus"] != list(layout.aus):
         raise InputError(
             f"{path}: was trained on AUs {said['aus']}, layout {layout.name!r} now has "
@@ -468,7 +467,9 @@ class Predictor:
       context: frames before and after them that the model reads.
       record_size: height and width of the pictures that `scores` takes.
       thresholds: score from which each AU counts as active.
+      hold: so many missing frames in a row do not end a clip.
       crop: how the faces were cut out that it was trained on; None: unknown.
+      fps: frame rate of the clips that it was trained on; None: unknown.
     """
 
     record_size = 256
@@ -479,7 +480,9 @@ class Predictor:
         self.layout = trained.layout
         self.clip_length, self.context = config.clip_length, context(config)
         self.thresholds = trained.thresholds
-        self.crop = crop_of(pathlib.Path(path))
+        self.hold = config.hold
+        data = data_of(pathlib.Path(path)) or {}
+        self.crop, self.fps = data.get("crop"), data.get("fps")
         step = eval_step(config)
         run = jax.jit(lambda frames: step(params, batch_stats, {"frames": frames}))
         params, batch_stats = trained.state["params"], trained.state["batch_stats"]

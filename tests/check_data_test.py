@@ -182,6 +182,7 @@ def plain_disfa(tmp_path):
         image_format="png",
         seed=0,
         source="grey",
+        fps=20.0,
         progress=False,
     )
     return tmp_path / "disfa"

@@ -286,3 +286,13 @@ def test_faces_are_cut_as_in_training(trained, crop, template, expected, warned,
     found = cutter.template if isinstance(cutter, squares.Found) else cutter
     assert found == expected
     assert ("its scores may be worse" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize(
+    ("shown", "trained", "warned"),
+    [(60, 25, True), (30, 25, False), (10, 25, True), (None, 25, False), (60, None, False)],
+)
+def test_a_film_of_another_pace_is_told_of(capsys, shown, trained, warned):
+    cli._warn_of_other_pace("a.mp4", shown, trained)
+    said = capsys.readouterr().err
+    assert ("a.mp4 has" in said and "ffmpeg -r 25" in said) == warned

@@ -110,7 +110,7 @@ def test_a_configuration_is_written_wholly_or_not_at_all(tiny_config, tmp_path, 
 def test_a_run_keeps_to_its_data_set(rendered_set, tmp_path):
     runs.claim_data(tmp_path, rendered_set)
     runs.claim_data(tmp_path, rendered_set)
-    assert runs.crop_of(tmp_path) == "none"
+    assert runs.data_of(tmp_path)["crop"] == "none"
     metadata = dataclasses.replace(rendered_set.metadata, index_sha256="other")
     with pytest.raises(errors.InputError, match="begun with another data set"):
         runs.claim_data(tmp_path, dataclasses.replace(rendered_set, metadata=metadata))
@@ -119,7 +119,7 @@ def test_a_run_keeps_to_its_data_set(rendered_set, tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"crop": "none"}', '"crop"'])
 def test_a_damaged_data_file_is_refused(rendered_set, tmp_path, text):
     (tmp_path / "data.json").write_text(text)
-    for read in (runs.crop_of, lambda path: runs.claim_data(path, rendered_set)):
+    for read in (runs.data_of, lambda path: runs.claim_data(path, rendered_set)):
         with pytest.raises(errors.InputError, match=r"data\.json: does not say what the run was"):
             read(tmp_path)
 

@@ -4,7 +4,8 @@
 No clip goes on where a video ends or a frame number is missing: from there to the next frame there
 is no movement to be seen. Evaluation visits every frame once. Training draws clips: each video
 `clips_per_video` times per epoch, from a random start (the release: once). Frames missing at a
-clip's end are replaced by its last frame and marked as not valid.
+clip's end are replaced by its last frame and marked as not valid; so are a few missing within it
+where that is asked for (`hold`).
 """
 
 import dataclasses
@@ -77,21 +78,6 @@ class FrameTable:
             np.searchsorted(self.video, videos, side="right"),
         )
 
-    @property
-    def runs(self) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
-        """First row and row after the last one of every run of frames without a gap.
-
-        A video's smallest step between numbers is its step: one, or ten where every tenth frame
-        is labelled.
-        """
-        steps = np.diff(self.number)
-        step = np.ones(len(self.videos), int)
-        for video, (start, stop) in enumerate(zip(*self.bounds, strict=True)):
-            step[video] = min(steps[start : stop - 1], default=1)
-        breaks = (np.diff(self.video) != 0) | (steps != step[self.video[1:]])
-        edges = np.concatenate([[0], np.flatnonzero(breaks) + 1, [len(self)]])
-        return edges[:-1], edges[1:]
-
     def rows_of(self, subjects: Sequence[str]) -> Int[np.ndarray, " k"]:
         """Rows of the frames that show one of `subjects`, in order."""
         shown = np.isin(np.array(self.subjects, str), np.array(list(subjects), str))
@@ -132,17 +118,57 @@ class Clips:
         return len(self.rows)
 
 
-def evaluation_clips(table: FrameTable, clip_length: int, context: int = 0) -> Clips:
+class _Timeline(NamedTuple):
+    """The frames of a table at an even pace: a missing one is the one before it, held.
+
+    Attributes:
+      rows: which frame is seen, at every position.
+      held: whether it stands for a missing one.
+      starts: first position of every run of frames without a gap.
+      stops: position after the last one of every run.
+    """
+
+    rows: Int[np.ndarray, " p"]
+    held: Bool[np.ndarray, " p"]
+    starts: Int[np.ndarray, " r"]
+    stops: Int[np.ndarray, " r"]
+
+
+def _timeline(table: FrameTable, hold: int) -> _Timeline:
+    """Bridges up to `hold` missing frames in a row; where more are missing a run ends.
+
+    A video's smallest step between numbers is its step: one, or ten where every tenth frame is
+    labelled.
+    """
+    steps = np.diff(table.number)
+    step = np.ones(len(table.videos), int)
+    for video, (start, stop) in enumerate(zip(*table.bounds, strict=True)):
+        step[video] = min(steps[start : stop - 1], default=1)
+    missing, rest = np.divmod(steps, step[table.video[1:]])
+    missing -= 1
+    breaks = (np.diff(table.video) != 0) | (rest != 0) | (missing > hold)
+    shown = 1 + np.append(np.where(breaks, 0, missing), 0)  # positions of each frame
+    first = np.append(0, shown.cumsum())
+    edges = first[np.concatenate([[0], np.flatnonzero(breaks) + 1, [len(table)]])]
+    held = np.ones(first[-1], bool)
+    held[first[:-1]] = False
+    return _Timeline(np.repeat(np.arange(len(table)), shown), held, edges[:-1], edges[1:])
+
+
+def evaluation_clips(
+    table: FrameTable, clip_length: int, context: int = 0, *, hold: int = 0
+) -> Clips:
     """Every frame of `table` once, in consecutive clips inside runs of frames without a gap.
 
-    Each clip carries `context` more frames of its run before and after it.
+    Each clip carries `context` more frames of its run before and after it. Up to `hold` missing
+    frames in a row are no gap.
     """
-    starts, stops = table.runs
-    clips_per_run = -(-(stops - starts) // clip_length)
-    run = np.repeat(np.arange(len(starts)), clips_per_run)
+    line = _timeline(table, hold)
+    clips_per_run = -(-(line.stops - line.starts) // clip_length)
+    run = np.repeat(np.arange(len(line.starts)), clips_per_run)
     earlier = np.cumsum(clips_per_run) - clips_per_run
-    first = starts[run] + (np.arange(len(run)) - earlier[run]) * clip_length
-    return _clips(first, starts[run], stops[run], clip_length, context)
+    first = line.starts[run] + (np.arange(len(run)) - earlier[run]) * clip_length
+    return _clips(line, run, first, clip_length, context)
 
 
 def training_clips(
@@ -155,6 +181,7 @@ def training_clips(
     seed: int,
     epoch: int,
     context: int = 0,
+    hold: int = 0,
 ) -> tuple[Clips, Float[np.ndarray, "b 6"]]:
     """The clips of one epoch in random order, and how each of them is augmented.
 
@@ -172,6 +199,7 @@ def training_clips(
       seed: of the run, >= 0.
       epoch: counted from 0.
       context: frames of the run before and after a clip that it carries.
+      hold: so many missing frames in a row are no gap.
 
     Returns:
       The clips, and per clip the columns `AUGMENTATION`: offsets out of `crop_offsets`, flip 0 or
@@ -183,19 +211,20 @@ def training_clips(
     order, start, *crop, flip = (draws[:, i] for i in range(5))
 
     video = videos[np.argsort(order, kind="stable")]
-    starts, stops = table.runs
-    places = np.maximum(stops - starts - clip_length, 0) + 1  # where a clip may start, by run
+    line = _timeline(table, hold)
+    # Where a clip may start, by run.
+    places = np.maximum(line.stops - line.starts - clip_length, 0) + 1
     until = np.cumsum(places)
-    of_video = np.bincount(table.video[starts], places).astype(int)
+    of_video = np.bincount(table.video[line.rows[line.starts]], places).astype(int)
     chosen = (np.cumsum(of_video) - of_video)[video] + _below(start, of_video[video])
     run = np.searchsorted(until, chosen, side="right")
-    first = starts[run] + chosen - (until - places)[run]
+    first = line.starts[run] + chosen - (until - places)[run]
 
     low, high = 1 - colour_jitter, 1 + colour_jitter
     jitter = low + (high - low) * (draws[:, 5:] >> 11) * 2.0**-53
     offsets = [crop_offsets.start + _below(draw, len(crop_offsets)) for draw in crop]
     augment = np.column_stack([*offsets, _below(flip, 2), jitter]).astype(np.float32)
-    return _clips(first, starts[run], stops[run], clip_length, context), augment
+    return _clips(line, run, first, clip_length, context), augment
 
 
 def _below(words: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
@@ -204,8 +233,11 @@ def _below(words: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
 
 
 def _clips(
-    first: np.ndarray, start: np.ndarray, stop: np.ndarray, clip_length: int, context: int
+    line: _Timeline, run: np.ndarray, first: np.ndarray, clip_length: int, context: int
 ) -> Clips:
-    rows = first[:, None] + np.arange(-context, clip_length + context)
-    valid = rows[:, context : context + clip_length] < stop[:, None]
-    return Clips(rows=np.clip(rows, start[:, None], stop[:, None] - 1), valid=valid)
+    """Clips that begin at the positions `first` of these runs."""
+    start, stop = line.starts[run][:, None], line.stops[run][:, None]
+    positions = first[:, None] + np.arange(-context, clip_length + context)
+    seen = np.clip(positions, start, stop - 1)
+    valid = (positions < stop) & ~line.held[seen]
+    return Clips(rows=line.rows[seen], valid=valid[:, context : context + clip_length])

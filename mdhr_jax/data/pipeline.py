@@ -109,7 +109,7 @@ def eval_batches(
         be read.
     """
     rows = source.rows(fold, split)
-    index = clips.evaluation_clips(source.table.take(rows), clip_length, context)
+    index = clips.evaluation_clips(source.table.take(rows), clip_length, context, hold=source.hold)
     data = _EvaluationClips(source, rows, index, batch_size)
     return iter(grain.MapDataset.source(data).batch(batch_size).to_iter_dataset(READ_OPTIONS))
 
@@ -130,7 +130,11 @@ class _TrainingClips:
         self._table = source.table.take(rows)
         self._clips_per_epoch = len(self._table.videos) * clips_per_video
         draw = functools.partial(
-            clips.training_clips, self._table, clips_per_video=clips_per_video, **drawing
+            clips.training_clips,
+            self._table,
+            clips_per_video=clips_per_video,
+            hold=source.hold,
+            **drawing,
         )
         self._epoch = functools.lru_cache(maxsize=4)(lambda epoch: draw(epoch=epoch))
 

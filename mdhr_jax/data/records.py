@@ -28,6 +28,7 @@ class FrameSource:
       table: subject, video, number and labels of every frame; row i is record i.
       records: encoded pictures, read when asked for.
       held_out: share of each fold's training subjects that are a split of their own.
+      hold: so many missing frames in a row do not end a clip (`clips`).
     """
 
     path: pathlib.Path
@@ -36,6 +37,7 @@ class FrameSource:
     table: clips.FrameTable
     records: Sequence
     held_out: float = 0.0
+    hold: int = 0
 
     @property
     def folds(self) -> folds.Folds:

@@ -83,7 +83,7 @@ def open_fold(
     """
     rows = source.rows(fold, "test")
     table = source.table.take(rows)
-    index = clips.evaluation_clips(table, clip_length, context)
+    index = clips.evaluation_clips(table, clip_length, context, hold=source.hold)
     return TestFold(source, fold, rows, table, index)
 
 

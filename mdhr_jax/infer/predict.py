@@ -8,7 +8,8 @@ One row per decoded frame: `frame` counts from 1, `timestamp` is in seconds, `_p
 [0, 1], `_c` is 1 where the score reaches the model's threshold. All are empty where no face was
 found. The video is cut into clips of the model's `clip_length` frames, as in evaluation; the last
 clip is filled up with its last frame. A clip ends where the face is lost, another one comes, or
-frames are missing. No more than one clip is in memory.
+more frames are missing than the model's `hold`; up to so many are stood for by the one before them.
+No more than one clip is in memory.
 """
 
 import contextlib
@@ -16,8 +17,8 @@ import csv
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TextIO, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 from einops import rearrange
@@ -40,6 +41,7 @@ class Model(Protocol):
       layout: the AUs that it scores; its frame rate dates frames that carry no time.
       clip_length: T, frames.
       context: frames before and after them that it reads, too.
+      hold: so many missing frames in a row do not end a clip.
       record_size: side of the pictures that it takes, pixels.
       thresholds: each AU is active from its score on.
     """
@@ -48,11 +50,26 @@ class Model(Protocol):
     clip_length: int
     record_size: int
     context: int
+    hold: int
     thresholds: Float[np.ndarray, " n"]
 
     def scores(self, frames: UInt8[np.ndarray, "b c s s 3"]) -> Float[np.ndarray, "b t n"]:
         """Scores in [0, 1] of every AU in every frame."""
         ...
+
+
+class Done(NamedTuple):
+    """What was predicted.
+
+    Attributes:
+      frames: how many there are, which is the number of rows.
+      faces: in how many of them a face was found.
+      fps: frames per second, by the median of the times between them; None if they carry none.
+    """
+
+    frames: int
+    faces: int
+    fps: float | None
 
 
 def predict(
@@ -62,7 +79,7 @@ def predict(
     cutter: Cutter,
     out: str | pathlib.Path,
     progress: bool,
-) -> tuple[int, int]:
+) -> Done:
     """Write the AUs of a video file or a folder of pictures to the CSV file `out`.
 
     `out` appears, or replaces an earlier one, when every frame is done; until then and after an
@@ -74,9 +91,6 @@ def predict(
       cutter: cuts the face out of the frames.
       out: the CSV file, in a folder that exists.
       progress: show a bar with the time left.
-
-    Returns:
-      The number of frames, which is the number of rows, and in how many of them a face was found.
 
     Raises:
       InputError: `out` cannot be written, the source cannot be decoded to its end, a frame
@@ -91,15 +105,37 @@ def predict(
     ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_header(model.layout))
-        squares = cutter.squares(video.frames(source), video=str(source), side=model.record_size)
+        clock = _Clock()
+        seen = clock.watched(video.frames(source))
+        squares = cutter.squares(seen, video=str(source), side=model.record_size)
         frames = faces = 0
-        for (_, face), run in itertools.groupby(squares, key=_run_of()):
+        for (_, face), run in itertools.groupby(squares, key=_run_of(model.hold)):
             for rows in _score(run, model, source) if face else _without_face(run, model.layout):
                 table.writerows(rows)
                 bar.update(len(rows))
                 frames += len(rows)
                 faces += len(rows) if face else 0
-        return frames, faces
+        return Done(frames, faces, clock.fps)
+
+
+class _Clock:
+    """Reads the frame rate off the frames that pass."""
+
+    def __init__(self):
+        self._times: list[float] = []
+
+    def watched(self, frames: Iterable[video.Frame]) -> Iterator[video.Frame]:
+        """The same frames."""
+        for frame in frames:
+            if frame.time is not None:
+                self._times.append(frame.time)
+            yield frame
+
+    @property
+    def fps(self) -> float | None:
+        """See `Done`."""
+        step = np.median(np.diff(self._times)) if len(self._times) > 1 else 0
+        return float(1 / step) if step > 0 else None
 
 
 @contextlib.contextmanager
@@ -122,14 +158,14 @@ def _replacing(out: pathlib.Path) -> Iterator[TextIO]:
             part.unlink()
 
 
-def _run_of() -> Callable[[Square], tuple[int, tuple[int | None] | None]]:
+def _run_of(hold: int) -> Callable[[Square], tuple[int, tuple[int | None] | None]]:
     """Tells the runs of frames apart that show one face in movement, or none: number and face."""
     breaks = itertools.count()
     number = next(breaks)
 
     def run_of(square: Square) -> tuple[int, tuple[int | None] | None]:
         nonlocal number
-        if not square.frame.follows:
+        if not square.frame.follows and square.frame.missing > hold:
             number = next(breaks)
         return number, None if square.picture is None else (square.face,)
 
@@ -139,8 +175,26 @@ def _run_of() -> Callable[[Square], tuple[int, tuple[int | None] | None]]:
 def _score(
     run: Iterator[Square], model: Model, source: pathlib.Path
 ) -> Iterator[list[list[str | int]]]:
-    for clip, read in _clips(run, model.clip_length, model.context):
+    for clip, read in _clips(_held(run, model.hold), model.clip_length, model.context):
         yield list(_rows(clip, _scores(clip, read, model, source), model))
+
+
+class _Place(NamedTuple):
+    """What a model sees at one place of a clip; `held` stands for a missing frame."""
+
+    square: Square
+    held: bool = False
+
+
+def _held(run: Iterator[Square], hold: int) -> Iterator[_Place]:
+    """The squares of a run; up to `hold` missing ones in a row are the one before, once more."""
+    before = None
+    for square in run:
+        missing = square.frame.missing
+        if before and missing <= hold:
+            yield from itertools.repeat(_Place(before, held=True), int(missing))
+        yield _Place(square)
+        before = square
 
 
 def _without_face(run: Iterator[Square], layout: facs.AuLayout) -> Iterator[list[list[str | int]]]:
@@ -149,31 +203,31 @@ def _without_face(run: Iterator[Square], layout: facs.AuLayout) -> Iterator[list
 
 
 def _clips(
-    squares: Iterator[Square], length: int, context: int
-) -> Iterator[tuple[list[Square], list[Square]]]:
+    places: Iterator[_Place], length: int, context: int
+) -> Iterator[tuple[list[_Place], list[_Place]]]:
     """Clip after clip, and with each what a model reads: the clip between `context` neighbours.
 
     The first and the last frame stand for those that there are not.
     """
-    before: list[Square] = []
-    ahead = list(itertools.islice(squares, length + context))
+    before: list[_Place] = []
+    ahead = list(itertools.islice(places, length + context))
     while ahead:
         clip = ahead[:length]
         first = [*before, *clip][:1] * (context - len(before))
         last = ahead[-1:] * (length + context - len(ahead))
         yield clip, [*first, *before, *ahead, *last]
         before = [*before, *clip][-context:] if context else []
-        ahead = [*ahead[length:], *itertools.islice(squares, length)]
+        ahead = [*ahead[length:], *itertools.islice(places, length)]
 
 
 def _scores(
-    clip: Sequence[Square], read: Sequence[Square], model: Model, source: pathlib.Path
+    clip: Sequence[_Place], read: Sequence[_Place], model: Model, source: pathlib.Path
 ) -> Float[np.ndarray, "t n"]:
     """Scores of the frames of one clip; `read` has one length, so the model sees one shape."""
-    pictures = [square.picture for square in read]
+    pictures = [place.square.picture for place in read]
     scores = model.scores(rearrange(pictures, "t h w c -> 1 t h w c"))[0, : len(clip)]
     if not (np.abs(scores - 0.5) < 0.5 + _ROUNDING).all():  # nor is NaN
-        first, last = clip[0].frame.number, clip[-1].frame.number
+        first, last = clip[0].square.frame.number, clip[-1].square.frame.number
         raise InputError(
             f"{source}, frames {first} to {last}: the model's scores are not between 0 and 1; its "
             "checkpoint is damaged, use another one"
@@ -187,9 +241,11 @@ def _header(layout: facs.AuLayout) -> list[str]:
 
 
 def _rows(
-    clip: Sequence[Square], scores: Float[np.ndarray, "t n"], model: Model
+    clip: Sequence[_Place], scores: Float[np.ndarray, "t n"], model: Model
 ) -> Iterator[list[str | int]]:
-    for square, values in zip(clip, scores, strict=True):
+    for (square, held), values in zip(clip, scores, strict=True):
+        if held:
+            continue
         decisions = (values >= model.thresholds).astype(int)
         yield [*_when(square, model.layout), *(f"{value:.6f}" for value in values), *decisions]
 

@@ -75,6 +75,41 @@ def test_where_every_tenth_frame_is_labelled_it_follows_the_one_before():
     assert set(draw(table, clips_per_video=50)[0].rows[:, 0]) == {0, 4, 6}
 
 
+def test_a_few_missing_frames_are_bridged_by_the_one_before_when_asked():
+    table = table_of(a=[1, 2, 4, 5, 9, 10], b=[11, 13])
+    index = clips.evaluation_clips(table, 4, hold=1)
+    assert index.rows.tolist() == [[0, 1, 1, 2], [3, 3, 3, 3], [4, 5, 5, 5], [6, 7, 7, 7]]
+    assert index.valid.astype(int).tolist() == [
+        *([1, 1, 0, 1], [1, 0, 0, 0], [1, 1, 0, 0]),
+        [1, 1, 0, 0],  # every second frame is labelled
+    ]
+    index = clips.evaluation_clips(table, 8, context=1, hold=3)
+    assert index.rows.tolist() == [
+        [0, 0, 1, 1, 2, 3, 3, 3, 3, 4],
+        [3, 4, 5, 5, 5, 5, 5, 5, 5, 5],
+        [6, 6, 7, 7, 7, 7, 7, 7, 7, 7],
+    ]
+
+
+def test_with_frames_held_evaluation_still_visits_every_frame_once():
+    rng = np.random.default_rng(0)
+    steps = [[1, 1, *rng.integers(1, 5, rng.integers(1, 40))] for _ in range(20)]
+    table = table_of(**{f"v{i}": np.cumsum(each) for i, each in enumerate(steps)})
+    for hold in range(4):
+        index = clips.evaluation_clips(table, 5, hold=hold)
+        np.testing.assert_array_equal(index.rows[index.valid], np.arange(len(table)))
+        assert np.diff(table.number[index.rows], axis=1).max() == 1 + hold
+
+
+def test_training_clips_pass_over_held_frames_at_the_pace_of_the_video():
+    table = table_of(a=[1, 2, 3, 6, 7, 8, 9], b=range(30, 39))
+    index, _ = draw(table, clips_per_video=500, hold=2)
+    assert {tuple(row) for row in index.rows[index.rows[:, 0] < 7].tolist()} == {
+        *((0, 1, 2, 2), (1, 2, 2, 2), (2, 2, 2, 3), (3, 4, 5, 6)),
+        *((2, 2, 3, 4), (2, 3, 4, 5)),  # that begin within the gap
+    }
+
+
 def test_short_training_video_is_padded_with_its_last_frame():
     index, _ = draw(table_of(a=range(2)))
     np.testing.assert_array_equal(index.rows, [[0, 1, 1, 1]])

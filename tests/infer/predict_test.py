@@ -29,6 +29,7 @@ class Brightness:
     clip_length: int = 4
     record_size: int = 16
     context: int = 0
+    hold: int = 0
     thresholds: np.ndarray = dataclasses.field(default_factory=lambda: np.full(N, 0.5))
     broken: int | None = None
 
@@ -59,11 +60,9 @@ def read(out):
 
 def run(source, out, model=None, text="none"):
     cutter = squares.parse(text, align.TEMPLATES["bp4d"])
-    frames, faces = predict.predict(
-        source, model or Brightness(), cutter=cutter, out=out, progress=False
-    )
-    assert frames == faces
-    return frames
+    done = predict.predict(source, model or Brightness(), cutter=cutter, out=out, progress=False)
+    assert done.frames == done.faces
+    return done.frames
 
 
 @pytest.mark.parametrize("frames", [1, 3, 4, 5, 8, 11])
@@ -177,7 +176,7 @@ def test_frames_without_a_face_have_empty_cells_and_end_the_clip(tmp_path):
     source, model = write_folder(tmp_path / "in", [0, 10, 20, 30, 40, 50, 60]), Brightness()
     cutter = Scripted(0, 0, None, None, 0, 1, 1)
     done = predict.predict(source, model, cutter=cutter, out=tmp_path / "out.csv", progress=False)
-    assert done == (7, 5)
+    assert done == (7, 5, None)
     seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
     assert seen == [[0, 10, 10, 10], [40, 40, 40, 40], [50, 60, 60, 60]]
     rows = read(tmp_path / "out.csv")
@@ -194,6 +193,31 @@ def test_a_missing_number_ends_the_clip(tmp_path):
     assert run(source, tmp_path / "out.csv", model) == 5
     seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
     assert seen == [[0, 10, 20, 20], [30, 40, 40, 40]]
+
+
+def test_a_few_missing_numbers_are_bridged_when_the_model_was_trained_so(tmp_path):
+    levels = np.arange(0, 200, 20)
+    source, model = write_folder(tmp_path / "in", levels.tolist()), Brightness(hold=2)
+    for number, new in ((10, 15), (9, 11), (8, 10)):  # two are missing, then three
+        (source / f"{number}.png").rename(source / f"{new}.png")
+    assert run(source, tmp_path / "out.csv", model) == 10
+    seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
+    assert seen == [[0, 20, 40, 60], [80, 100, 120, 120], [120, 140, 160, 160], [180] * 4]
+    scores = [float(row["AU01_p"]) for row in read(tmp_path / "out.csv")]
+    np.testing.assert_allclose(scores, levels / 255, atol=1e-6)
+
+
+def test_the_frame_rate_is_told(tmp_path):
+    with av.open(tmp_path / "a.mp4", "w") as container:
+        stream = container.add_stream("mpeg4", rate=50, width=64, height=64, pix_fmt="yuv420p")
+        for _ in range(9):
+            container.mux(stream.encode(av.VideoFrame(64, 64, "rgb24")))
+        container.mux(stream.encode())
+    cutter = squares.Stated(crop.whole)
+    done = predict.predict(
+        tmp_path / "a.mp4", Brightness(), cutter=cutter, out=tmp_path / "out.csv", progress=False
+    )
+    assert done.fps == pytest.approx(50, rel=1e-3)
 
 
 def test_scores_are_never_outside_0_and_1(tmp_path):

@@ -86,7 +86,7 @@ class Metadata:
       layout: name for `facs.layout`.
       aus: the layout's AU numbers.
       folds: test subjects of each fold.
-      fps: frames per second.
+      fps: frames per second of the clips.
       image_size: height and width of the square pictures, pixels.
       image_format: key of `CODECS`.
       index_sha256: of `index.npz`.
@@ -190,6 +190,7 @@ def prepare(
     image_format: str,
     seed: int,
     source: str,
+    fps: float,
     progress: bool,
     crop: str = "none",
     beside: Mapping[str, bytes] = types.MappingProxyType({}),
@@ -215,7 +216,7 @@ def prepare(
         layout=layout.name,
         aus=list(layout.aus),
         folds=[list(fold) for fold in subject_folds],
-        fps=layout.fps,
+        fps=fps,
         image_size=image_size,
         image_format=image_format,
         index_sha256=hashlib.sha256(index).hexdigest(),

@@ -141,12 +141,20 @@ def prepare(
             layout=layout,
             subject_folds=folds.assign(layout, tuple(dict.fromkeys(table.subjects))),
             seed=0,
+            fps=_fps(made) or layout.fps,
             progress=progress,
             beside=_beside(made, found),
             **statement,
         )
         shutil.rmtree(folder)
     return _summary(out, table, made)
+
+
+def _fps(made: Mapping[str, parts.Part]) -> float | None:
+    """Frames per second of the records, by the median of the times between them; None: no times."""
+    steps = np.concatenate([np.diff(part.time) for part in made.values()])
+    known = steps[steps > 0]
+    return round(1 / np.median(known), 2) if len(known) else None
 
 
 def _chosen(found: Found, most: int | None) -> list[Recording]:

@@ -107,6 +107,7 @@ def build(
         image_format=image_format,
         seed=seed,
         source=source,
+        fps=layout.fps,
         progress=progress,
     )
     return records.open_dataset(out)
