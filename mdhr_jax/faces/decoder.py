@@ -117,8 +117,9 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 
 def main() -> None:
     """Sends what is in the file `argv[2]` to the pipe with the descriptor `argv[1]`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the reader stops this process
-    resource.setrlimit(resource.RLIMIT_DATA, (limits.MEMORY, limits.MEMORY))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    memory = limits.MEMORY if most == resource.RLIM_INFINITY else min(limits.MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     signal.alarm(limits.SECONDS)  # ends this process
     with (
         Connection(int(sys.argv[1]), readable=False) as out,

@@ -21,6 +21,8 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import limits
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
+# The header of a scan with one to four colours; two bytes alone may be anything.
+_SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _ORIENTATION = 0x0112  # EXIF
 # What libjpeg says of headers before the picture, which follows whole.
 _HARMLESS = re.compile("unknown JFIF revision|extraneous bytes before marker 0x(c.|d[abd])")
@@ -94,7 +96,7 @@ def _decoded(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
 def _check_jpeg(file: pathlib.Path, mode: str) -> None:
     """Raises ValueError for damage that Pillow would fill with grey, and for what takes minutes."""
     data = file.read_bytes()
-    scans = data.count(b"\xff\xda")
+    scans = len(_SCAN.findall(data))
     if scans > limits.SCANS:
         raise ValueError(f"it has {scans} scans")
     try:

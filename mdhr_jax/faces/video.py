@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import multiprocessing
+import os
 import pathlib
 import re
 import signal
@@ -26,7 +27,8 @@ from jaxtyping import UInt8
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import limits, picture_files
 
-_DECODER = (sys.executable, "-m", "mdhr_jax.faces.decoder")
+# -P: a film's folder may hold Python files.
+_DECODER = (sys.executable, "-P", "-m", "mdhr_jax.faces.decoder")
 
 
 class Frame(NamedTuple):
@@ -69,8 +71,9 @@ class _Steps:
         usual = statistics.median(self._recent or [step])
         if step > 0:  # gaps as well: after a change of rate the new step becomes the usual one
             self._recent.append(step)
+        follows = step <= self._most * usual
         missing = round(step / usual) - 1 if usual else 0
-        return float(max(missing, 0)), step <= self._most * usual
+        return float(max(missing, 0 if follows else 1)), follows
 
 
 def frames(source: str | pathlib.Path) -> Iterator[Frame]:
@@ -116,6 +119,10 @@ def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
             yield Frame(number, said["time"], picture, *steps.gap(said["time"]))
 
 
+class DecoderError(InputError):
+    """The decoder broke down; the machine may be to blame as well as the film."""
+
+
 class _Decoder:
     """The process that decodes a video file (`faces/decoder.py`)."""
 
@@ -127,6 +134,8 @@ class _Decoder:
                 [*_DECODER, str(writer.fileno()), str(file)],
                 pass_fds=[writer.fileno()],
                 stdin=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+                process_group=0,  # Ctrl-C and Ctrl-Z are for the one that reads
             )
 
     def __enter__(self) -> "_Decoder":
@@ -156,12 +165,12 @@ class _Decoder:
     def _watched(self) -> Iterator[None]:
         try:
             yield
-        except EOFError as error:
+        except (EOFError, OSError) as error:  # between two messages, or within one
             code = self._process.wait()
             reason = {
                 -signal.SIGALRM: f"no frame came for {limits.SECONDS} s",
                 -signal.SIGKILL: "its decoder was killed, perhaps for want of memory",
             }.get(code, f"its decoder broke down with code {code}")
-            raise InputError(
+            raise DecoderError(
                 f"{self._file}: cannot be decoded ({reason}); restore or convert the file"
             ) from error

@@ -190,3 +190,12 @@ def test_a_jpeg_that_goes_over_its_pixels_again_and_again_is_refused(tmp_path):
     (tmp_path / "1.jpg").write_bytes(data[:-2] + 60 * last + data[-2:])
     assert "1.jpg: does not decode" in refusal(tmp_path / "1.jpg")
     assert "it has 70 scans" in refusal(tmp_path / "1.jpg")
+
+
+def test_a_film_behind_a_jpeg_is_no_part_of_it(tmp_path):
+    """As in the motion photos of telephones."""
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "1.jpg")
+    film = np.random.default_rng(0).integers(0, 256, 4_000_000, np.uint8).tobytes()
+    assert film.count(b"\xff\xda") > 32
+    (tmp_path / "1.jpg").write_bytes((tmp_path / "1.jpg").read_bytes() + film)
+    assert picture_files.read(tmp_path / "1.jpg").mean() == 9

@@ -3,7 +3,9 @@ import contextlib
 import fractions
 import json
 import math
+import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -304,32 +306,73 @@ def test_a_decoder_that_breaks_down_takes_nothing_with_it(tmp_path, monkeypatch)
     assert "a.mp4: cannot be decoded (its decoder broke down with code -6)" in message
 
 
-def decoders():
-    """The decoders that run, by what the system says of their commands."""
-    commands = pathlib.Path("/proc").glob("[0-9]*/cmdline")
-    with contextlib.suppress(OSError):
-        return [file for file in commands if b"faces.decoder" in file.read_bytes()]
+def decoders(path):
+    """The decoders of this film that run, by what the system says of their commands."""
+    found = []
+    for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = file.read_bytes()
+            if b"faces.decoder" in command and bytes(path) in command:
+                found.append(int(file.parent.name))
+    return found
 
 
 def test_no_decoder_is_left_behind(tmp_path):
     path = write_video(tmp_path / "a.mp4", range(0, 400, 40))
     frames = video.frames(path)
     next(frames)
-    assert decoders()
+    assert len(decoders(path)) == 1
     frames.close()
-    assert not decoders()
+    assert not decoders(path)
+
+
+def test_a_decoder_that_is_killed_within_a_frame_is_told_of(tmp_path):
+    path = write_video(tmp_path / "a.mp4", range(0, 400, 40), size=(640, 480))
+    frames = video.frames(path)
+    next(frames)
+    time.sleep(0.5)  # until it waits with the next frame half sent
+    os.kill(decoders(path)[0], signal.SIGKILL)
+    with pytest.raises(video.DecoderError, match=r"a\.mp4: cannot be decoded \(its decoder was ki"):
+        list(frames)
+
+
+def test_python_files_beside_a_film_are_not_executed(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", [0, 40])
+    for name in ("av", "signal", "json", "numpy", "mdhr_jax"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} was executed')\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(list(video.frames(path))) == 2
+
+
+def test_a_terminal_s_signals_are_not_for_the_decoder(tmp_path):
+    path = write_video(tmp_path / "a.mp4", range(0, 400, 40))
+    frames = video.frames(path)
+    next(frames)
+    (decoder_id,) = decoders(path)
+    assert os.getpgid(decoder_id) != os.getpgid(0)
+    frames.close()
+
+
+def test_a_lower_limit_of_the_system_s_is_kept(tmp_path):
+    path = write_video(tmp_path / "a.mp4", [0, 40])
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))\n"
+        "from mdhr_jax.faces import video\n"
+        f"assert len(list(video.frames({str(path)!r}))) == 2"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_decoder_ends_with_its_reader(tmp_path):
     path = write_video(tmp_path / "a.mp4", range(0, 400, 40), size=(640, 480))
     program = f"from mdhr_jax.faces import video; next(video.frames({str(path)!r})); input()"
     reader = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
-    while not decoders():
+    while not decoders(path):
         time.sleep(0.05)
     reader.kill()
     reader.communicate()
     for _ in range(200):
-        if not decoders():
+        if not decoders(path):
             return
         time.sleep(0.05)
     pytest.fail("the decoder goes on")
@@ -372,6 +415,7 @@ def test_other_files_in_the_folder_are_not_frames(tmp_path):
     [
         (["1", "2", "3", "4"], []),
         (["1", "2", "900", "901"], [3]),
+        (["a_010", "a_020", "a_030", "a_044", "a_054"], [4]),
         (["a_008", "a_010", "a_012", "a_016"], [4]),  # every second frame was kept
         (["f1_2", "f1_3", "f2_1", "f2_2"], [3]),
         (["a", "b", "c", "d"], []),

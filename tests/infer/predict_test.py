@@ -195,6 +195,15 @@ def test_a_missing_number_ends_the_clip(tmp_path):
     assert seen == [[0, 10, 20, 20], [30, 40, 40, 40]]
 
 
+def test_half_a_step_too_many_ends_the_clip_as_well(tmp_path):
+    source, model = write_folder(tmp_path / "in", [0, 10, 20, 30, 40]), Brightness()
+    for number, new in ((5, 54), (4, 44), (3, 30), (2, 20), (1, 10)):
+        (source / f"{number}.png").rename(source / f"{new}.png")
+    assert run(source, tmp_path / "out.csv", model) == 5
+    seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
+    assert seen == [[0, 10, 20, 20], [30, 40, 40, 40]]
+
+
 def test_a_few_missing_numbers_are_bridged_when_the_model_was_trained_so(tmp_path):
     levels = np.arange(0, 200, 20)
     source, model = write_folder(tmp_path / "in", levels.tolist()), Brightness(hold=2)
