@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mesh and where arrays lie on it. Results never depend on the number of devices."""
 
-import os
-import pathlib
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mdhr_jax import devices as all_devices
 from mdhr_jax.errors import InputError
 
-GPUS = pathlib.Path("/dev/nvidiactl")  # there is one where NVIDIA's driver is
 SMALLEST_SHARDED = 2**16  # entries; smaller arrays cost more to gather than to keep
 
 
@@ -23,7 +21,7 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
     Raises:
       InputError: the devices do not divide by `fsdp`, or JAX overlooks this machine's GPU.
     """
-    devices = _all_devices() if devices is None else devices
+    devices = all_devices.found() if devices is None else devices
     if len(devices) % fsdp:
         raise InputError(f"fsdp={fsdp} does not divide the {len(devices)} devices; use a divisor")
     # JAX's default axis type is Explicit, which folding frames into the batch does not support.
@@ -33,17 +31,6 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=devices,
     )
-
-
-def _all_devices() -> Sequence[jax.Device]:
-    """Those of JAX; the CPU of a machine with a GPU only where that is asked for."""
-    asked = {"JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"} & os.environ.keys()
-    if jax.default_backend() == "cpu" and GPUS.exists() and not asked:
-        raise InputError(
-            "this machine has a GPU that JAX cannot use: pip install 'mdhr-jax[cuda]', or set "
-            "JAX_PLATFORMS=cpu to take the CPU"
-        )
-    return jax.devices()
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -63,6 +50,11 @@ def state_shardings(mesh: Mesh, abstract_state: dict) -> dict:
         return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
 
     return jax.tree.map(rule, abstract_state)
+
+
+def put_everywhere(mesh: Mesh, array: np.ndarray) -> jax.Array:
+    """The whole array on every device."""
+    return jax.make_array_from_callback(array.shape, replicated(mesh), lambda part: array[part])
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -45,12 +45,13 @@ ARROWS = {
     "locks": {"errors"},
     "workers": {"errors"},
     "pickles": set(),
-    "faces": {"faces", "pickles", "preprocess", "errors"},
+    "faces": {"faces", "devices", "pickles", "preprocess", "errors"},
     "infer": {"infer", "faces", "preprocess", "facs", "errors", "progress"},
     "interop": {"interop", "pickles", "models", "facs", "errors"},
     "report": {"report", "bootstrap", "metrics", "facs", "errors"},
     "writers": {"errors", "progress"},
-    "sharding": {"errors"},
+    "devices": {"errors"},
+    "sharding": {"devices", "errors"},
     "checkpoint": {"errors"},
 }
 

@@ -3,6 +3,7 @@
 
 import functools
 import json
+import os
 import pathlib
 import subprocess
 
@@ -16,6 +17,7 @@ from mdhr_jax import experiments, facs, runs, sharding
 from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # of a machine with a GPU, too
 jax.config.update("jax_num_cpu_devices", 8)
 # What was compiled for the last save need not be compiled for this one.
 jax.config.update(

@@ -12,11 +12,12 @@ STEPS = 3
 
 def _losses_and_scores(config, source, mesh):
     programs = train.compile_programs(config, source, mesh, total_steps=STEPS)
+    source, put = train.reading(config, source, mesh)
     state, losses = programs.init(), []
     for batch in itertools.islice(train.training_batches(config, source, 0), STEPS):
-        state, scalars = programs.train(state, sharding.put_batch(mesh, batch))
+        state, scalars = programs.train(state, put(batch))
         losses.append([float(scalars["loss"]), float(scalars["gradient_norm"])])
-    return np.array(losses), programs.score(state).scores, state
+    return np.array(losses), programs.score(state, source, put).scores, state
 
 
 @pytest.mark.slow
@@ -56,15 +57,3 @@ def test_the_largest_divisible_axis_is_split_and_small_arrays_are_not():
 def test_fsdp_that_does_not_divide_the_devices_is_refused():
     with pytest.raises(errors.InputError, match="fsdp=3 does not divide the 8 devices"):
         sharding.make_mesh(3)
-
-
-def test_the_cpu_of_a_machine_with_a_gpu_is_taken_only_when_asked(tmp_path, monkeypatch):
-    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sharding, "GPUS", tmp_path / "none")
-    assert sharding.make_mesh().size == 8
-    monkeypatch.setattr(sharding, "GPUS", tmp_path)
-    with pytest.raises(errors.InputError, match="a GPU that JAX cannot use: .* JAX_PLATFORMS=cpu"):
-        sharding.make_mesh()
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert sharding.make_mesh().size == 8

@@ -20,6 +20,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Float, UInt8
 
+from mdhr_jax import devices
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import boxes
 from mdhr_jax.faces.detect import Faces
@@ -43,7 +44,7 @@ class Mtcnn:
         its inverse square.
 
     Raises:
-      InputError: the `[faces]` extra is not installed.
+      InputError: the `[faces]` extra is not installed, or JAX overlooks this machine's GPU.
     """
 
     def __init__(self, smallest_face: int = SMALLEST_FACE):
@@ -52,6 +53,7 @@ class Mtcnn:
                 f"faces of {smallest_face} pixels are too small to be found: look for at least "
                 f"{nets.CELL}"
             )
+        devices.found()
         self._smallest_face = smallest_face
         arrays = weights.load()
         self._p = _compiled(nets.PNet(arrays["pnet"]), _P_BATCH)
