@@ -252,7 +252,7 @@ _BY_FRAME = "missing", "lost", "breaks", "several"
 _KINDS = {
     "missing": "labelled frames without a readable picture",
     "lost": "frames without a face",
-    "breaks": "frames where another face is followed or the film's clock jumps",
+    "breaks": "frames at which another face is followed or the film's clock jumped",
     "several": "frames with more than one face, the largest is followed",
     "unread": "frames whose pictures do not decode",
 }

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled frames in order, and the clips of T frames that are cut from them. numpy only.
 
-No clip goes on where a video ends or a frame number is missing: from there to the next frame there
-is no movement to be seen. Evaluation visits every frame once. Training draws clips: each video
-`clips_per_video` times per epoch, from a random start (the release: once). Frames missing at a
-clip's end are replaced by its last frame and marked as not valid; so are a few missing within it
-where that is asked for (`hold`).
+No clip goes on where a video ends or breaks, or a frame number is missing: from there to the next
+frame there is no movement to be seen. Evaluation visits every frame once. Training draws clips:
+each video `clips_per_video` times per epoch, from a random start (the release: once). Frames
+missing at a clip's end are replaced by its last frame and marked as not valid; so are a few missing
+within it where that is asked for (`hold`).
 """
 
 import dataclasses
@@ -20,12 +20,13 @@ AUGMENTATION = ("offset_x", "offset_y", "flip", "brightness", "contrast", "satur
 
 
 class Video(NamedTuple):
-    """The labelled frames of one recording; fields as in `FrameTable`."""
+    """The labelled frames of one recording; fields as in `FrameTable`, None: no breaks."""
 
     name: str
     subject: str
     number: Int[np.ndarray, " t"]
     labels: Int8[np.ndarray, "t n"]
+    breaks: Bool[np.ndarray, " t"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,8 @@ class FrameTable:
       video: position in `videos` of each frame's video, never decreasing.
       number: number of each frame in its recording.
       labels: 1 AU active, 0 not, -1 unknown.
+      breaks: no movement leads from the frame before to this one, whatever their numbers: another
+        face is followed, or the film was cut.
     """
 
     videos: tuple[str, ...]
@@ -45,6 +48,7 @@ class FrameTable:
     video: Int[np.ndarray, " m"]
     number: Int[np.ndarray, " m"]
     labels: Int8[np.ndarray, "m n"]
+    breaks: Bool[np.ndarray, " m"]
 
     def __len__(self) -> int:
         return len(self.video)
@@ -58,12 +62,21 @@ class FrameTable:
             video=np.repeat(np.arange(len(videos)), [len(video.number) for video in videos]),
             number=np.concatenate([video.number for video in videos]),
             labels=np.concatenate([video.labels for video in videos]),
+            breaks=np.concatenate(
+                [np.zeros(len(v.number), bool) if v.breaks is None else v.breaks for v in videos]
+            ),
         )
 
     def to_videos(self) -> list[Video]:
         """The videos of the table in order, the inverse of `from_videos`."""
         return [
-            Video(name, subject, self.number[start:stop], self.labels[start:stop])
+            Video(
+                name,
+                subject,
+                self.number[start:stop],
+                self.labels[start:stop],
+                self.breaks[start:stop],
+            )
             for name, subject, start, stop in zip(
                 self.videos, self.subjects, *self.bounds, strict=True
             )
@@ -92,6 +105,7 @@ class FrameTable:
             video=video,
             number=self.number[rows],
             labels=self.labels[rows],
+            breaks=self.breaks[rows],
         )
 
 
@@ -146,7 +160,7 @@ def _timeline(table: FrameTable, hold: int) -> _Timeline:
         step[video] = min(steps[start : stop - 1], default=1)
     missing, rest = np.divmod(steps, step[table.video[1:]])
     missing -= 1
-    breaks = (np.diff(table.video) != 0) | (rest != 0) | (missing > hold)
+    breaks = (np.diff(table.video) != 0) | table.breaks[1:] | (rest != 0) | (missing > hold)
     shown = 1 + np.append(np.where(breaks, 0, missing), 0)  # positions of each frame
     first = np.append(0, shown.cumsum())
     edges = first[np.concatenate([[0], np.flatnonzero(breaks) + 1, [len(table)]])]
@@ -187,8 +201,9 @@ def training_clips(
 
     A pure function of its arguments. The draws are raw 64-bit words of a counter-based generator
     keyed by `(seed, epoch)`: numpy keeps those the same for ever, `Generator` methods it does not.
-    A clip may start wherever it fits into a run of successive frames of its video, and where a
-    shorter run begins. The release would go on over missing frames; the official lists have none.
+    A clip may start at every frame where it fits into a run of successive frames of its video, and
+    where a shorter run begins. The release would go on over missing frames; the official lists have
+    none.
 
     Args:
       table: frames of the training subjects.
@@ -212,13 +227,12 @@ def training_clips(
 
     video = videos[np.argsort(order, kind="stable")]
     line = _timeline(table, hold)
-    # Where a clip may start, by run.
-    places = np.maximum(line.stops - line.starts - clip_length, 0) + 1
-    until = np.cumsum(places)
-    of_video = np.bincount(table.video[line.rows[line.starts]], places).astype(int)
-    chosen = (np.cumsum(of_video) - of_video)[video] + _below(start, of_video[video])
-    run = np.searchsorted(until, chosen, side="right")
-    first = line.starts[run] + chosen - (until - places)[run]
+    last = np.maximum(line.stops - clip_length, line.starts)  # where a clip of each run may start
+    shown = np.flatnonzero(~line.held)
+    shown = shown[shown <= last[np.searchsorted(line.starts, shown, side="right") - 1]]
+    of_video = np.bincount(table.video[line.rows[shown]])
+    first = shown[(np.cumsum(of_video) - of_video)[video] + _below(start, of_video[video])]
+    run = np.searchsorted(line.starts, first, side="right") - 1
 
     low, high = 1 - colour_jitter, 1 + colour_jitter
     jitter = low + (high - low) * (draws[:, 5:] >> 11) * 2.0**-53

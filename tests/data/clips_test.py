@@ -106,8 +106,19 @@ def test_training_clips_pass_over_held_frames_at_the_pace_of_the_video():
     index, _ = draw(table, clips_per_video=500, hold=2)
     assert {tuple(row) for row in index.rows[index.rows[:, 0] < 7].tolist()} == {
         *((0, 1, 2, 2), (1, 2, 2, 2), (2, 2, 2, 3), (3, 4, 5, 6)),
-        *((2, 2, 3, 4), (2, 3, 4, 5)),  # that begin within the gap
     }
+    assert index.valid.any(1).all()
+
+
+@pytest.mark.parametrize("hold", [0, 3])
+def test_no_clip_goes_on_where_a_video_breaks(hold):
+    (video,) = table_of(a=[1, 2, 3, 5, 6, 8]).to_videos()
+    breaks = np.array([False, False, True, False, False, True])
+    table = clips.FrameTable.from_videos([video._replace(breaks=breaks)])
+    index = clips.evaluation_clips(table, 6, hold=hold)
+    expected = {0: [[0, 1], [2], [3, 4], [5]], 3: [[0, 1], [2, 2, 3, 4], [5]]}[hold]
+    assert index.rows.tolist() == [clip + clip[-1:] * (6 - len(clip)) for clip in expected]
+    assert table.take(np.array([1, 2, 4])).breaks.tolist() == [False, True, False]
 
 
 def test_short_training_video_is_padded_with_its_last_frame():

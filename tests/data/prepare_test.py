@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mdhr_jax import facs
-from mdhr_jax.data import records
+from mdhr_jax.data import clips, records
 from mdhr_jax.data.builders import bp4d, disfa, parts, prepare, recordings
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares
@@ -145,11 +145,31 @@ class _Switching:
 
 def test_no_clip_goes_on_where_another_face_is_followed(tmp_path, plan, monkeypatch):
     monkeypatch.setattr(parts, "cutter", lambda settings: _Switching())
-    assert "4 at breaks" in _prepare(tmp_path)
+    assert "; 4 breaks; " in _prepare(tmp_path)
     source = records.open_dataset(tmp_path / "set")
-    assert source.table.number[:5].tolist() == [1, 2, 3, 5, 6]
+    assert source.table.number[:6].tolist() == [1, 2, 3, 4, 5, 6]
+    for hold in (0, 3):
+        index = clips.evaluation_clips(source.table, 6, hold=hold)
+        assert index.rows[:2].tolist() == [[0, 1, 2, 2, 2, 2], [3, 4, 5, 5, 5, 5]]
     report = json.loads((tmp_path / "set/report.json").read_text())["videos"]["F001/T1"]
-    assert (report["kept"], report["breaks"], report["lost"]) == (5, [4], [])
+    assert (report["kept"], report["breaks"], report["lost"]) == (6, [4], [])
+
+
+def test_a_jump_while_no_face_is_found_is_a_break_as_well(tmp_path, monkeypatch):
+    class Away:
+        def squares(self, frames, *, video, side):
+            for place, frame in enumerate(frames):
+                yield squares.Square(frame, None if place == 2 else frame.picture, 0)
+
+    monkeypatch.setattr(parts, "cutter", lambda settings: Away())
+    film = write_video(tmp_path / "a.mkv", [0, 40, 1080, 1120, 1160])
+    unknown = np.full((5, 2), -1, np.int8)
+    recording = recordings.Recording(
+        "anna", "a", np.arange(1, 6), unknown, unknown, recordings.Film(film, first=1)
+    )
+    parts.cut(recording, parts.Settings(size=32), tmp_path / "part.npz")
+    part = parts.read(tmp_path / "part.npz")
+    assert (part.report.lost, part.report.breaks) == ([3], [4])
 
 
 def test_no_clip_goes_on_where_the_clock_of_a_film_jumps(tmp_path):
@@ -160,8 +180,8 @@ def test_no_clip_goes_on_where_the_clock_of_a_film_jumps(tmp_path):
     )
     parts.cut(recording, parts.Settings(crop="center", size=32), tmp_path / "part.npz")
     part = parts.read(tmp_path / "part.npz")
-    assert part.number.tolist() == [1, 2, 3, 4, 6, 7, 8]
-    assert part.report.breaks == [5]
+    assert part.number.tolist() == [*range(1, 9)]
+    assert part.number[part.breaks].tolist() == part.report.breaks == [5]
 
 
 def test_where_every_second_frame_is_labelled_breaks_count_as_well(tmp_path):
@@ -171,7 +191,9 @@ def test_where_every_second_frame_is_labelled_breaks_count_as_well(tmp_path):
         "anna", "a", np.arange(2, 9, 2), unknown, unknown, recordings.Film(film, first=1)
     )
     parts.cut(recording, parts.Settings(crop="center", size=32), tmp_path / "part.npz")
-    assert parts.read(tmp_path / "part.npz").number.tolist() == [2, 4, 8]
+    part = parts.read(tmp_path / "part.npz")
+    assert part.number.tolist() == [2, 4, 6, 8]
+    assert part.report.breaks == [6]
 
 
 @pytest.fixture

@@ -73,13 +73,24 @@ def test_the_index_of_another_set_is_refused(copy):
     """Even where its checksum is right: people have another number of frames."""
     with np.load(copy / "index.npz") as arrays:
         shorter = {
-            name: array[:-1] if name in ("video", "number", "labels") else array
+            name: array[:-1] if name not in ("videos", "subjects") else array
             for name, array in arrays.items()
         }
     np.savez(copy / "index.npz", **shorter)
     digest = hashlib.sha256((copy / "index.npz").read_bytes()).hexdigest()
     change_metadata(copy, index_sha256=digest)
     refused(copy, "records and index.npz do not belong together")
+
+
+def test_the_index_of_an_earlier_version_is_refused(copy):
+    with np.load(copy / "index.npz") as arrays:
+        earlier = {name: array for name, array in arrays.items() if name != "breaks"}
+    np.savez(copy / "index.npz", **earlier)
+    digest = hashlib.sha256((copy / "index.npz").read_bytes()).hexdigest()
+    change_metadata(copy, index_sha256=digest)
+    refused(
+        copy, "index.npz: has no breaks, an earlier version made it; prepare the data set again"
+    )
 
 
 def test_damaged_description_is_refused(copy):

@@ -36,6 +36,7 @@ from mdhr_jax.progress import Bar
 Picture = UInt8[np.ndarray, "h w c"]
 
 _INDEX = "index.npz"
+_COLUMNS = {field.name for field in dataclasses.fields(clips.FrameTable)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,6 +327,7 @@ def _index_bytes(table: clips.FrameTable) -> bytes:
         video=table.video,
         number=table.number,
         labels=table.labels,
+        breaks=table.breaks,
     )
     return data.getvalue()
 
@@ -336,12 +338,15 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
     if hashlib.sha256(data).hexdigest() != metadata.index_sha256:
         raise InputError(f"{file}: missing or damaged, prepare the data set again")
     with np.load(io.BytesIO(data)) as arrays:
+        if missing := _COLUMNS - set(arrays):
+            raise InputError(
+                f"{file}: has no {', '.join(sorted(missing))}, an earlier version made it; prepare "
+                "the data set again"
+            )
         return clips.FrameTable(
             videos=tuple(arrays["videos"].tolist()),
             subjects=tuple(arrays["subjects"].tolist()),
-            video=arrays["video"],
-            number=arrays["number"],
-            labels=arrays["labels"],
+            **{name: arrays[name] for name in ("video", "number", "labels", "breaks")},
         )
 
 

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mdhr_jax.data.builders import frames, recordings
 from mdhr_jax.data.builders.recordings import Recording
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares, video
 
-_VERSION = 1  # raise it when the same recording gives another file
+_VERSION = 2  # raise it when the same recording gives another file
 _QUALITY = 95  # of JPEG
 _SAME_FORMAT = {"jpeg": {".jpg", ".jpeg"}, "png": {".png"}}
 _SETTINGS = "settings.json"
@@ -54,8 +54,8 @@ class VideoReport:
       kept: how many are records.
       missing: numbers of those without a picture.
       lost: numbers of those in which no face was found.
-      breaks: numbers of those left out so that no clip goes on where another face is followed, or
-        the film's clock jumps.
+      breaks: numbers of those to which no movement leads from the record before: another face is
+        followed, or the film's clock jumped.
       several: numbers of those that show more than one face; the largest is followed.
       unreadable: a line for every picture that does not decode, or for a film's early end.
       unread: how many frames that costs.
@@ -72,7 +72,7 @@ class VideoReport:
     @property
     def labelled(self) -> int:
         """All labelled frames."""
-        return self.kept + len(self.missing) + len(self.lost) + len(self.breaks)
+        return self.kept + len(self.missing) + len(self.lost)
 
 
 class Part(NamedTuple):
@@ -81,6 +81,7 @@ class Part(NamedTuple):
     Attributes:
       file: that holds it.
       number: of the frames with a picture.
+      breaks: as in `clips.FrameTable`.
       time: of these, seconds; NaN where unknown.
       transform: from frame to picture, as in `align.Similarity.row`; NaN where there is none.
       source: SHA-256 of the files that the frames are in.
@@ -91,6 +92,7 @@ class Part(NamedTuple):
 
     file: pathlib.Path
     number: Int[np.ndarray, " m"]
+    breaks: Bool[np.ndarray, " m"]
     time: Float[np.ndarray, " m"]
     transform: Float[np.ndarray, "m 4"]
     source: list[str]
@@ -165,6 +167,7 @@ class _Row(NamedTuple):
     """A frame that has become a picture; fields as in `Part`."""
 
     number: int
+    breaks: bool
     image: bytes
     time: float
     transform: Float[np.ndarray, "4"]
@@ -175,30 +178,26 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
     """Cuts the face out of the labelled frames of a recording and writes the file `part`."""
     reader = _Reader(recording)
     rows: list[_Row] = []
-    breaks: list[int] = []
     several: list[int] = []
-    face = None
+    face, follows = None, True
     shown = cutter(settings).squares(reader.frames(), video=recording.name, side=settings.size)
     for square in shown:
         number, file = reader.origin[square.frame.number]
         several += [number] if square.others else []
+        follows = follows and square.frame.follows
         if square.picture is None:
             continue
-        moves = square.face == face and square.frame.follows
-        face = square.face
-        before = recording.numbers[recording.numbers < number][-1:]
-        if not moves and rows and rows[-1].number == before:
-            breaks.append(number)
-        else:
-            image = _encoded(square.picture, file, settings)
-            rows.append(_row(number, image, square, reader.checksum(file)))
+        breaks = bool(rows) and not (follows and square.face == face)
+        face, follows = square.face, True
+        image = _encoded(square.picture, file, settings)
+        rows.append(_row(number, breaks, image, square, reader.checksum(file)))
     kept = {row.number for row in rows}
     read = {number for number, _ in reader.origin.values()}
     report = VideoReport(
         kept=len(rows),
         missing=sorted(set(recording.numbers.tolist()) - read),
-        lost=sorted(read - kept - set(breaks)),
-        breaks=breaks,
+        lost=sorted(read - kept),
+        breaks=[row.number for row in rows if row.breaks],
         several=several,
         unreadable=[line for line, _ in reader.unreadable],
         unread=sum(count for _, count in reader.unreadable),
@@ -206,10 +205,11 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
     _write(part, rows, report, reader.files())
 
 
-def _row(number: int, image: bytes, square: squares.Square, source: str) -> _Row:
+def _row(number: int, breaks: bool, image: bytes, square: squares.Square, source: str) -> _Row:
     time, transform = square.frame.time, square.transform
     return _Row(
         number,
+        breaks,
         image,
         np.nan if time is None else time,
         np.full(4, np.nan, np.float32) if transform is None else transform.row(),
@@ -241,6 +241,7 @@ def _write(
             images=np.frombuffer(b"".join(row.image for row in rows), np.uint8),
             ends=np.cumsum([len(row.image) for row in rows], dtype=np.int64),
             number=np.array([row.number for row in rows], np.int64),
+            breaks=np.array([row.breaks for row in rows], bool),
             time=np.array([row.time for row in rows], np.float64),
             transform=np.array([row.transform for row in rows], np.float32).reshape(-1, 4),
             source=np.array([row.source for row in rows], "U64"),
@@ -258,6 +259,7 @@ def read(part: pathlib.Path) -> Part:
         return Part(
             file=part,
             number=arrays["number"],
+            breaks=arrays["breaks"],
             time=arrays["time"],
             transform=arrays["transform"],
             source=arrays["source"].tolist(),

@@ -29,7 +29,7 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import squares
 from mdhr_jax.progress import Bar
 
-VERSION = "1.0.0"  # raise it when the same sources give other records
+VERSION = "1.1.0"  # raise it when the same sources give other records
 REPORT, SOURCES = "report.json", "sources.json"
 MOST_SKIPPED = 0.01  # share of the frames that may be unreadable under `skip`
 _MOST_BYTES = 1000 << 20  # of a person's pictures: TFDS holds a split in memory
@@ -141,7 +141,7 @@ def prepare(
             layout=layout,
             subject_folds=folds.assign(layout, tuple(dict.fromkeys(table.subjects))),
             seed=0,
-            fps=_fps(made) or layout.fps,
+            fps=_fps(made, layout),
             progress=progress,
             beside=_beside(made, found),
             **statement,
@@ -150,11 +150,16 @@ def prepare(
     return _summary(out, table, made)
 
 
-def _fps(made: Mapping[str, parts.Part]) -> float | None:
-    """Frames per second of the records, by the median of the times between them; None: no times."""
-    steps = np.concatenate([np.diff(part.time) for part in made.values()])
-    known = steps[steps > 0]
-    return round(1 / np.median(known), 2) if len(known) else None
+def _fps(made: Mapping[str, parts.Part], layout: facs.AuLayout) -> float:
+    """Frames per second of the records by their times; where they have none, by their numbers."""
+    times, numbers = (
+        np.concatenate([np.diff(each) for each in columns])
+        for columns in zip(*((part.time, part.number) for part in made.values()), strict=True)
+    )
+    known = times[times > 0]
+    if len(known):
+        return round(float(1 / np.median(known)), 2)
+    return layout.fps / float(np.median(numbers)) if len(numbers) else layout.fps
 
 
 def _chosen(found: Found, most: int | None) -> list[Recording]:
@@ -261,7 +266,8 @@ def _videos(chosen: Sequence[Recording], made: Mapping[str, parts.Part]) -> list
         rows = _rows(recording, made[recording.name])
         if len(rows):
             number, labels = recording.numbers[rows], recording.labels[rows]
-            videos.append(clips.Video(recording.name, recording.subject, number, labels))
+            breaks = made[recording.name].breaks
+            videos.append(clips.Video(recording.name, recording.subject, number, labels, breaks))
     if not videos:
         raise InputError(
             "no labelled frame has a picture in which a face was found; look at the pictures, or "
@@ -292,8 +298,8 @@ def _summary(out: pathlib.Path, table: clips.FrameTable, made: Mapping[str, part
     people = len(set(table.subjects))
     return (
         f"{out}: {len(table)} frames of {people} people in {len(table.videos)} videos; left out: "
-        f"{missing} without a picture ({unread} of them unreadable), {lost} without a face, "
-        f"{breaks} at breaks; {several} show more than one face"
+        f"{missing} without a picture ({unread} of them unreadable), {lost} without a face; "
+        f"{breaks} breaks; {several} show more than one face"
     )
 
 

@@ -105,6 +105,8 @@ class Film:
                     follows = True
                 if not wanted:
                     return
+        except video.DecoderError:  # another time it may go well
+            raise
         except InputError as error:
             on_bad(error, len(wanted))
 

@@ -163,10 +163,12 @@ def _listed_videos(
         )
     chosen = set(subjects or known)
     videos = [
-        clips.Video(name, subject, number[:max_frames], values[:max_frames])
+        video._replace(
+            number=video.number[:max_frames], labels=video.labels[:max_frames], breaks=None
+        )
         for test in tests
-        for name, subject, number, values in test.frames.to_videos()
-        if subject in chosen
+        for video in test.frames.to_videos()
+        if video.subject in chosen
     ]
     videos.sort(key=lambda recording: recording.subject)
     return videos, tuple(tuple(s for s in fold if s in chosen) for fold in test_subjects)
