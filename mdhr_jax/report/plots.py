@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, told apart by colour-blind readers too. Figures are
 pyplot, so nothing is kept between calls and no display is needed.
 """
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -53,7 +54,8 @@ def training_curves(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
         subplots = figure.subplots(1, 3, sharex=True)
         for axes, (kind, key, title, factor, form) in zip(subplots, panels, strict=True):
             chosen = [row for row in rows if row["kind"] == kind]
-            values = [factor * row[key] for row in chosen]
+            # None: a step without a finite loss.
+            values = [math.nan if row[key] is None else factor * row[key] for row in chosen]
             axes.plot([row["step"] for row in chosen], values, form, color=BLUE, markersize=4)
             axes.set(title=title, xlabel="step", ylim=(0, None))
             axes.yaxis.set_major_formatter("{x:g}")
