@@ -86,7 +86,7 @@ def _score(
         eval_step,
         {"params": {}, "batch_stats": {}},
         source,
-        mesh,
+        functools.partial(sharding.put_batch, mesh),
         fold=config.fold,
         clip_length=config.clip_length,
         batch_size=config.eval_batch_size,

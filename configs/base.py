@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
 
     # Data.
     config.data = ""  # directory of a prepared data set
+    config.input = "encoded"  # how frames are read: a key of train.INPUTS
     config.layout = "bp4d"  # AUs and regions: a name for facs.layout with the data's AUs
     config.fold = 1  # cross-validation fold to test on; the others train
     config.clip_length = 16  # T, frames per clip

@@ -2,6 +2,7 @@
 """A protocol, top to bottom: a checkpoint on a test fold, and what its scores are worth per AU."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -67,7 +68,7 @@ def score(
     eval_step: Callable[[dict, dict, steps.Batch], jax.Array],
     state: dict,
     source: records.FrameSource,
-    mesh: Mesh,
+    put: Callable[[pipeline.Batch], steps.Batch],
     *,
     fold: int,
     split: str = "test",
@@ -81,7 +82,7 @@ def score(
       eval_step: jitted `steps.make_eval_step`.
       state: holds `params` and `batch_stats`.
       source: the data set.
-      mesh: where batches go.
+      put: brings a batch to the devices.
       fold: cross-validation fold, from 1.
       split: as in `folds.split_subjects`.
       clip_length: frames per clip.
@@ -104,7 +105,7 @@ def score(
     )
 
     def run(batch: pipeline.Batch) -> jax.Array:
-        return eval_step(state["params"], state["batch_stats"], sharding.put_batch(mesh, batch))
+        return eval_step(state["params"], state["batch_stats"], put(batch))
 
     for batch, predicted in _ahead(batches, run):
         scores[batch["row"][batch["valid"]]] = np.asarray(predicted)[batch["valid"]]
@@ -247,7 +248,7 @@ def test(trained: runs.Trained) -> Scores:
         jax.jit(runs.eval_step(config)),
         trained.state,
         runs.open_data(config),
-        mesh,
+        functools.partial(sharding.put_batch, mesh),
         fold=config.fold,
         clip_length=config.clip_length,
         context=runs.context(config),

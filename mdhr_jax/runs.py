@@ -144,7 +144,9 @@ def data_of(path: pathlib.Path) -> dict | None:
     try:
         said = json.loads(file.read_text())
         return {key: said[key] for key in ("builder", "index", "crop", "aus", "fps")}
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise InputError(f"{file}: has no entry {error}; train again with this version") from error
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"{file}: does not say what the run was trained on; bring back a copy of it, or train "
             "again"
@@ -185,8 +187,12 @@ def nearest(key: str, known: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _chosen[Kind](config: ConfigDict, key: str, table: Mapping[str, Kind]) -> Kind:
-    """What a key of the configuration names in a table; InputError with the choices otherwise."""
+def chosen[Kind](config: ConfigDict, key: str, table: Mapping[str, Kind]) -> Kind:
+    """What a key of the configuration names in a table.
+
+    Raises:
+      InputError: nothing; the choices are named.
+    """
     try:
         return mdhr.choose(f"config.{key}", table, config[key])
     except ValueError as error:
@@ -195,13 +201,13 @@ def _chosen[Kind](config: ConfigDict, key: str, table: Mapping[str, Kind]) -> Ki
 
 def protocol_of(config: ConfigDict) -> protocol.Protocol:
     """The configured protocol; InputError when there is none of that name, or its keys clash."""
-    chosen = _chosen(config, "protocol", protocol.PROTOCOLS)
-    if config.tune_thresholds and chosen.split != "held-out":
+    found = chosen(config, "protocol", protocol.PROTOCOLS)
+    if config.tune_thresholds and found.split != "held-out":
         raise InputError(
-            f"config.tune_thresholds: protocol {chosen.name!r} has no frames to choose thresholds "
+            f"config.tune_thresholds: protocol {found.name!r} has no frames to choose thresholds "
             "on; use config.protocol=held-out"
         )
-    return chosen
+    return found
 
 
 def layout_of(config: ConfigDict) -> facs.AuLayout:
@@ -268,12 +274,12 @@ def _create(layout: facs.AuLayout, initial: str, rngs: nnx.Rngs, **slots) -> mdh
 
 def loss_reduction(config: ConfigDict) -> losses.Reduction:
     """How the configured loss is summed up."""
-    return _chosen(config, "loss_reduction", losses.REDUCTIONS)
+    return chosen(config, "loss_reduction", losses.REDUCTIONS)
 
 
 def precision(config: ConfigDict) -> jnp.dtype:
     """The arithmetic type that a configuration names."""
-    return _chosen(config, "precision", PRECISIONS)
+    return chosen(config, "precision", PRECISIONS)
 
 
 def check_image_size(config: ConfigDict, model: mdhr.MDHR) -> None:
@@ -295,7 +301,7 @@ def eval_graph(config: ConfigDict) -> nnx.GraphDef:
 
 def eval_transform(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     """From the frames of clips to network input, as configured for testing."""
-    transform = _chosen(config, "evaluation_crop", preprocess.EVALUATION)
+    transform = chosen(config, "evaluation_crop", preprocess.EVALUATION)
     return functools.partial(transform, image_size=config.image_size)
 
 

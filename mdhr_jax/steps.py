@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Num, UInt8
 
 from mdhr_jax import facs, losses, preprocess
 
@@ -116,13 +116,13 @@ def make_train_step(
 ) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     """Builds `(state, batch) -> (state, scalars)`.
 
-    A batch holds uint8 `frames` (b, s, h, w, 3), `labels` and `mask` (b, t, n), and `augment`
-    (b, 6), the draw of each clip. Drop-path is a function of (seed, step). Where the loss or the
-    gradient is not finite, nothing changes but the step.
+    A batch holds `frames` (`_frames`), `labels` and `mask` (b, t, n), and `augment` (b, 6), the
+    draw of each clip. Drop-path is a function of (seed, step). Where the loss or the gradient is
+    not finite, nothing changes but the counts of steps.
     """
 
     def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        images = preprocess.train(batch["frames"], batch["augment"], image_size=image_size)
+        images = preprocess.train(_frames(batch), batch["augment"], image_size=image_size)
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         scalars, gradients, stats, _ = loss_and_gradients(
             graph,
@@ -146,10 +146,22 @@ def make_train_step(
         }
         finite = jnp.isfinite(scalars["loss"]) & jnp.isfinite(scalars["gradient_norm"])
         old = {part: state[part] for part in learned}
-        kept = jax.tree.map(functools.partial(jnp.where, finite), learned, old)
+        kept = jax.tree.map(functools.partial(_kept, finite), learned, old)
         return {"step": state["step"] + 1, **kept}, scalars
 
     return train_step
+
+
+def _kept(finite: Bool[Array, ""], new: Array, old: Array) -> Array:
+    """The new values if all is finite; steps are counted in any case."""
+    return jnp.where(finite, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
+
+
+def _frames(batch: Batch) -> UInt8[Array, "b s h w 3"]:
+    """Those of a batch: `frames` itself, or where there are `pictures`, the rows of these."""
+    if "pictures" in batch:
+        return batch["pictures"][batch["frames"]]
+    return batch["frames"]
 
 
 def make_eval_step(
@@ -163,7 +175,7 @@ def make_eval_step(
     """
 
     def eval_step(params: dict, batch_stats: dict, batch: Batch) -> Float[Array, "b t n"]:
-        outputs, _ = run(graph, params, batch_stats, transform(batch["frames"]))
+        outputs, _ = run(graph, params, batch_stats, transform(_frames(batch)))
         return outputs["scores"]
 
     return eval_step

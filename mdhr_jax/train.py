@@ -27,9 +27,11 @@ from mdhr_jax import (
     steps,
     writers,
 )
-from mdhr_jax.data import pipeline, records
+from mdhr_jax.data import decoded, pipeline, records
 from mdhr_jax.errors import InputError, NonFiniteLossError
 from mdhr_jax.models import mdhr
+
+type Put = Callable[[pipeline.Batch], steps.Batch]
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
@@ -47,6 +49,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     """
     workdir = pathlib.Path(workdir)
     runs.check(config)
+    runs.chosen(config, "input", INPUTS)
     source, mesh = runs.open_data(config), sharding.make_mesh(config.fsdp)
     programs = compile_programs(config, source, mesh, count_steps(config, source))
     # After what may refuse the configuration, before anything takes time.
@@ -79,6 +82,7 @@ def _train(
 ) -> None:
     saved, total_steps = runs.checkpoints(workdir), count_steps(config, source)
     start = checkpoint.latest_step(saved, "last") or 0
+    source, put = reading(config, source, mesh)
     batches = training_batches(config, source, start)
     fresh = None if start else runs.with_initial_backbone(programs.init(), config)
     runs.claim(workdir, config)  # a backbone that does not fit leaves no run
@@ -94,11 +98,11 @@ def _train(
     try:
         for step in range(start + 1, total_steps + 1):
             batch = next(batches)
-            state, scalars = programs.train(state, sharding.put_batch(mesh, batch))
+            state, scalars = programs.train(state, put(batch))
             log.add(step, scalars, batch)
             if is_due(step, total_steps, config.eval_every):
                 log.flush()
-                result = evaluation_scalars(programs.score(state), config)
+                result = evaluation_scalars(programs.score(state, source, put), config)
                 writer.evaluation(step, result)
                 if chooses and result["mean_f1"] > best:
                     best = result["mean_f1"]
@@ -110,6 +114,35 @@ def _train(
                 log.restart_clock()
     finally:
         writer.close()
+
+
+def reading(
+    config: ConfigDict, source: records.FrameSource, mesh: Mesh
+) -> tuple[records.FrameSource, Put]:
+    """The data set as `config.input` reads it, and what brings its batches to the devices.
+
+    Raises:
+      InputError: no such way of reading, or no place for decoded pictures.
+    """
+    return runs.chosen(config, "input", INPUTS)(source, mesh)
+
+
+def _encoded(source: records.FrameSource, mesh: Mesh) -> tuple[records.FrameSource, Put]:
+    return source, functools.partial(sharding.put_batch, mesh)
+
+
+def _mapped(source: records.FrameSource, mesh: Mesh) -> tuple[records.FrameSource, Put]:
+    pictures = decoded.pictures(source, progress=True)
+    return _encoded(dataclasses.replace(source, decoded=pictures), mesh)
+
+
+def _resident(source: records.FrameSource, mesh: Mesh) -> tuple[records.FrameSource, Put]:
+    pictures = sharding.put_everywhere(mesh, decoded.pictures(source, progress=True))
+    by_row, put = _encoded(dataclasses.replace(source, by_row=True), mesh)
+    return by_row, lambda batch: put(batch) | {"pictures": pictures}
+
+
+INPUTS = {"encoded": _encoded, "mapped": _mapped, "resident": _resident}
 
 
 def is_due(step: int, total_steps: int, interval: int) -> bool:
@@ -152,11 +185,11 @@ def evaluation_scalars(scored: evaluate.Scores, config: ConfigDict) -> dict[str,
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """What a run executes: `init() -> state`, `train(state, batch)`, `score(state)`."""
+    """What a run executes: `init()`, `train(state, batch)`, `score(state, source, put)`."""
 
     init: Callable[[], steps.State]
     train: Callable[[steps.State, steps.Batch], tuple[steps.State, dict]]
-    score: Callable[[steps.State], evaluate.Scores]
+    score: Callable[[steps.State, records.FrameSource, Put], evaluate.Scores]
     abstract: steps.State
 
 
@@ -193,20 +226,18 @@ def compile_programs(
         train=jax.jit(
             train_step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh))
         ),
-        score=_scorer(config, source, mesh),
+        score=_scorer(config, mesh),
         abstract=checkpoint.abstract(shapes, shardings),
     )
 
 
 def _scorer(
-    config: ConfigDict, source: records.FrameSource, mesh: Mesh
-) -> Callable[[steps.State], evaluate.Scores]:
+    config: ConfigDict, mesh: Mesh
+) -> Callable[[steps.State, records.FrameSource, Put], evaluate.Scores]:
     """Scores the frames on which the protocol looks during training."""
     return functools.partial(
         evaluate.score,
         jax.jit(runs.eval_step(config), out_shardings=sharding.replicated(mesh)),
-        source=source,
-        mesh=mesh,
         fold=config.fold,
         split=runs.protocol_of(config).split,
         clip_length=config.clip_length,

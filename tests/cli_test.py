@@ -290,7 +290,13 @@ def test_faces_are_cut_as_in_training(trained, crop, template, expected, warned,
 
 @pytest.mark.parametrize(
     ("shown", "trained", "warned"),
-    [(60, 25, True), (30, 25, False), (10, 25, True), (None, 25, False), (60, None, False)],
+    [
+        (60.0, 25.0, True),
+        (30.0, 25.0, False),
+        (10.0, 25.0, True),
+        (None, 25.0, False),
+        (60.0, None, False),
+    ],
 )
 def test_a_film_of_another_pace_is_told_of(capsys, shown, trained, warned):
     cli._warn_of_other_pace("a.mp4", shown, trained)

@@ -5,6 +5,7 @@ import functools
 import gc
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdhr_jax import checkpoint, errors, evaluate, preprocess, runs, sharding, train, writers
+from mdhr_jax import checkpoint, errors, evaluate, preprocess, runs, sharding, steps, train, writers
 from mdhr_jax.models import mdhr
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -122,6 +123,31 @@ def test_steps_without_a_finite_loss_change_nothing(tiny_config, tmp_path, poiso
     assert [row["step"] for row in rows if row["loss"] is None] == [1, 2, 4, 5, 7, 8]
     state = runs.load(tmp_path).state
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_the_three_inputs_give_the_same_batches_and_the_same_training(
+    tiny_config, tmp_path, one_device
+):
+    shutil.copytree(tiny_config.data, tmp_path / "set")
+    tiny_config.data = str(tmp_path / "set")
+    mesh, batches = sharding.make_mesh(), {}
+    for tiny_config.input in train.INPUTS:
+        source, put = train.reading(tiny_config, runs.open_data(tiny_config), mesh)
+        batch = put(next(train.training_batches(tiny_config, source, 5)))
+        batches[tiny_config.input] = batch | {"frames": steps._frames(batch)}
+        batches[tiny_config.input].pop("pictures", None)
+        train.train(tiny_config, tmp_path / tiny_config.input)
+    jax.tree.map(np.testing.assert_array_equal, batches["encoded"], batches["mapped"])
+    jax.tree.map(np.testing.assert_array_equal, batches["encoded"], batches["resident"])
+    _assert_equal_runs(tmp_path / "encoded", tmp_path / "mapped", tiny_config)
+    _assert_equal_runs(tmp_path / "encoded", tmp_path / "resident", tiny_config)
+
+
+def test_an_unknown_input_is_refused_before_anything_is_made(tiny_config, tmp_path):
+    tiny_config.input = "telepathy"
+    with pytest.raises(errors.InputError, match="config.input.*encoded.*mapped.*resident"):
+        train.train(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture
@@ -267,7 +293,7 @@ def counting(monkeypatch, one_device):
             scalars = {"loss": jnp.float32(1), "gradient_norm": jnp.float32(1)}
             return state | {"step": state["step"] + 1}, scalars
 
-        programs = train.Programs(init, step, lambda state: None, {})
+        programs = train.Programs(init, step, lambda *arguments: None, {})
         monkeypatch.setattr(train, "compile_programs", lambda *arguments: programs)
 
     return arrange

@@ -3,6 +3,8 @@
 
 Batch i is a function of the arguments and i alone, whatever the number of threads: a run resumes by
 starting at its step. Pictures stay as they are stored, uint8; the device crops and normalises them.
+Where the device holds all pictures already (`FrameSource.by_row`), `frames` is `(b, s)` int32:
+their rows in the data set.
 """
 
 import functools
@@ -175,8 +177,9 @@ def _clip(
 ) -> Batch:
     """Pictures and labels of a clip of an index whose rows count within `split_rows`."""
     labels = source.table.labels[split_rows[index.scored[position]]]
+    rows = split_rows[index.rows[position]]
     return {
-        "frames": source.pictures(split_rows[index.rows[position]]),
+        "frames": rows.astype(np.int32) if source.by_row else source.pictures(rows),
         "labels": (labels == 1).astype(np.int32),
         "mask": (labels >= 0) & index.valid[position][:, None],
     }

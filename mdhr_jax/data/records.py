@@ -29,6 +29,8 @@ class FrameSource:
       records: encoded pictures, read when asked for.
       held_out: share of each fold's training subjects that are a split of their own.
       hold: so many missing frames in a row do not end a clip (`clips`).
+      decoded: all pictures (`data.decoded`), if they are not to be read from the records.
+      by_row: batches name frames by their rows instead of showing them (`pipeline`).
     """
 
     path: pathlib.Path
@@ -38,6 +40,8 @@ class FrameSource:
     records: Sequence
     held_out: float = 0.0
     hold: int = 0
+    decoded: UInt8[np.ndarray, "m h w 3"] | None = None
+    by_row: bool = False
 
     @property
     def folds(self) -> folds.Folds:
@@ -77,6 +81,8 @@ class FrameSource:
         Raises:
           InputError: a record cannot be read or decoded, or has another size.
         """
+        if self.decoded is not None:
+            return self.decoded[rows]
         size = self.image_size
         out = np.empty((len(rows), size, size, 3), np.uint8)
         for picture, row in zip(out, rows.tolist(), strict=True):

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All pictures of a data set, decoded once into one file that is mapped into memory.
+
+`DIR/decoded.npy` is a NumPy array `(m, h, w, 3)` of uint8 whose row i is the picture of record i.
+It goes with its data set: a set that is made anew has none.
+"""
+
+import fcntl
+import math
+import os
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mdhr_jax import workers
+from mdhr_jax.data import records
+from mdhr_jax.errors import InputError
+from mdhr_jax.progress import Bar
+
+_FILE = "decoded.npy"
+_CHUNK = 256  # frames that a core decodes at a time
+
+
+def pictures(source: records.FrameSource, *, progress: bool) -> UInt8[np.ndarray, "m h w 3"]:
+    """The pictures of a data set, mapped into memory; decodes them where nobody has.
+
+    Raises:
+      InputError: the file cannot be written or is another set's; a picture that does not decode.
+    """
+    file = source.path / _FILE
+    shape = (len(source.table), source.image_size, source.image_size, 3)
+    try:
+        if not file.exists():
+            _write(file, shape, source, progress)
+        found = np.load(file, mmap_mode="r")
+    except OSError as error:
+        raise InputError(
+            f"{file}: cannot be made ({error.strerror or error}; it takes "
+            f"{math.prod(shape) / 1e9:.1f} GB); make space, or use config.input=encoded"
+        ) from error
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{file}: is damaged ({error}); delete it") from error
+    if found.shape != shape or found.dtype != np.uint8:
+        raise InputError(f"{file}: holds {found.dtype} {found.shape}, not {shape}; delete it")
+    return found
+
+
+def _write(
+    file: pathlib.Path, shape: tuple[int, ...], source: records.FrameSource, progress: bool
+) -> None:
+    """Decodes everything; the file appears when it is whole."""
+    part, cores = file.with_name(f"{file.name}.part"), workers.cores()
+    with part.open("ab") as out:
+        fcntl.flock(out, fcntl.LOCK_EX)  # waits for another run that does the same
+        if file.exists():
+            return
+        out.truncate(0)
+        np.lib.format.write_array_header_2_0(
+            out, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        )
+        with (
+            Bar(len(source.table), "frame", about="decode", show=progress) as bar,
+            ThreadPoolExecutor(cores) as pool,
+        ):
+            for start in range(0, len(source.table), _CHUNK * cores):
+                rows = np.arange(start, min(start + _CHUNK * cores, len(source.table)))
+                for frames in pool.map(source.pictures, np.array_split(rows, cores)):
+                    out.write(frames.data)
+                bar.update(len(rows))
+        out.flush()
+        os.fsync(out.fileno())
+        part.replace(file)

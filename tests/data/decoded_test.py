@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import resource
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from mdhr_jax import errors
+from mdhr_jax.data import decoded, records
+
+
+@pytest.fixture
+def data(rendered_set, tmp_path):
+    """A copy of the data set, which may get a file."""
+    shutil.copytree(rendered_set.path, tmp_path / "set")
+    return records.open_dataset(tmp_path / "set")
+
+
+def test_row_i_is_the_picture_of_record_i(data, capsys):
+    found = decoded.pictures(data, progress=True)
+    np.testing.assert_array_equal(found, data.pictures(np.arange(len(data.table))))
+    assert f"{len(data.table)}/{len(data.table)}" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.load(data.path / "decoded.npy"), found)
+
+
+def test_pictures_are_decoded_once(data, monkeypatch):
+    first = decoded.pictures(data, progress=False)
+    monkeypatch.setattr(records.FrameSource, "decode", lambda *_: pytest.fail("decoded again"))
+    np.testing.assert_array_equal(decoded.pictures(data, progress=False), first)
+    mapped = dataclasses.replace(data, decoded=first)
+    np.testing.assert_array_equal(mapped.pictures(np.array([7, 3, 3])), first[[7, 3, 3]])
+
+
+def test_what_a_killed_run_left_is_done_anew(data):
+    (data.path / "decoded.npy.part").write_bytes(b"half" * 10**6)
+    found = decoded.pictures(data, progress=False)
+    np.testing.assert_array_equal(found, data.pictures(np.arange(len(data.table))))
+    assert not (data.path / "decoded.npy.part").exists()
+
+
+def test_two_runs_decode_one_file(data):
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(decoded.pictures(data, progress=False)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = data.pictures(np.arange(len(data.table)))
+    for pictures in found:
+        np.testing.assert_array_equal(pictures, expected)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (b"no array", "decoded.npy: is damaged .* delete it"),
+        (b"", "decoded.npy: is damaged .* delete it"),
+        (np.zeros((3, 64, 64, 3), np.uint8), r"holds uint8 \(3, 64, 64, 3\), not \(432,.*delete"),
+        (np.zeros((432, 64, 64, 3), np.int8), "holds int8 .* delete it"),
+    ],
+)
+def test_a_file_that_is_not_the_data_set_s_is_refused(data, broken, message):
+    file = data.path / "decoded.npy"
+    if isinstance(broken, bytes):
+        file.write_bytes(broken)
+    else:
+        np.save(file, broken)
+    with pytest.raises(errors.InputError, match=message):
+        decoded.pictures(data, progress=False)
+
+
+def test_a_file_that_was_cut_off_is_refused(data):
+    decoded.pictures(data, progress=False)
+    file = data.path / "decoded.npy"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(errors.InputError, match=r"decoded\.npy: is damaged .* delete it"):
+        decoded.pictures(data, progress=False)
+
+
+def test_a_full_disk_leaves_no_file(data):
+    # A limit on the size of files stands in for the full disk.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(errors.InputError, match="it takes 0.0 GB.*; make space, or use"):
+            decoded.pictures(data, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (data.path / "decoded.npy").exists()
+
+
+def test_a_damaged_record_is_refused_by_name(data, monkeypatch):
+    def broken(self, row, data):
+        raise errors.InputError(f"record {row}: the picture does not decode")
+
+    monkeypatch.setattr(records.FrameSource, "decode", broken)
+    with pytest.raises(errors.InputError, match="record .* does not decode"):
+        decoded.pictures(data, progress=False)
+    assert not (data.path / "decoded.npy").exists()
