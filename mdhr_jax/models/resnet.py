@@ -5,7 +5,10 @@ With depths (3, 4, 6, 3) and width 64 this is torchvision's ResNet-50
 without pooling and classifier; narrower and shallower ones are the same class.
 """
 
+import itertools
+
 import jax
+import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax import lax
@@ -16,6 +19,49 @@ from mdhr_jax.models import layers
 FAN_OUT = jax.nn.initializers.variance_scaling(2, "fan_out", "normal")
 
 
+@jax.custom_vjp
+def max_pool(x: Float[Array, "m H W c"]) -> Float[Array, "m h w c"]:
+    """Maxima of 3x3 windows at stride 2, padded; the gradient goes to the first one, as in torch.
+
+    JAX's own gradient (select-and-scatter) is slower and has no deterministic form on GPUs.
+    """
+    padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return lax.reduce_window(x, -float("inf"), lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+
+
+def _max_pool_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    y = max_pool(x)
+    return y, (x, y)
+
+
+def _max_pool_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array]:
+    x, y = saved
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    rows, columns = 2 * y.shape[1] - 1, 2 * y.shape[2] - 1  # from a window's place to the last's
+    unmet = jnp.ones(y.shape, bool)
+    parts = []
+    for i, j in itertools.product(range(3), repeat=2):
+        place = (slice(None), slice(i, i + rows, 2), slice(j, j + columns, 2))
+        first = unmet & (padded[place] == y)
+        unmet &= ~first
+        parts.append(_spread(jnp.where(first, gradient, 0), i, j, padded.shape))
+    # Of the windows over a pixel the first one sees it last: added in the order of the windows.
+    return (sum(reversed(parts))[:, 1:-1, 1:-1],)
+
+
+def _spread(part: Array, i: int, j: int, shape: tuple[int, ...]) -> Array:
+    """Zeros of a shape with `part` at every second row from i and every second column from j."""
+    sides = (
+        (first, size - first - 2 * count + 1, 1)
+        for first, size, count in zip((i, j), shape[1:3], part.shape[1:3], strict=True)
+    )
+    zero = jnp.zeros((), part.dtype)
+    return lax.pad(part, zero, ((0, 0, 0), *sides, (0, 0, 0)))
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
 class Stem(nnx.Module):
     """7x7 convolution of stride 2, batch normalisation, ReLU, 3x3 max-pooling of stride 2."""
 
@@ -24,9 +70,7 @@ class Stem(nnx.Module):
         self.norm = layers.BatchNorm(width)
 
     def __call__(self, frames: Float[Array, "m H W 3"]) -> Float[Array, "m h w c"]:
-        x = jax.nn.relu(self.norm(self.conv(frames)))
-        padding = ((0, 0), (1, 1), (1, 1), (0, 0))
-        return lax.reduce_window(x, -float("inf"), lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+        return max_pool(jax.nn.relu(self.norm(self.conv(frames))))
 
 
 class Shortcut(nnx.Module):

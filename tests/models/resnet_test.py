@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax import lax
 
 from mdhr_jax import steps
 from mdhr_jax.models import mdhr, resnet
@@ -73,6 +74,23 @@ def test_max_pooling_passes_its_gradient_to_the_first_maximum(make_in_testing):
     gradient = np.asarray(jax.jit(jax.grad(lambda x: stem(x).sum()))(x))[0, ::2, ::2, 0]
     assert gradient[0, 0] > 0.5
     np.testing.assert_array_equal(gradient > 0, [[True, False], [False, False]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 3)])
+def test_the_gradient_of_max_pooling_is_that_of_jax_bit_for_bit(dtype, size):
+    def plain(x):
+        padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lax.reduce_window(x, -float("inf"), lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+
+    # After a ReLU ties are the rule.
+    x = jax.nn.relu(jnp.asarray(_picture(2, *size, 4), dtype))
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=plain(x).shape), dtype)
+    ours, jaxs = (
+        jax.grad(lambda x, f=f: (f(x) * weights).sum())(x) for f in (resnet.max_pool, plain)
+    )
+    assert ours.dtype == dtype
+    np.testing.assert_array_equal(ours, jaxs)
 
 
 def test_max_pooling_is_padded_with_minus_infinity(make_in_testing, monkeypatch):
