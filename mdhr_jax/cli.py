@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 the loss is not finite.
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ from typing import Any
 
 from absl import flags
 
+from mdhr_jax import compiled
 from mdhr_jax.errors import InputError, NonFiniteLossError
 
 Flags = flags.FlagValues
@@ -46,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0 if argv else 2
     name, *arguments = argv
+    compiled.keep()
     try:
         return _run(name, [_with_underscores(argument) for argument in arguments])
     except KeyboardInterrupt:
@@ -420,7 +423,7 @@ def _config(values: Flags) -> Any:
 
     from mdhr_jax import runs
 
-    _required(values, "config", "workdir")
+    _required(values, *sorted({"config", "workdir"} & set(values)))
     file = values["config"].config_filename
     try:
         config = values.config
@@ -713,6 +716,27 @@ def _cutter_like(trained: str | None, crop: str | None, template: str | None) ->
     return squares.parse(crop, lies)
 
 
+def _bench_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _config_flags(values, arguments)
+    _path(values, "json", "File for everything that was measured.")
+    _path(values, "profile", "Directory for a trace of what was measured (TensorBoard, Perfetto).")
+    flags.DEFINE_integer(
+        "windows", 5, "Windows whose median counts.", lower_bound=1, flag_values=values
+    )
+
+
+def _bench(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax.bench import run
+
+    (what,) = _exactly(arguments, "train|infer|data")
+    config = _config(values)
+    said, table = run.run(what, config, windows=values.windows, profile=values.profile)
+    print(table, end="")
+    if values.json:
+        pathlib.Path(values.json).write_text(json.dumps(said, indent=1) + "\n")
+    return 0
+
+
 def _check_lists_flags(values: Flags, arguments: Sequence[str]) -> None:
     """None of its own."""
 
@@ -797,6 +821,12 @@ COMMANDS = {
         "--figure 3|4 --checkpoint RUN --out FILE.png [--frames VIDEO:NUMBER,...]",
         _figures_flags,
         _figures,
+    ),
+    "bench": Command(
+        "Time training steps, scoring or the reading of frames, beside what the device can do.",
+        "train|infer|data --config FILE [--config.KEY=VALUE ...]",
+        _bench_flags,
+        _bench,
     ),
     "convert": Command(
         "Official .pth or safetensors to a run, and back.",

@@ -116,13 +116,13 @@ def make_train_step(
 ) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     """Builds `(state, batch) -> (state, scalars)`.
 
-    A batch holds `frames` (`_frames`), `labels` and `mask` (b, t, n), and `augment` (b, 6), the
+    A batch holds `frames` (see `frames`), `labels` and `mask` (b, t, n), and `augment` (b, 6), the
     draw of each clip. Drop-path is a function of (seed, step). Where the loss or the gradient is
     not finite, nothing changes but the counts of steps.
     """
 
     def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        images = preprocess.train(_frames(batch), batch["augment"], image_size=image_size)
+        images = preprocess.train(frames(batch), batch["augment"], image_size=image_size)
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         scalars, gradients, stats, _ = loss_and_gradients(
             graph,
@@ -157,7 +157,7 @@ def _kept(finite: Bool[Array, ""], new: Array, old: Array) -> Array:
     return jnp.where(finite, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
 
 
-def _frames(batch: Batch) -> UInt8[Array, "b s h w 3"]:
+def frames(batch: Batch) -> UInt8[Array, "b s h w 3"]:
     """Those of a batch: `frames` itself, or where there are `pictures`, the rows of these."""
     if "pictures" in batch:
         return batch["pictures"][batch["frames"]]
@@ -175,7 +175,7 @@ def make_eval_step(
     """
 
     def eval_step(params: dict, batch_stats: dict, batch: Batch) -> Float[Array, "b t n"]:
-        outputs, _ = run(graph, params, batch_stats, transform(_frames(batch)))
+        outputs, _ = run(graph, params, batch_stats, transform(frames(batch)))
         return outputs["scores"]
 
     return eval_step

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -51,10 +52,10 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     runs.check(config)
     runs.chosen(config, "input", INPUTS)
     source, mesh = runs.open_data(config), sharding.make_mesh(config.fsdp)
-    programs = compile_programs(config, source, mesh, count_steps(config, source))
+    compiled = compile_programs(config, source, mesh, count_steps(config, source))
     # After what may refuse the configuration, before anything takes time.
     with locks.alone(workdir, "name another --workdir"), _writing(workdir):
-        _train(config, workdir, source, mesh, programs)
+        _train(config, workdir, source, mesh, compiled)
 
 
 @contextlib.contextmanager
@@ -78,15 +79,15 @@ def _train(
     workdir: pathlib.Path,
     source: records.FrameSource,
     mesh: Mesh,
-    programs: "Programs",
+    compiled: "Programs",
 ) -> None:
     saved, total_steps = runs.checkpoints(workdir), count_steps(config, source)
     start = checkpoint.latest_step(saved, "last") or 0
     source, put = reading(config, source, mesh)
     batches = training_batches(config, source, start)
-    fresh = None if start else runs.with_initial_backbone(programs.init(), config)
+    fresh = None if start else runs.with_initial_backbone(compiled.init(), config)
     runs.claim(workdir, config)  # a backbone that does not fit leaves no run
-    state = fresh or checkpoint.restore(saved, "last", programs.abstract)
+    state = fresh or checkpoint.restore(saved, "last", compiled.abstract)
     runs.claim_data(workdir, source)
     devices = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
     print(f"{workdir}: step {start} of {total_steps} on {mesh.size} x {devices}", flush=True)
@@ -98,11 +99,11 @@ def _train(
     try:
         for step in range(start + 1, total_steps + 1):
             batch = next(batches)
-            state, scalars = programs.train(state, put(batch))
+            state, scalars = compiled.train(state, put(batch))
             log.add(step, scalars, batch)
             if is_due(step, total_steps, config.eval_every):
                 log.flush()
-                result = evaluation_scalars(programs.score(state, source, put), config)
+                result = evaluation_scalars(compiled.score(state, source, put), config)
                 writer.evaluation(step, result)
                 if chooses and result["mean_f1"] > best:
                     best = result["mean_f1"]
@@ -196,14 +197,25 @@ class Programs:
 def compile_programs(
     config: ConfigDict, source: records.FrameSource, mesh: Mesh, total_steps: int
 ) -> Programs:
-    """The jitted programs of a run, its state laid out on the mesh."""
+    """The programs of a run on a data set."""
+    return programs(config, objective(config, source), _schedule(config, source, total_steps), mesh)
+
+
+def programs(
+    config: ConfigDict, loss: steps.Objective, schedule: optax.Schedule, mesh: Mesh
+) -> Programs:
+    """The jitted programs of a run, its state laid out on the mesh.
+
+    Raises:
+      InputError: the batch does not divide over the devices or the groups of BatchNorm, or the
+        model is none.
+    """
     if config.batch_size % mesh.size:
         raise InputError(
             f"config.batch_size={config.batch_size} clips do not divide over {mesh.size} devices; "
             f"use a multiple of {mesh.size}"
         )
     create = runs.model_factory(config)
-    schedule = _schedule(config, source, total_steps)
     optimizer = optim.adamw(
         schedule,
         betas=tuple(config.betas),
@@ -215,7 +227,7 @@ def compile_programs(
     shardings = sharding.state_shardings(mesh, shapes)
     train_step = steps.make_train_step(
         _train_graph(config, create),
-        objective(config, source),
+        loss,
         optimizer,
         schedule,
         image_size=config.image_size,
@@ -246,7 +258,7 @@ def _scorer(
     )
 
 
-def _schedule(config: ConfigDict, source: records.FrameSource, total_steps: int):
+def _schedule(config: ConfigDict, source: records.FrameSource, total_steps: int) -> optax.Schedule:
     warmup_steps = round(config.warmup_epochs * steps_per_epoch(config, source))
     return optim.cosine(config.learning_rate, total_steps=total_steps, warmup_steps=warmup_steps)
 

@@ -16,7 +16,9 @@ HOMES = {
     "orbax": {"checkpoint"},
     "grain": {"data.pipeline"},
     "tensorflow_datasets": {"data.builders"},
-    "ml_collections": {"runs", "train", "crossval", "compare", "experiments", "quickstart", "cli"},
+    "ml_collections": {
+        *("runs", "train", "crossval", "compare", "experiments", "quickstart", "cli", "bench")
+    },
     "av": {"faces.decoder"},
     "lz4": {"faces.mtcnn.weights"},
     "cv2": {"faces.yunet"},

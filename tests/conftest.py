@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import subprocess
+import tempfile
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from absl import flags
 
 from configs import base
-from mdhr_jax import experiments, facs, runs, sharding
+from mdhr_jax import compiled, experiments, facs, runs, sharding
 from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
 
@@ -24,6 +25,8 @@ jax.config.update(
     "jax_compilation_cache_dir", str(pathlib.Path(__file__).parents[1] / ".pytest_cache/jax")
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+# Commands that tests start share what they compile, but may be killed while they write it.
+os.environ[compiled.VARIABLE] = tempfile.mkdtemp()
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"

@@ -134,7 +134,7 @@ def test_the_three_inputs_give_the_same_batches_and_the_same_training(
     for tiny_config.input in train.INPUTS:
         source, put = train.reading(tiny_config, runs.open_data(tiny_config), mesh)
         batch = put(next(train.training_batches(tiny_config, source, 5)))
-        batches[tiny_config.input] = batch | {"frames": steps._frames(batch)}
+        batches[tiny_config.input] = batch | {"frames": steps.frames(batch)}
         batches[tiny_config.input].pop("pictures", None)
         train.train(tiny_config, tmp_path / tiny_config.input)
     jax.tree.map(np.testing.assert_array_equal, batches["encoded"], batches["mapped"])

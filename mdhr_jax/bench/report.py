@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was measured, as a table and as JSON."""
+
+import datetime
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from mdhr_jax import runs, workers
+from mdhr_jax.bench.data import Rate
+from mdhr_jax.bench.steps import Measured
+from mdhr_jax.report import markdown
+
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "grain")
+
+
+def _where(what: str, config: ConfigDict) -> dict[str, Any]:
+    return {
+        "what": what,
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cores": workers.cores(),
+        "date": datetime.date.today().isoformat(),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "config": runs.flatten(config.to_dict()),
+    }
+
+
+def step_facts(what: str, config: ConfigDict, measured: Measured) -> dict[str, Any]:
+    """All that is known of a program, for a JSON file."""
+    return {
+        **_where(what, config),
+        "seconds": measured.timing._asdict(),
+        "compilation_seconds": measured.compilation,
+        "frames": measured.frames,
+        "frames_per_second": measured.frames / measured.timing.median,
+        "flops": measured.flops,
+        "utilisation": measured.flops
+        / (measured.timing.median * measured.devices * measured.machine.flops),
+        "floor_seconds": measured.floor,
+        "floor_share": measured.floor / measured.timing.median,
+        "memory_bytes": measured.memory,
+        "machine": measured.machine._asdict(),
+    }
+
+
+def data_facts(config: ConfigDict, rates: Sequence[Rate], step: Measured) -> dict[str, Any]:
+    """How fast frames are read, beside what a training step takes."""
+    return {
+        **_where("data", config),
+        "inputs": [rate._asdict() for rate in rates],
+        "step_frames_per_second": step.frames / step.timing.median,
+    }
+
+
+def data_table(said: dict[str, Any]) -> str:
+    """Frames per second of every input."""
+    lines = [
+        (rate["input"], f"{rate['frames']:,}", f"{rate['cold']:,.0f}", f"{rate['warm']:,.0f}")
+        for rate in said["inputs"]
+    ]
+    lines.append(("a training step takes", "", "", f"{said['step_frames_per_second']:,.1f}"))
+    return markdown.table(["input", "frames", "cold, per second", "warm"], lines) + (
+        f"\n{_device(said)}; {said['config']['batch_size']} clips of "
+        f"{said['config']['clip_length']} frames\n"
+    )
+
+
+def _device(said: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in said["versions"].items())
+    return f"{said['devices']} x {said['device']}, {said['cores']} cores, {versions}"
+
+
+def step_table(said: dict[str, Any]) -> str:
+    """The facts that one looks for."""
+    seconds, machine, config = said["seconds"], said["machine"], said["config"]
+    lines = [
+        ("device", _device(said)),
+        ("model", f"{config['model.backbone']}, {config['precision']}, {config['image_size']} px"),
+        ("call", f"{said['frames']} frames, clips of {config['clip_length']}"),
+        (
+            "time, median of windows",
+            f"{_ms(seconds['median'])} ({_ms(seconds['fastest'])} to {_ms(seconds['slowest'])})",
+        ),
+        ("frames per second", f"{said['frames_per_second']:,.1f}"),
+        ("least time (roofline)", f"{_ms(said['floor_seconds'])}, {said['floor_share']:.0%} of it"),
+        ("of the rate of products (MFU)", f"{said['utilisation']:.0%}"),
+        ("operations", f"{said['flops'] / 1e9:,.1f} GFLOP"),
+        ("memory", f"{said['memory_bytes'] / 2**30:.2f} GiB"),
+        ("compilation", f"{said['compilation_seconds']:.1f} s"),
+        (
+            "this device, measured",
+            f"{machine['flops'] / 1e12:,.2f} TFLOP/s, {machine['bandwidth'] / 1e9:,.0f} GB/s",
+        ),
+    ]
+    return markdown.table([f"mdhr bench {said['what']}", ""], lines)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:,.2f} ms"

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training steps and scoring on random pictures that are on the devices already."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mdhr_jax import evaluate, preprocess, runs, sharding, train
+from mdhr_jax import steps as programs
+from mdhr_jax.bench import roofline, timing
+
+
+class Measured(NamedTuple):
+    """A program's speed, and what bounds it.
+
+    Attributes:
+      frames: of one call.
+      compilation: seconds until the program could be called.
+      timing: seconds of a call.
+      flops: operations of its products, on all devices.
+      floor: seconds that a call takes at least (`roofline`).
+      machine: what the floor is reckoned with, of each device.
+      memory: bytes that the program holds on a device.
+      devices: how many there are.
+    """
+
+    frames: int
+    compilation: float
+    timing: timing.Timing
+    flops: int
+    floor: float
+    machine: roofline.Machine
+    memory: int
+    devices: int
+
+
+def training(config: ConfigDict, windows: int) -> Measured:
+    """Steps as `mdhr train` takes them.
+
+    Raises:
+      InputError: the configuration is wrong.
+    """
+    mesh, layout = sharding.make_mesh(config.fsdp), runs.layout_of(config)
+    loss = programs.Objective(
+        layout, (1.0,) * len(layout.aus), config.region_loss_weight, runs.loss_reduction(config)
+    )
+    made = train.programs(config, loss, optax.constant_schedule(config.learning_rate), mesh)
+    state, batch = made.init(), _batch(config, config.batch_size, mesh)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
+    step, compilation = _compiled(made.train, state, batch)
+
+    def run() -> dict:
+        nonlocal state
+        state, scalars = step(state, batch)
+        return scalars
+
+    return _measured(
+        run,
+        step,
+        roofline.products(made.train, made.abstract, batch),
+        config,
+        mesh,
+        frames=config.batch_size * config.clip_length,
+        compilation=compilation,
+        parameters=parameters,
+        windows=windows,
+    )
+
+
+def scoring(config: ConfigDict, windows: int) -> Measured:
+    """Scores of clips, as `mdhr evaluate` and `mdhr predict` ask for them.
+
+    Raises:
+      InputError: the configuration is wrong.
+    """
+    mesh = sharding.make_mesh()
+    clips = evaluate.batch_size(config.eval_batch_size, mesh)
+    _, *values = programs.split(runs.model_factory(config)(nnx.Rngs(0)))
+    values = jax.device_put(values, sharding.replicated(mesh))
+    batch = {"frames": _batch(config, clips, mesh)["frames"]}
+    score = jax.jit(runs.eval_step(config), out_shardings=sharding.replicated(mesh))
+    step, compilation = _compiled(score, *values, batch)
+    return _measured(
+        lambda: step(*values, batch),
+        step,
+        roofline.products(score, *values, batch),
+        config,
+        mesh,
+        frames=clips * config.clip_length,
+        compilation=compilation,
+        parameters=0,
+        windows=windows,
+    )
+
+
+def _batch(config: ConfigDict, clips: int, mesh: Mesh) -> programs.Batch:
+    """Noise with labels, as a batch of the pipeline."""
+    rng = np.random.default_rng(0)
+    side, length = preprocess.resized(config.image_size), config.clip_length
+    seen = length + 2 * runs.context(config)
+    labels = rng.integers(0, 2, (clips, length, len(runs.layout_of(config).aus)), np.int32)
+    augment = np.ones((clips, 6), np.float32)
+    augment[:, :2] = preprocess.crop_offsets(config.image_size, config.augmentation).start
+    return sharding.put_batch(
+        mesh,
+        {
+            "frames": rng.integers(0, 256, (clips, seen, side, side, 3), np.uint8),
+            "labels": labels,
+            "mask": np.ones(labels.shape, bool),
+            "augment": augment,
+        },
+    )
+
+
+def _compiled(function: Callable, *arguments: Any) -> tuple[Callable, float]:
+    """The program for these arguments, and the seconds that it took to make it."""
+    start = time.perf_counter()
+    program = function.lower(*arguments).compile()
+    return program, time.perf_counter() - start
+
+
+def _measured(
+    run: Callable[[], Any],
+    program: Any,
+    work: list[roofline.Product],
+    config: ConfigDict,
+    mesh: Mesh,
+    *,
+    frames: int,
+    compilation: float,
+    parameters: int,
+    windows: int,
+) -> Measured:
+    held = program.memory_analysis()
+    machine = roofline.machine(runs.precision(config))
+    return Measured(
+        frames=frames,
+        compilation=compilation,
+        timing=timing.measure(run, windows),
+        flops=sum(product.flops * product.times for product in work),
+        floor=roofline.floor(work, machine, parameters) / mesh.size,
+        machine=machine,
+        memory=held.argument_size_in_bytes
+        + held.temp_size_in_bytes
+        + held.output_size_in_bytes
+        - held.alias_size_in_bytes,
+        devices=mesh.size,
+    )

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import shutil
+
+import pytest
+
+from mdhr_jax import cli, errors
+from mdhr_jax.bench import run
+
+
+@pytest.mark.parametrize("what", ["train", "infer"])
+def test_a_program_is_timed_beside_its_floor(what, config_file, tmp_path, capsys, one_device):
+    file = tmp_path / "bench.json"
+    command = ["bench", what, f"--config={config_file()}", f"--json={file}", "--windows=2"]
+    assert cli.main(command) == 0
+    said = json.loads(file.read_text())
+    shown = capsys.readouterr().out
+    assert f"mdhr bench {what}" in shown and "roofline" in shown
+    seconds = said["seconds"]
+    assert 0 < seconds["fastest"] <= seconds["median"] <= seconds["slowest"]
+    assert said["frames_per_second"] == pytest.approx(said["frames"] / seconds["median"])
+    assert 0 < said["floor_share"] < 1 and 0 < said["utilisation"] < 1
+    assert said["memory_bytes"] > 0 and said["flops"] > 0
+    assert said["versions"]["jax"] and said["config"]["clip_length"]
+
+
+def test_the_inputs_are_timed_over_every_frame(
+    tiny_config, config_file, tmp_path, capsys, one_device
+):
+    shutil.copytree(tiny_config.data, tmp_path / "set")
+    tiny_config.data = str(tmp_path / "set")
+    file = tmp_path / "bench.json"
+    assert cli.main(["bench", "data", f"--config={config_file()}", f"--json={file}"]) == 0
+    rates = json.loads(file.read_text())["inputs"]
+    assert [rate["input"] for rate in rates] == ["encoded", "mapped", "resident"]
+    assert {rate["frames"] for rate in rates} == {432}
+    assert all(rate["cold"] > 0 and rate["warm"] > 0 for rate in rates)
+    assert "a training step takes" in capsys.readouterr().out
+
+
+def test_a_trace_is_written_when_asked_for(config_file, tmp_path, one_device):
+    trace = tmp_path / "trace"
+    command = ["bench", "infer", f"--config={config_file()}", f"--profile={trace}", "--windows=1"]
+    assert cli.main(command) == 0
+    assert list(trace.rglob("*.xplane.pb"))
+
+
+def test_what_cannot_be_measured_is_refused(tiny_config):
+    with pytest.raises(errors.InputError, match="speed: .* choose from train, infer, data"):
+        run.run("speed", tiny_config, windows=1, profile=None)
+    tiny_config.data = ""
+    with pytest.raises(errors.InputError, match="no data set given"):
+        run.run("data", tiny_config, windows=1, profile=None)

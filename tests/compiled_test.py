@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from mdhr_jax import compiled
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(compiled.VARIABLE, "")
+    monkeypatch.delenv(compiled.VARIABLE)
+    return tmp_path
+
+
+def test_programs_are_kept_where_nobody_else_can_write(home):
+    old = os.umask(0)
+    try:
+        compiled.keep()
+    finally:
+        os.umask(old)
+    folder = pathlib.Path(os.environ[compiled.VARIABLE])
+    assert folder.is_relative_to(home)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_is_named_already_is_taken(home, monkeypatch):
+    monkeypatch.setenv(compiled.VARIABLE, "/elsewhere")
+    compiled.keep()
+    assert os.environ[compiled.VARIABLE] == "/elsewhere"
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o755])
+def test_a_directory_that_others_may_enter_is_not_taken(home, monkeypatch, mode):
+    compiled.keep()
+    folder = pathlib.Path(os.environ[compiled.VARIABLE])
+    folder.chmod(mode)
+    monkeypatch.delenv(compiled.VARIABLE)
+    compiled.keep()
+    assert compiled.VARIABLE not in os.environ
+
+
+def test_a_link_to_elsewhere_is_not_taken(home, monkeypatch):
+    compiled.keep()
+    folder = pathlib.Path(os.environ[compiled.VARIABLE])
+    folder.rmdir()
+    folder.symlink_to(home / "elsewhere")
+    (home / "elsewhere").mkdir(mode=0o700)
+    monkeypatch.delenv(compiled.VARIABLE)
+    compiled.keep()
+    assert compiled.VARIABLE not in os.environ
+
+
+def test_where_nothing_can_be_written_commands_work_without(home, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    compiled.keep()
+    assert compiled.VARIABLE not in os.environ
+
+
+@pytest.mark.slow
+def test_a_second_command_finds_what_the_first_has_compiled(home, config_file, monkeypatch):
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    command = [sys.executable, "-m", "mdhr_jax.cli", "bench", "infer", "--windows=1"]
+    found = []
+    for _ in range(2):
+        subprocess.run([*command, f"--config={config_file()}"], check=True, capture_output=True)
+        found.append({file: file.stat().st_mtime_ns for file in home.rglob("*-cache")})
+    assert found[0] and found[0] == found[1]
