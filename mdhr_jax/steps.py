@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Num, UInt8
+from jaxtyping import Array, Bool, Float, Num
 
 from mdhr_jax import facs, losses, preprocess
 
@@ -157,7 +157,7 @@ def _kept(finite: Bool[Array, ""], new: Array, old: Array) -> Array:
     return jnp.where(finite, new, old) if jnp.issubdtype(new.dtype, jnp.inexact) else new
 
 
-def frames(batch: Batch) -> UInt8[Array, "b s h w 3"]:
+def frames(batch: Batch) -> Num[Array, "b s h w 3"]:
     """Those of a batch: `frames` itself, or where there are `pictures`, the rows of these."""
     if "pictures" in batch:
         return batch["pictures"][batch["frames"]]
