@@ -38,7 +38,8 @@ class Frame(NamedTuple):
       number: position in the source, from 1.
       time: seconds, the presentation time that the file states; None where it states none.
       picture: RGB.
-      missing: about how many frames are missing before it; infinite where its clock goes back.
+      missing: how many frames are missing before it; infinite where its clock goes back, or not on
+        by a whole number of steps.
       follows: False where that are too many: no movement leads from the last one here.
     """
 
@@ -72,8 +73,9 @@ class _Steps:
         if step > 0:  # gaps as well: after a change of rate the new step becomes the usual one
             self._recent.append(step)
         follows = step <= self._most * usual
-        missing = round(step / usual) - 1 if usual else 0
-        return float(max(missing, 0 if follows else 1)), follows
+        steps = step / usual if usual else 1.0
+        missing = max(round(steps) - 1, 0)
+        return (float(missing) if follows or abs(steps - round(steps)) < 0.2 else math.inf), follows
 
 
 def frames(source: str | pathlib.Path) -> Iterator[Frame]:

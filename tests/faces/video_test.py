@@ -136,6 +136,13 @@ def test_a_clock_that_runs_backwards_is_a_jump():
     assert gaps == [*[(0, True)] * 3, (math.inf, False), *[(0, True)] * 4]
 
 
+def test_where_a_number_of_frames_and_a_half_are_missing_nothing_can_be_held(tmp_path):
+    folder = write_pictures(
+        tmp_path / "in", {f"{name}.png": 0 for name in ("10", "20", "30", "44", "54", "84")}
+    )
+    assert [frame.missing for frame in video.frames(folder)] == [0, 0, 0, math.inf, 0, 2]
+
+
 def test_missing_frames_are_counted(tmp_path):
     frames = video.frames(write_video(tmp_path / "a.mp4", [0, 40, 120, 160, 280, 321, 360, 1000]))
     assert [frame.missing for frame in frames] == [0, 0, 1, 0, 2, 0, 0, 15]
