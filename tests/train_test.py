@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import dataclasses
 import fcntl
 import functools
 import gc
+import logging
 import pathlib
 import resource
 import shutil
@@ -123,6 +125,48 @@ def test_steps_without_a_finite_loss_change_nothing(tiny_config, tmp_path, poiso
     assert [row["step"] for row in rows if row["loss"] is None] == [1, 2, 4, 5, 7, 8]
     state = runs.load(tmp_path).state
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", list(train.INPUTS))
+def test_nothing_is_compiled_after_the_second_step(
+    tiny_config, rendered_set, tmp_path, one_device, name
+):
+    shutil.copytree(tiny_config.data, tmp_path / "set")
+    tiny_config.data, tiny_config.input = str(tmp_path / "set"), name
+    mesh, source = sharding.make_mesh(), runs.open_data(tiny_config)
+    programs = train.compile_programs(tiny_config, source, mesh, 6)
+    source, put = train.reading(tiny_config, source, mesh)
+    batches = train.training_batches(tiny_config, source, 0)
+    state = programs.init()
+    for _ in range(2):
+        state, scalars = programs.train(state, put(next(batches)))
+    programs.score(state, source, put)
+    with jax.log_compiles(), _recorded() as compiled:
+        for _ in range(4):
+            state, scalars = programs.train(state, put(next(batches)))
+            float(scalars["loss"])
+        programs.score(state, source, put)
+    assert compiled == []
+
+
+@contextlib.contextmanager
+def _recorded():
+    """What JAX says that it compiles."""
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger("jax")
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_what_is_compiled_is_seen():
+    with jax.log_compiles(), _recorded() as compiled:
+        jax.jit(lambda x: x * 3 + 1)(jnp.ones(7))
+    assert any("ompil" in line for line in compiled)
 
 
 def test_the_three_inputs_give_the_same_batches_and_the_same_training(
