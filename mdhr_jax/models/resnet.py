@@ -19,6 +19,9 @@ from mdhr_jax.models import layers
 FAN_OUT = jax.nn.initializers.variance_scaling(2, "fan_out", "normal")
 
 
+_PLACES = tuple(itertools.product(range(3), repeat=2))  # in a window
+
+
 @jax.custom_vjp
 def max_pool(x: Float[Array, "m H W c"]) -> Float[Array, "m h w c"]:
     """Maxima of 3x3 windows at stride 2, padded; the gradient goes to the first one, as in torch.
@@ -29,22 +32,31 @@ def max_pool(x: Float[Array, "m H W c"]) -> Float[Array, "m h w c"]:
     return lax.reduce_window(x, -float("inf"), lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
 
-def _max_pool_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    y = max_pool(x)
-    return y, (x, y)
+def _max_pool_forward(x: Array) -> tuple[Array, tuple[Array, tuple[int, ...]]]:
+    """The maxima, and where in its window each of them is met first.
 
-
-def _max_pool_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array]:
-    x, y = saved
+    Looking for the maximum among the inputs later would not do: XLA may compute these anew and
+    round them otherwise.
+    """
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    rows, columns = 2 * y.shape[1] - 1, 2 * y.shape[2] - 1  # from a window's place to the last's
-    unmet = jnp.ones(y.shape, bool)
-    parts = []
-    for i, j in itertools.product(range(3), repeat=2):
-        place = (slice(None), slice(i, i + rows, 2), slice(j, j + columns, 2))
-        first = unmet & (padded[place] == y)
-        unmet &= ~first
-        parts.append(_spread(jnp.where(first, gradient, 0), i, j, padded.shape))
+    rows, columns = ((size - 3) // 2 * 2 + 1 for size in padded.shape[1:3])
+    best = place = None
+    for number, (i, j) in enumerate(_PLACES):
+        seen = padded[:, i : i + rows : 2, j : j + columns : 2]
+        if best is None:
+            best, place = seen, jnp.zeros(seen.shape, jnp.int8)
+        else:
+            place = jnp.where(seen > best, jnp.int8(number), place)
+            best = jnp.maximum(seen, best)
+    return best, (place, padded.shape)
+
+
+def _max_pool_backward(saved: tuple[Array, tuple[int, ...]], gradient: Array) -> tuple[Array]:
+    place, shape = saved
+    parts = [
+        _spread(jnp.where(place == number, gradient, 0), i, j, shape)
+        for number, (i, j) in enumerate(_PLACES)
+    ]
     # Of the windows over a pixel the first one sees it last: added in the order of the windows.
     return (sum(reversed(parts))[:, 1:-1, 1:-1],)
 
