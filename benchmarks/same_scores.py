@@ -79,8 +79,9 @@ def _score(
 ) -> evaluate.Scores:
     transform = jax.jit(runs.eval_transform(config))
 
-    def eval_step(params: dict, batch_stats: dict, batch: dict) -> np.ndarray:
-        return other.scores(np.asarray(transform(batch["frames"])), len(source.layout.aus))
+    def eval_step(params: dict, batch_stats: dict, batch: dict) -> jax.Array:
+        images = np.asarray(transform(batch["frames"]))
+        return jax.device_put(other.scores(images, len(source.layout.aus)))
 
     return evaluate.score(
         eval_step,

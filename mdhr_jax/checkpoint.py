@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Iterator
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from mdhr_jax import hosts
 from mdhr_jax.errors import InputError
 
 _SUMS = "files.json"
@@ -37,19 +38,30 @@ def _parts(state: dict) -> dict[str, dict]:
 def save(directory: pathlib.Path, kind: str, step: int, state: dict) -> None:
     """Saves `state` as the run's checkpoint of that kind, then drops the older one.
 
+    Several processes (`hosts`) call this together, on a file system that all of them see; each
+    writes what its devices hold.
+
     Raises:
       InputError: it cannot be written; the older one is kept.
     """
     folder, parts = (directory / kind).absolute(), _parts(state)
     new, kept = folder / "new", folder / str(step)
     with _writing(kept):
-        _remove(place for place in _folders(folder) if not place.name.isdecimal())  # by killed ones
+        if hosts.is_first():
+            _remove(place for place in _folders(folder) if not place.name.isdecimal())  # by killed
+        hosts.wait("nothing is left of a killed save")
         ocp.save_checkpointables(new, parts)
-        (new / _SUMS).write_text(json.dumps(_sums(new, parts), indent=2) + "\n")
-        if kept.exists():
-            kept.rename(folder / "old")
-        new.rename(kept)  # from here on it counts
-        _remove(place for place in _folders(folder) if place != kept)
+        if hosts.is_first():
+            _put_in_place(new, kept, parts)
+        hosts.wait("the checkpoint counts")
+
+
+def _put_in_place(new: pathlib.Path, kept: pathlib.Path, parts: Collection[str]) -> None:
+    (new / _SUMS).write_text(json.dumps(_sums(new, parts), indent=2) + "\n")
+    if kept.exists():
+        kept.rename(new.with_name("old"))
+    new.rename(kept)  # from here on it counts
+    _remove(place for place in _folders(new.parent) if place != kept)
 
 
 @contextlib.contextmanager
@@ -108,7 +120,8 @@ def latest_step(directory: pathlib.Path, kind: str) -> int | None:
 def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:
     """The newest checkpoint of a kind, laid out as `abstract_state` says (shapes, shardings).
 
-    Without `opt_state` in `abstract_state` only the model is read.
+    On whichever devices it was saved. Without `opt_state` in `abstract_state` only the model is
+    read.
 
     Raises:
       InputError: there is none, it is damaged, or it does not fit.

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 the loss is not finite.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -51,18 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     compiled.keep()
     try:
         return _run(name, [_with_underscores(argument) for argument in arguments])
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        return _report(name, error)
+
+
+def _report(name: str, error: BaseException) -> int:
+    """Says what has ended a command, and returns its exit code."""
+    if isinstance(error, KeyboardInterrupt):
         print(f"mdhr {name}: stopped", file=sys.stderr)
         return 130
-    except Exception as error:
-        said = _said(error)
-        if said is None:
-            raise
-        print(f"mdhr {name}: {said}", file=sys.stderr)
-        return 3 if isinstance(error, NonFiniteLossError) else 2
+    said = _said(error)
+    if said is None:
+        traceback.print_exception(error)
+        return 1
+    print(f"mdhr {name}: {said}", file=sys.stderr)
+    return 3 if isinstance(error, NonFiniteLossError) else 2
 
 
-def _said(error: Exception) -> str | None:
+def _said(error: BaseException) -> str | None:
     """One line for what the user or the machine may cause; None for mistakes of ours."""
     if isinstance(error, InputError | NonFiniteLossError):
         return str(error)
@@ -74,7 +81,7 @@ def _said(error: Exception) -> str | None:
     return None
 
 
-def _device_trouble(error: Exception) -> str | None:
+def _device_trouble(error: BaseException) -> str | None:
     """What JAX cannot do on this machine, and what to do; None for any other error."""
     reason = " ".join(str(error).split())[:200]
     if "RESOURCE_EXHAUSTED" in reason:
@@ -413,9 +420,27 @@ def _config_flags(values: Flags, arguments: Sequence[str], default: str | None =
     )
 
 
-def _train_flags(values: Flags, arguments: Sequence[str]) -> None:
+def _run_flags(values: Flags, arguments: Sequence[str]) -> None:
     _config_flags(values, arguments)
     _path(values, "workdir", "Directory of the run; an existing one is resumed.")
+
+
+def _train_flags(values: Flags, arguments: Sequence[str]) -> None:
+    _run_flags(values, arguments)
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT of process 0, where several train together; the same for all. Slurm's nodes are "
+        "known without it.",
+        flag_values=values,
+    )
+    number = "; from Slurm, Open MPI or Kubernetes where one of them starts the processes."
+    flags.DEFINE_integer(
+        "processes", None, f"How many train together{number}", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "process", None, f"Which of them this is, from 0{number}", lower_bound=0, flag_values=values
+    )
 
 
 def _config(values: Flags) -> Any:
@@ -438,10 +463,18 @@ def _config(values: Flags) -> Any:
 
 
 def _train(values: Flags, arguments: Sequence[str]) -> int:
-    from mdhr_jax import train
+    from mdhr_jax import hosts, train
 
     _exactly(arguments)
-    train.train(_config(values), values.workdir)
+    place = hosts.place(
+        os.environ,
+        coordinator=values.coordinator,
+        processes=values.processes,
+        process=values.process,
+    )
+    name = f"train, process {place.process} of {place.processes}" if place else "train"
+    with hosts.together(place, functools.partial(_report, name)):
+        train.train(_config(values), values.workdir)
     return 0
 
 
@@ -464,7 +497,7 @@ def _measure_flags(values: Flags) -> None:
 
 
 def _crossval_flags(values: Flags, arguments: Sequence[str]) -> None:
-    _train_flags(values, arguments)
+    _run_flags(values, arguments)
     _measure_flags(values)
 
 
@@ -728,7 +761,7 @@ def _bench_flags(values: Flags, arguments: Sequence[str]) -> None:
 def _bench(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax.bench import run
 
-    (what,) = _exactly(arguments, "train|infer|data")
+    (what,) = _exactly(arguments, "train|infer|data|collectives")
     config = _config(values)
     said, table = run.run(what, config, windows=values.windows, profile=values.profile)
     print(table, end="")

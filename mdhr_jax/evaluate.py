@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from mdhr_jax import metrics, protocol, runs, sharding, steps
+from mdhr_jax import hosts, metrics, protocol, runs, sharding, steps
 from mdhr_jax.data import clips, pipeline, records
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files
@@ -75,11 +75,12 @@ def score(
     clip_length: int,
     context: int = 0,
     batch_size: int,
+    part: range | None = None,
 ) -> Scores:
     """Scores every frame of a split of the fold once.
 
     Args:
-      eval_step: jitted `steps.make_eval_step`.
+      eval_step: jitted `steps.make_eval_step`, its scores `sharding.batched`.
       state: holds `params` and `batch_stats`.
       source: the data set.
       put: brings a batch to the devices.
@@ -88,6 +89,7 @@ def score(
       clip_length: frames per clip.
       context: frames before and after a clip that the model reads.
       batch_size: clips per batch, a multiple of the number of devices.
+      part: the clips of every batch that this one of several processes scores; each gets all.
 
     Raises:
       InputError: no such fold, a picture that cannot be read, or scores that are not finite.
@@ -102,13 +104,15 @@ def score(
         clip_length=clip_length,
         context=context,
         batch_size=batch_size,
+        part=part,
     )
 
     def run(batch: pipeline.Batch) -> jax.Array:
         return eval_step(state["params"], state["batch_stats"], put(batch))
 
     for batch, predicted in _ahead(batches, run):
-        scores[batch["row"][batch["valid"]]] = np.asarray(predicted)[batch["valid"]]
+        scores[batch["row"][batch["valid"]]] = sharding.fetch_own(predicted)[batch["valid"]]
+    scores = hosts.merged(scores)
     wrong = ~np.isfinite(scores).all(axis=1)
     if wrong.any():
         raise InputError(
@@ -245,7 +249,7 @@ def test(trained: runs.Trained) -> Scores:
     """
     config, mesh = trained.config, sharding.make_mesh()
     return score(
-        jax.jit(runs.eval_step(config)),
+        jax.jit(runs.eval_step(config), out_shardings=sharding.batched(mesh)),
         trained.state,
         runs.open_data(config),
         functools.partial(sharding.put_batch, mesh),

@@ -39,6 +39,8 @@ from mdhr_jax.interop import files, names, official
 from mdhr_jax.models import mdhr
 
 _DATA = "data.json"
+# How the same is computed: a run may go on with other values of these.
+_MEANS = ("fsdp", "input")
 PRECISIONS = {name: jnp.dtype(name) for name in ("float32", "bfloat16")}
 
 
@@ -81,7 +83,7 @@ def check(config: ConfigDict) -> None:
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Saves the configuration in a new run, or checks that it is the one of an old run.
+    """Saves the configuration in a new run, or checks that it trains as an old run does.
 
     Raises:
       InputError: the run was started with other values; the keys are named.
@@ -91,7 +93,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
         _write(file, config.to_dict())
         return
     old, new = flatten(load_config(workdir).to_dict()), flatten(config.to_dict())
-    changed = [key for key in sorted(new) if old[key] != new[key]]
+    changed = [key for key in sorted(new) if old[key] != new[key] and key not in _MEANS]
     if changed:
         listed = ", ".join(f"{key} ({old[key]} -> {new[key]})" for key in changed)
         raise InputError(

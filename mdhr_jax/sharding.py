@@ -52,6 +52,24 @@ def state_shardings(mesh: Mesh, abstract_state: dict) -> dict:
     return jax.tree.map(rule, abstract_state)
 
 
+def batched(mesh: Mesh) -> NamedSharding:
+    """The leading axis split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def own_part(mesh: Mesh, length: int) -> range:
+    """Where this process's devices are in a leading axis of that length."""
+    held = batched(mesh).addressable_devices_indices_map((length,)).values()
+    places = [range(*rows.indices(length)) for (rows,) in held]
+    return range(min(p.start for p in places), max(p.stop for p in places))
+
+
+def fetch_own(array: jax.Array) -> np.ndarray:
+    """This process's part of a `batched` array."""
+    held = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([held[start] for start in sorted(held)])
+
+
 def put_everywhere(mesh: Mesh, array: np.ndarray) -> jax.Array:
     """The whole array on every device."""
     return jax.make_array_from_callback(array.shape, replicated(mesh), lambda part: array[part])
@@ -59,8 +77,7 @@ def put_everywhere(mesh: Mesh, array: np.ndarray) -> jax.Array:
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """This process's part of a batch, on its devices."""
-    sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     return {
-        name: jax.make_array_from_process_local_data(sharding, array)
+        name: jax.make_array_from_process_local_data(batched(mesh), array)
         for name, array in batch.items()
     }

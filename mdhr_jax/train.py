@@ -19,6 +19,7 @@ from mdhr_jax import (
     checkpoint,
     evaluate,
     facs,
+    hosts,
     locks,
     metrics,
     optim,
@@ -39,7 +40,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     """Trains as configured; goes on where an earlier call with the same `workdir` stopped.
 
     Leaves `config.json`, `data.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/last`, and
-    `checkpoints/best` if its protocol chooses among the evaluations.
+    `checkpoints/best` if its protocol chooses among the evaluations. Of several processes
+    (`hosts`), each reads its part of every batch, the first one writes, and all write checkpoints.
 
     Raises:
       InputError: wrong input, a run of another configuration or data set in `workdir`, or another
@@ -54,8 +56,15 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     source, mesh = runs.open_data(config), sharding.make_mesh(config.fsdp)
     compiled = compile_programs(config, source, mesh, count_steps(config, source))
     # After what may refuse the configuration, before anything takes time.
-    with locks.alone(workdir, "name another --workdir"), _writing(workdir):
+    with _alone(workdir), _writing(workdir):
         _train(config, workdir, source, mesh, compiled)
+
+
+def _alone(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps other commands out of the run."""
+    if hosts.is_first():
+        return locks.alone(workdir, "name another --workdir")
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -83,18 +92,27 @@ def _train(
 ) -> None:
     saved, total_steps = runs.checkpoints(workdir), count_steps(config, source)
     start = checkpoint.latest_step(saved, "last") or 0
+    hosts.agree(
+        {
+            "configuration": config.to_dict(),
+            "data set": source.metadata.index_sha256,
+            "checkpoint to go on from": start,
+        }
+    )
     source, put = reading(config, source, mesh)
-    batches = training_batches(config, source, start)
+    batches = training_batches(config, source, start, sharding.own_part(mesh, config.batch_size))
     fresh = None if start else runs.with_initial_backbone(compiled.init(), config)
-    runs.claim(workdir, config)  # a backbone that does not fit leaves no run
+    if hosts.is_first():
+        runs.claim(workdir, config)  # a backbone that does not fit leaves no run
     state = fresh or checkpoint.restore(saved, "last", compiled.abstract)
-    runs.claim_data(workdir, source)
-    devices = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
-    print(f"{workdir}: step {start} of {total_steps} on {mesh.size} x {devices}", flush=True)
+    if hosts.is_first():
+        runs.claim_data(workdir, source)
+        print(f"{workdir}: step {start} of {total_steps} on {_said_of(mesh)}", flush=True)
 
     chooses = runs.protocol_of(config).chooses
-    writer = writers.RunWriter(workdir, step=start, total_steps=total_steps)
-    best = max((row["mean_f1"] for row in runs.evaluations(workdir)), default=-1.0)
+    make_writer = writers.RunWriter if hosts.is_first() else writers.Silence
+    writer = make_writer(workdir, step=start, total_steps=total_steps)
+    best = hosts.as_first(_best(workdir))
     log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
     try:
         for step in range(start + 1, total_steps + 1):
@@ -117,6 +135,18 @@ def _train(
         writer.close()
 
 
+def _said_of(mesh: Mesh) -> str:
+    """The devices in words."""
+    kinds = ", ".join(sorted({device.device_kind for device in mesh.devices.flat}))
+    processes = jax.process_count()
+    return f"{mesh.size} x {kinds}" + (f" in {processes} processes" if processes > 1 else "")
+
+
+def _best(workdir: pathlib.Path) -> float:
+    """The highest mean F1 of the run's evaluations so far."""
+    return max((row["mean_f1"] for row in runs.evaluations(workdir)), default=-1.0)
+
+
 def reading(
     config: ConfigDict, source: records.FrameSource, mesh: Mesh
 ) -> tuple[records.FrameSource, Put]:
@@ -133,12 +163,12 @@ def _encoded(source: records.FrameSource, mesh: Mesh) -> tuple[records.FrameSour
 
 
 def _mapped(source: records.FrameSource, mesh: Mesh) -> tuple[records.FrameSource, Put]:
-    pictures = decoded.pictures(source, progress=True)
+    pictures = decoded.pictures(source, progress=hosts.is_first())
     return _encoded(dataclasses.replace(source, decoded=pictures), mesh)
 
 
 def _resident(source: records.FrameSource, mesh: Mesh) -> tuple[records.FrameSource, Put]:
-    pictures = sharding.put_everywhere(mesh, decoded.pictures(source, progress=True))
+    pictures = sharding.put_everywhere(mesh, decoded.pictures(source, progress=hosts.is_first()))
     by_row, put = _encoded(dataclasses.replace(source, by_row=True), mesh)
     return by_row, lambda batch: put(batch) | {"pictures": pictures}
 
@@ -247,14 +277,16 @@ def _scorer(
     config: ConfigDict, mesh: Mesh
 ) -> Callable[[steps.State, records.FrameSource, Put], evaluate.Scores]:
     """Scores the frames on which the protocol looks during training."""
+    batch_size = evaluate.batch_size(config.eval_batch_size, mesh)
     return functools.partial(
         evaluate.score,
-        jax.jit(runs.eval_step(config), out_shardings=sharding.replicated(mesh)),
+        jax.jit(runs.eval_step(config), out_shardings=sharding.batched(mesh)),
         fold=config.fold,
         split=runs.protocol_of(config).split,
         clip_length=config.clip_length,
         context=runs.context(config),
-        batch_size=evaluate.batch_size(config.eval_batch_size, mesh),
+        batch_size=batch_size,
+        part=sharding.own_part(mesh, batch_size),
     )
 
 
@@ -282,7 +314,7 @@ def objective(config: ConfigDict, source: records.FrameSource) -> steps.Objectiv
     if not rates.any():
         raise InputError(f"{source.path}: no AU is ever active in fold {config.fold}'s training")
     never = [name for name, rate in zip(source.layout.au_names, rates, strict=True) if not rate]
-    if never:
+    if never and hosts.is_first():
         # Its weight would be infinite; that of the rarest other AU still teaches "not active".
         print(f"{source.path}: {', '.join(never)} never active in training, weighted as the rarest")
     weights = facs.class_weights(np.where(rates > 0, rates, rates[rates > 0].min()))
@@ -295,9 +327,9 @@ def objective(config: ConfigDict, source: records.FrameSource) -> steps.Objectiv
 
 
 def training_batches(
-    config: ConfigDict, source: records.FrameSource, start: int
+    config: ConfigDict, source: records.FrameSource, start: int, part: range | None = None
 ) -> Iterator[pipeline.Batch]:
-    """The run's batches from step `start` on."""
+    """The run's batches from step `start` on, or those clips of them that are in `part`."""
     return pipeline.train_batches(
         source,
         fold=config.fold,
@@ -309,6 +341,7 @@ def training_batches(
         colour_jitter=preprocess.COLOUR_JITTER * config.augmentation,
         context=runs.context(config),
         start_step=start,
+        part=part,
     )
 
 
@@ -349,7 +382,8 @@ class _LateLog:
         if self._wasted < self.PATIENCE:
             self._writer.say(f"step {step}: {what}; the step is left out")
             return
-        file = self._workdir / "nonfinite.npz"
+        own = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
+        file = self._workdir / f"nonfinite{own}.npz"
         np.savez(file, **batch)
         raise NonFiniteLossError(
             f"steps {step - self.PATIENCE + 1} to {step}: {what}; the last checkpoint is kept, and "

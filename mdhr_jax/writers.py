@@ -87,6 +87,27 @@ class RunWriter:
         self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
 
 
+class Silence:
+    """A `RunWriter` of a process whose run another one writes."""
+
+    def __init__(self, workdir: pathlib.Path, *, step: int, total_steps: int):
+        pass
+
+    def train(
+        self, step: int, values: Mapping[str, SupportsFloat], *, frames_per_second: float
+    ) -> None:
+        pass
+
+    def evaluation(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def read(path: pathlib.Path) -> list[dict]:
     """The finished rows of a `metrics.jsonl`; none when there is no file.
 

@@ -54,7 +54,8 @@ ARROWS = {
     "writers": {"errors", "progress"},
     "devices": {"errors"},
     "sharding": {"devices", "errors"},
-    "checkpoint": {"errors"},
+    "checkpoint": {"hosts", "errors"},
+    "hosts": {"errors"},
 }
 
 

@@ -46,6 +46,7 @@ def train_batches(
     colour_jitter: float,
     context: int = 0,
     start_step: int = 0,
+    part: range | None = None,
 ) -> Iterator[Batch]:
     """Random clips of the training videos, without end, cut into full batches.
 
@@ -63,6 +64,7 @@ def train_batches(
       colour_jitter: largest change of brightness, contrast and saturation.
       context: frames before and after a clip that come with it, pictures only.
       start_step: batches to leave out at the beginning.
+      part: which clips of every batch to read; all of them when None.
 
     Returns:
       Batches of `frames` uint8 `(b, t + 2 context, h, w, 3)`, `labels` int32 `(b, t, n)` in {0, 1},
@@ -83,8 +85,15 @@ def train_batches(
         context=context,
         seed=seed,
     )
-    batches = grain.MapDataset.source(epochs).batch(batch_size)
+    batches = _batches(epochs, batch_size, part)
     return iter(batches[start_step:].to_iter_dataset(READ_OPTIONS))
+
+
+def _batches(
+    stream: "_TrainingClips | _EvaluationClips", batch_size: int, part: range | None
+) -> grain.MapDataset:
+    part = range(batch_size) if part is None else part
+    return grain.MapDataset.source(_PartOfBatches(stream, batch_size, part)).batch(len(part))
 
 
 def eval_batches(
@@ -95,10 +104,12 @@ def eval_batches(
     clip_length: int,
     batch_size: int,
     context: int = 0,
+    part: range | None = None,
 ) -> Iterator[Batch]:
     """Every frame of a split once, in consecutive clips (`clips.evaluation_clips`).
 
-    The last batch is filled with clips that are not valid, so that all have one shape.
+    The last batch is filled with clips that are not valid, so that all have one shape. Arguments
+    are as in `train_batches`; with a `part`, only the frames in it come.
 
     Returns:
       Batches of `frames`, `labels`, `mask` as in `train_batches`, `valid` bool `(b, t)` (a frame of
@@ -113,7 +124,7 @@ def eval_batches(
     rows = source.rows(fold, split)
     index = clips.evaluation_clips(source.table.take(rows), clip_length, context, hold=source.hold)
     data = _EvaluationClips(source, rows, index, batch_size)
-    return iter(grain.MapDataset.source(data).batch(batch_size).to_iter_dataset(READ_OPTIONS))
+    return iter(_batches(data, batch_size, part).to_iter_dataset(READ_OPTIONS))
 
 
 class _TrainingClips:
@@ -170,6 +181,20 @@ class _EvaluationClips:
         clip = _clip(self._source, self._rows, self._index, int(position))
         row = self._index.scored[position].astype(np.int32)
         return {**clip, "valid": self._index.valid[position], "row": row}
+
+
+class _PartOfBatches:
+    """Random access to the clips of a stream that are in some places of its batches."""
+
+    def __init__(self, stream: _TrainingClips | _EvaluationClips, batch_size: int, part: range):
+        self._stream, self._batch_size, self._part = stream, batch_size, part
+
+    def __len__(self) -> int:
+        return len(self._stream) // self._batch_size * len(self._part)
+
+    def __getitem__(self, position: SupportsIndex) -> Batch:
+        batch, place = divmod(int(position), len(self._part))
+        return self._stream[batch * self._batch_size + self._part[place]]
 
 
 def _clip(
