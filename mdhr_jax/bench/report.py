@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mdhr_jax import runs, workers
+from mdhr_jax.bench import collectives
 from mdhr_jax.bench.data import Rate
 from mdhr_jax.bench.steps import Measured
 from mdhr_jax.report import markdown
@@ -43,6 +44,7 @@ def step_facts(what: str, config: ConfigDict, measured: Measured) -> dict[str, A
         "floor_seconds": measured.floor,
         "floor_share": measured.floor / measured.timing.median,
         "memory_bytes": measured.memory,
+        "exchanged": {kind: volume._asdict() for kind, volume in measured.exchanged.items()},
         "machine": measured.machine._asdict(),
     }
 
@@ -69,6 +71,35 @@ def data_table(said: dict[str, Any]) -> str:
     )
 
 
+def collectives_facts(config: ConfigDict, rates: Sequence[collectives.Rate]) -> dict[str, Any]:
+    """How fast devices exchange."""
+    entries = [rate._asdict() | {"timing": rate.timing._asdict()} for rate in rates]
+    return {**_where("collectives", config), "rates": entries}
+
+
+def collectives_table(said: dict[str, Any]) -> str:
+    """Time and rate of every exchange."""
+    lines = [
+        (
+            rate["kind"],
+            f"{rate['bytes'] / 2**20:,.2f} MiB",
+            _ms(rate["timing"]["median"]),
+            f"{rate['bus'] / 1e9:,.2f} GB/s",
+        )
+        for rate in said["rates"]
+    ]
+    header = ["exchange", "array", "time, median of windows", "bus"]
+    return markdown.table(header, lines) + f"\n{_device(said)}\n"
+
+
+def _exchanged(said: dict[str, Any]) -> str:
+    calls = [
+        f"{volume['bytes'] / 2**20:,.1f} MiB in {volume['times']} {kind}"
+        for kind, volume in said["exchanged"].items()
+    ]
+    return ", ".join(calls) or "nothing"
+
+
 def _device(said: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in said["versions"].items())
     return f"{said['devices']} x {said['device']}, {said['cores']} cores, {versions}"
@@ -90,6 +121,7 @@ def step_table(said: dict[str, Any]) -> str:
         ("of the rate of products (MFU)", f"{said['utilisation']:.0%}"),
         ("operations", f"{said['flops'] / 1e9:,.1f} GFLOP"),
         ("memory", f"{said['memory_bytes'] / 2**30:.2f} GiB"),
+        ("exchanged between devices", _exchanged(said)),
         ("compilation", f"{said['compilation_seconds']:.1f} s"),
         (
             "this device, measured",

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mdhr_jax import runs
-from mdhr_jax.bench import data, report, steps
+from mdhr_jax import runs, sharding
+from mdhr_jax.bench import collectives, data, report, steps
 from mdhr_jax.errors import InputError
 
 
@@ -28,10 +28,17 @@ def _data(config: ConfigDict, windows: int) -> tuple[dict, str]:
     return said, report.data_table(said)
 
 
+def _collectives(config: ConfigDict, windows: int) -> tuple[dict, str]:
+    rates = collectives.measure(sharding.make_mesh(config.fsdp), windows)
+    said = report.collectives_facts(config, rates)
+    return said, report.collectives_table(said)
+
+
 KINDS: Mapping[str, Callable[[ConfigDict, int], tuple[dict, str]]] = {
     "train": _train,
     "infer": _infer,
     "data": _data,
+    "collectives": _collectives,
 }
 
 

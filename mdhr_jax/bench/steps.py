@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mdhr_jax import evaluate, preprocess, runs, sharding, train
 from mdhr_jax import steps as programs
-from mdhr_jax.bench import roofline, timing
+from mdhr_jax.bench import collectives, roofline, timing
 
 
 class Measured(NamedTuple):
@@ -28,6 +28,7 @@ class Measured(NamedTuple):
       floor: seconds that a call takes at least (`roofline`).
       machine: what the floor is reckoned with, of each device.
       memory: bytes that the program holds on a device.
+      exchanged: what a call makes the devices exchange, by kind.
       devices: how many there are.
     """
 
@@ -38,6 +39,7 @@ class Measured(NamedTuple):
     floor: float
     machine: roofline.Machine
     memory: int
+    exchanged: dict[str, collectives.Volume]
     devices: int
 
 
@@ -85,7 +87,7 @@ def scoring(config: ConfigDict, windows: int) -> Measured:
     _, *values = programs.split(runs.model_factory(config)(nnx.Rngs(0)))
     values = jax.device_put(values, sharding.replicated(mesh))
     batch = {"frames": _batch(config, clips, mesh)["frames"]}
-    score = jax.jit(runs.eval_step(config), out_shardings=sharding.replicated(mesh))
+    score = jax.jit(runs.eval_step(config), out_shardings=sharding.batched(mesh))
     step, compilation = _compiled(score, *values, batch)
     return _measured(
         lambda: step(*values, batch),
@@ -151,5 +153,6 @@ def _measured(
         + held.temp_size_in_bytes
         + held.output_size_in_bytes
         - held.alias_size_in_bytes,
+        exchanged=collectives.volumes(program.as_text()),
         devices=mesh.size,
     )

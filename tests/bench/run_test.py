@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from mdhr_jax import cli, errors
-from mdhr_jax.bench import run
+from mdhr_jax.bench import collectives, run
 
 
 @pytest.mark.parametrize("what", ["train", "infer"])
@@ -46,8 +46,26 @@ def test_a_trace_is_written_when_asked_for(config_file, tmp_path, one_device):
 
 
 def test_what_cannot_be_measured_is_refused(tiny_config):
-    with pytest.raises(errors.InputError, match="speed: .* choose from train, infer, data"):
+    with pytest.raises(
+        errors.InputError, match="speed: .* choose from train, infer, data, collectives"
+    ):
         run.run("speed", tiny_config, windows=1, profile=None)
     tiny_config.data = ""
     with pytest.raises(errors.InputError, match="no data set given"):
         run.run("data", tiny_config, windows=1, profile=None)
+
+
+def test_exchanges_between_devices_are_timed(config_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(collectives, "SIZES", (2**16,))
+    file = tmp_path / "bench.json"
+    command = ["bench", "collectives", f"--config={config_file()}", f"--json={file}", "--windows=1"]
+    assert cli.main(command) == 0
+    rates = json.loads(file.read_text())["rates"]
+    assert [rate["kind"] for rate in rates] == ["all-reduce", "all-gather", "reduce-scatter"]
+    assert all(rate["bytes"] == 2**16 and rate["bus"] > 0 for rate in rates)
+    assert "all-gather" in capsys.readouterr().out
+
+
+def test_one_device_exchanges_nothing(tiny_config, one_device):
+    with pytest.raises(errors.InputError, match="one device exchanges nothing"):
+        run.run("collectives", tiny_config, windows=1, profile=None)
