@@ -513,7 +513,7 @@ def _crossval(values: Flags, arguments: Sequence[str]) -> int:
 
 def _compare_flags(values: Flags, arguments: Sequence[str]) -> None:
     _train_flags(values, arguments)
-    _path(values, "results", "Directory for runs.jsonl and table.md.")
+    _path(values, "results", "Directory for runs.jsonl and table.md; default: WORKDIR.")
     flags.DEFINE_multi_string(
         "variant", [], "NAME: KEY=VALUE ...; the first is compared with.", flag_values=values
     )
@@ -522,6 +522,12 @@ def _compare_flags(values: Flags, arguments: Sequence[str]) -> None:
 
 def _plan_flags(values: Flags) -> None:
     flags.DEFINE_integer("seeds", 3, "Runs of each row.", lower_bound=1, flag_values=values)
+    flags.DEFINE_list(
+        "folds",
+        None,
+        "Folds to test on; the paper: 1,2,3; default: the configuration's.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "processes",
         None,
@@ -536,14 +542,13 @@ def _compare(values: Flags, arguments: Sequence[str]) -> int:
 
     _exactly(arguments)
     config = _config(values)
-    _required(values, "results")
     variants = [compare.parse_variant(text, config) for text in values.variant]
-    if len({variant.name for variant in variants}) < max(len(values.variant), 2):
-        raise InputError("--variant: give at least two, of different names")
+    if len({variant.name for variant in variants}) < max(len(values.variant), 1):
+        raise InputError("--variant: give at least one, each with a name of its own")
     table = compare.compare(
-        experiments.Plan(config, variants, range(values.seeds), (config.fold,)),
+        experiments.Plan(config, variants, range(values.seeds), _folds(values.folds, config)),
         workdir=pathlib.Path(values.workdir),
-        results=pathlib.Path(values.results),
+        results=pathlib.Path(values.results or values.workdir),
         processes=values.processes,
     )
     print(table, end="")
@@ -562,7 +567,6 @@ def _tables_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "workdir", "Directory of the runs; the same command resumes them.", "runs/tables")
     _path(values, "results", "Directory for runs.jsonl, tables, pictures; default: WORKDIR.")
     _plan_flags(values)
-    flags.DEFINE_list("folds", ["1"], "Folds to test on; the paper: 1,2,3.", flag_values=values)
     flags.DEFINE_integer(
         "budget_steps",
         None,
@@ -593,7 +597,7 @@ def _tables(values: Flags, arguments: Sequence[str]) -> int:
         config,
         ablations.variants(table),
         range(values.seeds),
-        _folds(values.folds),
+        _folds(values.folds, config),
         values.budget_steps,
     )
     text = ablations.run(
@@ -608,7 +612,9 @@ def _tables(values: Flags, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _folds(given: list[str]) -> list[int]:
+def _folds(given: list[str] | None, config: Any) -> list[int]:
+    if given is None:
+        return [config.fold]
     if not given or not all(text.isdecimal() and int(text) for text in given):
         raise InputError(f"--folds={','.join(given)}: give numbers from 1, such as 1,2,3")
     return [int(text) for text in given]
@@ -839,7 +845,7 @@ COMMANDS = {
     ),
     "compare": Command(
         "Train variants of a configuration with several seeds, and tabulate the differences.",
-        "--config FILE --workdir DIR --results DIR --variant NAME: [KEY=VALUE ...] ...",
+        "--config FILE --workdir DIR --variant NAME: [KEY=VALUE ...] ... [--folds 1,2,3]",
         _compare_flags,
         _compare,
     ),

@@ -56,6 +56,7 @@ def test_help_lists_every_command_and_each_has_its_own(capsys):
         (["synthesize", "--subjects", "3"], "--out is missing"),
         (["synthesize", "--show", "faces.jpg"], "end the name in one of .png .webp .gif"),
         (["compare", "--workdir", "w"], "--config is missing"),
+        (["compare", "--config", CONFIG, "--workdir", "w"], "--variant: give at least one"),
     ],
 )
 def test_wrong_input_gives_one_line_and_exit_code_2(arguments, expected, capsys):
