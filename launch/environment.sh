@@ -1,6 +1,6 @@
 # Makes .venv in the repository and installs the package into it. Source it, then call
-#   make_environment ""       for use
-#   make_environment "[dev]"  for tests
+#   make_environment "$(gpu_extra)"  for use
+#   make_environment "[dev]"         for tests
 # Safe to repeat: nothing happens while pyproject.toml and constraints.txt stay as they are.
 
 find_python() {
@@ -14,6 +14,13 @@ find_python() {
   echo "Python 3.12 or newer is needed: install it (apt install python3.12 python3.12-venv," \
     "brew install python@3.12, or pyenv install 3.12) and run this again." >&2
   return 2
+}
+
+# The extra with which JAX uses this machine's NVIDIA GPUs; none without them.
+gpu_extra() {
+  if [ "${JAX_PLATFORMS:-}" != cpu ] && nvidia-smi -L >/dev/null 2>&1; then
+    echo "[cuda]"
+  fi
 }
 
 make_environment() {

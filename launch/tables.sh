@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-make_environment ""
+make_environment "$(gpu_extra)"
 source launch/compared_faces.sh
 
 for table in 3 4 5 forms; do

@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-make_environment ""
+make_environment "$(gpu_extra)"
 source launch/compared_faces.sh
 
 .venv/bin/mdhr compare --config configs/twin.py --config.data=runs/twin/data \
