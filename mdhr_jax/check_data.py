@@ -91,13 +91,14 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
     owner: dict[bytes, str] = {}
     shared: collections.Counter[tuple[str, str]] = collections.Counter()
     before = b""
+    picture = np.empty((source.image_size, source.image_size, 3), np.uint8)
     with Bar(len(table), "frame", about=str(source.path), show=progress) as bar:
         for row in range(len(table)):
             video = table.video[row]
             subject = table.subjects[video]
             try:
                 record = source.record(row)
-                source.decode(row, record["image"])
+                source.decode(row, record["image"], picture)
             except InputError as error:
                 problems.append(str(error))
                 continue

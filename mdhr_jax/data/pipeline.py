@@ -16,7 +16,9 @@ import numpy as np
 
 from mdhr_jax.data import clips, records
 
-# The buffer counts batches: two of 64 clips of 16 frames of 256 x 256 pixels are 400 MB.
+# Each thread has its batch's pictures read by all cores (`records`): the second begins a batch
+# while the first waits for the last of another. The buffer counts batches, those being read among
+# them: two of 64 clips of 16 frames of 256 x 256 pixels are 400 MB.
 READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 Batch = dict[str, np.ndarray]
@@ -85,15 +87,8 @@ def train_batches(
         context=context,
         seed=seed,
     )
-    batches = _batches(epochs, batch_size, part)
-    return iter(batches[start_step:].to_iter_dataset(READ_OPTIONS))
-
-
-def _batches(
-    stream: "_TrainingClips | _EvaluationClips", batch_size: int, part: range | None
-) -> grain.MapDataset:
-    part = range(batch_size) if part is None else part
-    return grain.MapDataset.source(_PartOfBatches(stream, batch_size, part)).batch(len(part))
+    batches = grain.MapDataset.source(epochs).batch(batch_size)[start_step:]
+    return _read(batches, source, part)
 
 
 def eval_batches(
@@ -124,11 +119,24 @@ def eval_batches(
     rows = source.rows(fold, split)
     index = clips.evaluation_clips(source.table.take(rows), clip_length, context, hold=source.hold)
     data = _EvaluationClips(source, rows, index, batch_size)
-    return iter(_batches(data, batch_size, part).to_iter_dataset(READ_OPTIONS))
+    return _read(grain.MapDataset.source(data).batch(batch_size), source, part)
+
+
+def _read(
+    batches: grain.MapDataset[Batch], source: records.FrameSource, part: range | None
+) -> Iterator[Batch]:
+    """A part of every batch, with its pictures in place of their rows, ahead of its use."""
+    own = slice(part.start, part.stop) if part else slice(None)
+
+    def show(batch: Batch) -> Batch:
+        batch = {name: values[own] for name, values in batch.items()}
+        return batch if source.by_row else batch | {"frames": source.pictures(batch["frames"])}
+
+    return iter(batches.map(show).to_iter_dataset(READ_OPTIONS))
 
 
 class _TrainingClips:
-    """Random access to the endless stream of training clips."""
+    """Random access to the endless stream of training clips, their frames as rows."""
 
     def __init__(
         self,
@@ -162,7 +170,7 @@ class _TrainingClips:
 
 
 class _EvaluationClips:
-    """Random access to the evaluation clips, filled up to whole batches."""
+    """Random access to the evaluation clips, as rows, filled up to whole batches."""
 
     def __init__(
         self, source: records.FrameSource, rows: np.ndarray, index: clips.Clips, batch_size: int
@@ -183,28 +191,13 @@ class _EvaluationClips:
         return {**clip, "valid": self._index.valid[position], "row": row}
 
 
-class _PartOfBatches:
-    """Random access to the clips of a stream that are in some places of its batches."""
-
-    def __init__(self, stream: _TrainingClips | _EvaluationClips, batch_size: int, part: range):
-        self._stream, self._batch_size, self._part = stream, batch_size, part
-
-    def __len__(self) -> int:
-        return len(self._stream) // self._batch_size * len(self._part)
-
-    def __getitem__(self, position: SupportsIndex) -> Batch:
-        batch, place = divmod(int(position), len(self._part))
-        return self._stream[batch * self._batch_size + self._part[place]]
-
-
 def _clip(
     source: records.FrameSource, split_rows: np.ndarray, index: clips.Clips, position: int
 ) -> Batch:
-    """Pictures and labels of a clip of an index whose rows count within `split_rows`."""
+    """Rows and labels of a clip of an index whose rows count within `split_rows`."""
     labels = source.table.labels[split_rows[index.scored[position]]]
-    rows = split_rows[index.rows[position]]
     return {
-        "frames": rows.astype(np.int32) if source.by_row else source.pictures(rows),
+        "frames": split_rows[index.rows[position]].astype(np.int32),
         "labels": (labels == 1).astype(np.int32),
         "mask": (labels >= 0) & index.valid[position][:, None],
     }

@@ -2,19 +2,22 @@
 """Reading a prepared data set: labels of all frames at once, pictures by random access."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from mdhr_jax import facs
+from mdhr_jax import facs, workers
 from mdhr_jax.data import clips, folds
 from mdhr_jax.data.builders import frames
 from mdhr_jax.errors import InputError
 
 _REMEDY = "prepare the data set again"
+_CHUNK = 8  # frames that a thread reads at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +29,8 @@ class FrameSource:
       metadata: picture size, folds, frame rate, origin (`frames.Metadata`).
       layout: its AUs.
       table: subject, video, number and labels of every frame; row i is record i.
-      records: encoded pictures, read when asked for.
+      records: all that is stored of each frame, read when asked for.
+      images: the encoded pictures alone, likewise.
       held_out: share of each fold's training subjects that are a split of their own.
       hold: so many missing frames in a row do not end a clip (`clips`).
       decoded: all pictures (`data.decoded`), if they are not to be read from the records.
@@ -38,6 +42,7 @@ class FrameSource:
     layout: facs.AuLayout
     table: clips.FrameTable
     records: Sequence
+    images: Sequence
     held_out: float = 0.0
     hold: int = 0
     decoded: UInt8[np.ndarray, "m h w 3"] | None = None
@@ -67,51 +72,72 @@ class FrameSource:
         Raises:
           InputError: the record cannot be read.
         """
+        self.image(row)  # refuses what cannot be read
+        return self.records[row]
+
+    def image(self, row: int) -> bytes:
+        """The picture of one frame as it was encoded.
+
+        Raises:
+          InputError: the record cannot be read.
+        """
         try:
-            record = self.records[row]
+            image = self.images[row]
         except RuntimeError as error:
             raise InputError(f"{self._where(row)}: cannot be read ({error}); {_REMEDY}") from error
-        if not record["image"]:  # ArrayRecord reads past the end of some cut-off files
+        if not image:  # ArrayRecord reads past the end of some cut-off files
             raise InputError(f"{self._where(row)}: cannot be read (it is empty); {_REMEDY}")
-        return record
+        return image
 
-    def pictures(self, rows: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w c"]:
-        """Decoded RGB pictures of some frames.
+    def pictures(self, rows: Int[np.ndarray, "*b"]) -> UInt8[np.ndarray, "*b h w 3"]:
+        """Decoded RGB pictures of some frames, read by all cores.
 
         Raises:
           InputError: a record cannot be read or decoded, or has another size.
         """
-        if self.decoded is not None:
-            return self.decoded[rows]
         size = self.image_size
-        out = np.empty((len(rows), size, size, 3), np.uint8)
-        for picture, row in zip(out, rows.tolist(), strict=True):
-            picture[:] = self.decode(row, self.record(row)["image"])
+        out = np.empty((*rows.shape, size, size, 3), np.uint8)
+        asked, filled = rows.ravel(), out.reshape(-1, size, size, 3)
+        starts = range(0, len(asked), _CHUNK)
+        done = _threads().map(
+            self._read,
+            [asked[start : start + _CHUNK] for start in starts],
+            [filled[start : start + _CHUNK] for start in starts],
+        )
+        for _ in done:  # raises what a thread raised
+            pass
         return out
 
-    def decode(self, row: int, data: bytes) -> UInt8[np.ndarray, "h w c"]:
-        """The picture of one frame, given as it was encoded.
+    def _read(self, rows: Int[np.ndarray, " t"], out: UInt8[np.ndarray, "t h w 3"]) -> None:
+        if self.decoded is not None:
+            out[:] = self.decoded[rows]
+            return
+        for row, picture in zip(rows.tolist(), out, strict=True):
+            self.decode(row, self.image(row), picture)
+
+    def decode(self, row: int, image: bytes, out: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Fills `out` with the picture of one frame, given as it was encoded.
 
         Raises:
           InputError: it does not decode, or has another size.
         """
         try:
-            picture = frames.CODECS[self.metadata.image_format].decode(data)
+            frames.CODECS[self.metadata.image_format].decode_into(image, out)
         except ValueError as error:
             raise InputError(
                 f"{self._where(row)}: the picture does not decode as "
                 f"{self.metadata.image_format} ({error}); {_REMEDY}"
             ) from error
-        if picture.shape != (self.image_size, self.image_size, 3):
-            raise InputError(
-                f"{self._where(row)}: the picture is {picture.shape}, the data set says "
-                f"{self.image_size} x {self.image_size} RGB; {_REMEDY}"
-            )
-        return picture
 
     def _where(self, row: int) -> str:
         video, number = self.table.videos[self.table.video[row]], self.table.number[row]
         return f"{self.path}, record {row} (video {video}, frame {number})"
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads that read pictures, for as long as the process lives."""
+    return ThreadPoolExecutor(workers.cores(), "pictures")
 
 
 def open_dataset(path: str | pathlib.Path) -> FrameSource:
@@ -121,7 +147,7 @@ def open_dataset(path: str | pathlib.Path) -> FrameSource:
       InputError: there is none, it is damaged, its AU layout is not the one known under that
         name, or a subject is in two folds.
     """
-    metadata, table, records = frames.read(path)
+    metadata, table, records, images = frames.read(path)
     try:
         layout = facs.layout(metadata.layout)
     except ValueError as error:
@@ -132,7 +158,7 @@ def open_dataset(path: str | pathlib.Path) -> FrameSource:
             f"layout has the AUs {list(layout.aus)} here; prepare the set again"
         )
     folds.check_disjoint(metadata.folds)
-    source = FrameSource(pathlib.Path(path), metadata, layout, table, records)
+    source = FrameSource(pathlib.Path(path), metadata, layout, table, records, images)
     # A cut-off file shows here, not after an hour of training.
     for subject in dict.fromkeys(table.subjects):
         source.record(int(table.rows_of([subject])[-1]))

@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_no_file(data):
 
 
 def test_a_damaged_record_is_refused_by_name(data, monkeypatch):
-    def broken(self, row, data):
+    def broken(self, row, image, out):
         raise errors.InputError(f"record {row}: the picture does not decode")
 
     monkeypatch.setattr(records.FrameSource, "decode", broken)

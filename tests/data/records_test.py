@@ -12,6 +12,7 @@ from PIL import Image
 
 from mdhr_jax import errors, facs
 from mdhr_jax.data import records
+from mdhr_jax.data.builders import frames
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_unknown_layout_is_refused(copy):
 def test_picture_that_does_not_decode_is_refused_with_its_place(source, image_format):
     metadata = dataclasses.replace(source.metadata, image_format=image_format)
     for data in (b"not a picture", source.record(8)["image"][:-40]):
-        broken = dataclasses.replace(source, records=[{"image": data}] * 30, metadata=metadata)
+        broken = dataclasses.replace(source, images=[data] * 30, metadata=metadata)
         with pytest.raises(
             errors.InputError,
             match=f"record 8 .video SN001, frame 10.*does not decode as {image_format}",
@@ -150,15 +151,36 @@ def test_a_record_of_huge_dimensions_is_refused_by_its_header(source):
     header = b"IHDR" + sides + data.getvalue()[24:29]
     bomb = data.getvalue()[:12] + header + zlib.crc32(header).to_bytes(4, "big")
     metadata = dataclasses.replace(source.metadata, image_format="png")
-    records = [{"image": bomb + data.getvalue()[33:]}] * 30
-    broken = dataclasses.replace(source, records=records, metadata=metadata)
+    images = [bomb + data.getvalue()[33:]] * 30
+    broken = dataclasses.replace(source, images=images, metadata=metadata)
     with pytest.raises(errors.InputError, match="record 8 .*does not decode as png"):
         broken.pictures(np.array([8]))
 
 
 def test_picture_of_another_size_is_refused(source):
-    metadata = dataclasses.replace(source.metadata, image_size=32)
-    with pytest.raises(
-        errors.InputError, match="picture is .16, 16, 3., the data set says 32 x 32"
-    ):
-        dataclasses.replace(source, metadata=metadata).pictures(np.array([0]))
+    for size in (8, 32):
+        metadata = dataclasses.replace(source.metadata, image_size=size)
+        with pytest.raises(
+            errors.InputError,
+            match=rf"decode .*it is .16, 16, 3., the data set says .{size}, {size}, 3",
+        ):
+            dataclasses.replace(source, metadata=metadata).pictures(np.array([0]))
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "png"])
+def test_pictures_keep_the_bits_of_the_plain_decoder(source, image_format):
+    codec = frames.CODECS[image_format]
+    noise = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), np.uint8)
+    metadata = dataclasses.replace(source.metadata, image_format=image_format)
+    images = [codec.encode(picture, 80) for picture in noise]
+    found = dataclasses.replace(source, images=images, metadata=metadata)
+    rows = np.arange(30)[::-1].reshape(2, 3, 5)
+    pictures = found.pictures(rows)
+    assert pictures.shape == (2, 3, 5, 16, 16, 3)
+    for row, picture in zip(rows.ravel(), pictures.reshape(-1, 16, 16, 3), strict=True):
+        np.testing.assert_array_equal(picture, codec.decode(images[row]))
+
+
+def test_the_image_of_a_record_is_the_one_among_all_that_is_stored(source):
+    for row in (0, 29):
+        assert source.image(row) == source.records[row]["image"]

@@ -27,6 +27,7 @@ import simplejpeg
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
 from mdhr_jax import facs
 from mdhr_jax.data import clips, folds
@@ -41,13 +42,21 @@ _COLUMNS = {field.name for field in dataclasses.fields(clips.FrameTable)}
 
 @dataclasses.dataclass(frozen=True)
 class Codec:
-    """A picture format: `(h, w, 3)` uint8 RGB to bytes and back; `decode` raises ValueError.
+    """A picture format: `(h, w, 3)` uint8 RGB to bytes and back.
 
-    `encode` takes a quality of 1 to 100, which a format without loss ignores.
+    `encode` takes a quality of 1 to 100, which a format without loss ignores. `decode` raises
+    ValueError. So does `decode_into`, which fills an array, also where that has another shape.
     """
 
     encode: Callable[[Picture, int], bytes]
     decode: Callable[[bytes], Picture]
+    decode_into: Callable[[bytes, Picture], None]
+
+
+def _decode_jpeg_into(data: bytes, out: Picture) -> None:
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    _check_shape((height, width, 3), out)
+    simplejpeg.decode_jpeg(data, buffer=out)  # an array of its own would take half as long again
 
 
 def _encode_png(picture: Picture, quality: int) -> bytes:
@@ -65,14 +74,26 @@ def _decode_png(data: bytes) -> Picture:
         raise ValueError(str(error)) from error
 
 
+def _decode_png_into(data: bytes, out: Picture) -> None:
+    picture = _decode_png(data)
+    _check_shape(picture.shape, out)
+    out[:] = picture
+
+
+def _check_shape(shape: tuple[int, ...], out: Picture) -> None:
+    if shape != out.shape:
+        raise ValueError(f"it is {shape}, the data set says {out.shape}")
+
+
 CODECS = {
     "jpeg": Codec(
         encode=lambda picture, quality: simplejpeg.encode_jpeg(
             np.ascontiguousarray(picture), quality=quality
         ),
         decode=simplejpeg.decode_jpeg,
+        decode_into=_decode_jpeg_into,
     ),
-    "png": Codec(encode=_encode_png, decode=_decode_png),
+    "png": Codec(encode=_encode_png, decode=_decode_png, decode_into=_decode_png_into),
 }
 
 
@@ -241,12 +262,13 @@ def prepare(
 
 def read(
     path: str | pathlib.Path,
-) -> tuple[Metadata, clips.FrameTable, Sequence]:
+) -> tuple[Metadata, clips.FrameTable, Sequence, Sequence]:
     """Open a prepared data set: what it says of itself, its frames, and its records.
 
     Returns:
       Metadata; the table of all frames; and, row by row of the table, records that hold the
-      encoded picture under `image`. Reading a damaged record raises RuntimeError.
+      encoded picture under `image`, and these pictures alone, which are read much faster (empty
+      where there is none). Reading a damaged record raises RuntimeError.
 
     Raises:
       InputError: there is no such directory, no data set in it, or it is damaged.
@@ -265,7 +287,21 @@ def read(
         ) from error
     if found != list(collections.Counter(index.subjects[v] for v in index.video).items()):
         raise InputError(f"{path}: records and {_INDEX} do not belong together, prepare it again")
-    return metadata, index, records
+    return metadata, index, records, _Images(records)
+
+
+class _Images(Sequence):
+    """The encoded pictures of records, without the rest of these."""
+
+    def __init__(self, records: Sequence):
+        self._examples = records.data_source  # as they were serialised
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, row: int) -> bytes:
+        example = tf_example.Example.FromString(self._examples[row])
+        return b"".join(example.features.feature["image"].bytes_list.value)
 
 
 def _all_splits(names: Sequence[str]) -> tfds.core.splits.AbstractSplit:
