@@ -164,7 +164,8 @@ def _encoded(source: records.FrameSource, mesh: Mesh) -> tuple[records.FrameSour
 
 def _mapped(source: records.FrameSource, mesh: Mesh) -> tuple[records.FrameSource, Put]:
     pictures = decoded.pictures(source, progress=hosts.is_first())
-    return _encoded(dataclasses.replace(source, decoded=pictures), mesh)
+    read = functools.partial(decoded.read, pictures)
+    return _encoded(dataclasses.replace(source, decoded=read), mesh)
 
 
 def _resident(source: records.FrameSource, mesh: Mesh) -> tuple[records.FrameSource, Put]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All pictures of a data set, decoded once into one file that is mapped into memory.
+"""All pictures of a data set, decoded once into one file.
 
 `DIR/decoded.npy` is a NumPy array `(m, h, w, 3)` of uint8 whose row i is the picture of record i.
 It goes with its data set: a set that is made anew has none.
@@ -11,7 +11,7 @@ import os
 import pathlib
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
@@ -21,23 +21,65 @@ _FILE = "decoded.npy"
 _CHUNK = 1024  # frames decoded at a time: 200 MB of 256 x 256 pixels
 
 
-def pictures(source: records.FrameSource, *, progress: bool) -> UInt8[np.ndarray, "m h w 3"]:
+def pictures(source: records.FrameSource, *, progress: bool) -> UInt8[np.memmap, "m h w 3"]:
     """The pictures of a data set, mapped into memory; decodes them where nobody has.
 
     Raises:
       InputError: the file cannot be written or is another set's; a picture that does not decode.
     """
-    file = source.path / _FILE
-    shape = (len(source.table), source.image_size, source.image_size, 3)
+    file, shape = source.path / _FILE, _shape(source)
     try:
-        if not file.exists():
-            _write(file, shape, source, progress)
-        found = np.load(file, mmap_mode="r")
+        _write(file, shape, source, progress)
     except OSError as error:
         raise InputError(
             f"{file}: cannot be made ({error.strerror or error}; it takes "
             f"{math.prod(shape) / 1e9:.1f} GB); make space, or use config.input=encoded"
         ) from error
+    return _mapped(file, shape)
+
+
+def existing(source: records.FrameSource) -> UInt8[np.memmap, "m h w 3"] | None:
+    """The pictures of a data set, mapped into memory, if somebody has decoded them.
+
+    Raises:
+      InputError: the file is damaged or another set's.
+    """
+    file = source.path / _FILE
+    return _mapped(file, _shape(source)) if file.exists() else None
+
+
+def read(
+    pictures: UInt8[np.memmap, "m h w 3"],
+    rows: Int[np.ndarray, " t"],
+    out: UInt8[np.ndarray, "t h w 3"],
+) -> None:
+    """Copies pictures into an array; successive rows in one piece.
+
+    Not through the mapping, which would bring them into memory page by page.
+
+    Raises:
+      InputError: the file cannot be read, or is shorter than it was.
+    """
+    edges = np.flatnonzero(np.diff(rows) != 1) + 1
+    try:
+        with open(pictures.filename, "rb", buffering=0) as file:
+            for run, place in zip(np.split(rows, edges), np.split(out, edges), strict=True):
+                start = pictures.offset + int(run[0]) * place[0].nbytes
+                if os.preadv(file.fileno(), [place], start) < place.nbytes:
+                    raise InputError(f"{file.name}: was cut off; delete it")
+    except OSError as error:
+        raise InputError(f"{pictures.filename}: cannot be read ({error.strerror})") from error
+
+
+def _shape(source: records.FrameSource) -> tuple[int, int, int, int]:
+    return len(source.table), source.image_size, source.image_size, 3
+
+
+def _mapped(file: pathlib.Path, shape: tuple[int, ...]) -> UInt8[np.memmap, "m h w 3"]:
+    try:
+        found = np.load(file, mmap_mode="r")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error
     except (ValueError, EOFError) as error:
         raise InputError(f"{file}: is damaged ({error}); delete it") from error
     if found.shape != shape or found.dtype != np.uint8:
@@ -48,7 +90,9 @@ def pictures(source: records.FrameSource, *, progress: bool) -> UInt8[np.ndarray
 def _write(
     file: pathlib.Path, shape: tuple[int, ...], source: records.FrameSource, progress: bool
 ) -> None:
-    """Decodes everything; the file appears when it is whole."""
+    """Decodes everything, where nobody has; the file appears when it is whole."""
+    if file.exists():
+        return
     part = file.with_name(f"{file.name}.part")
     with part.open("ab") as out:
         fcntl.flock(out, fcntl.LOCK_EX)  # waits for another run that does the same

@@ -4,7 +4,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,7 @@ from mdhr_jax.errors import InputError
 
 _REMEDY = "prepare the data set again"
 _CHUNK = 8  # frames that a thread reads at a time
+_LEAST_THREADS = 4  # of which some wait for the disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,8 @@ class FrameSource:
       images: the encoded pictures alone, likewise.
       held_out: share of each fold's training subjects that are a split of their own.
       hold: so many missing frames in a row do not end a clip (`clips`).
-      decoded: all pictures (`data.decoded`), if they are not to be read from the records.
+      decoded: fills an array with the pictures of some rows (`decoded.read`), if they are not to
+        be read from the records.
       by_row: batches name frames by their rows instead of showing them (`pipeline`).
     """
 
@@ -45,7 +47,7 @@ class FrameSource:
     images: Sequence
     held_out: float = 0.0
     hold: int = 0
-    decoded: UInt8[np.ndarray, "m h w 3"] | None = None
+    decoded: Callable[[Int[np.ndarray, " t"], UInt8[np.ndarray, "t h w 3"]], None] | None = None
     by_row: bool = False
 
     @property
@@ -110,7 +112,7 @@ class FrameSource:
 
     def _read(self, rows: Int[np.ndarray, " t"], out: UInt8[np.ndarray, "t h w 3"]) -> None:
         if self.decoded is not None:
-            out[:] = self.decoded[rows]
+            self.decoded(rows, out)
             return
         for row, picture in zip(rows.tolist(), out, strict=True):
             self.decode(row, self.image(row), picture)
@@ -137,7 +139,7 @@ class FrameSource:
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
     """Threads that read pictures, for as long as the process lives."""
-    return ThreadPoolExecutor(workers.cores(), "pictures")
+    return ThreadPoolExecutor(max(_LEAST_THREADS, workers.cores()), "pictures")
 
 
 def open_dataset(path: str | pathlib.Path) -> FrameSource:

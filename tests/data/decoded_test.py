@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import functools
 import resource
 import shutil
 import threading
@@ -29,8 +30,34 @@ def test_pictures_are_decoded_once(data, monkeypatch):
     first = decoded.pictures(data, progress=False)
     monkeypatch.setattr(records.FrameSource, "decode", lambda *_: pytest.fail("decoded again"))
     np.testing.assert_array_equal(decoded.pictures(data, progress=False), first)
-    mapped = dataclasses.replace(data, decoded=first)
-    np.testing.assert_array_equal(mapped.pictures(np.array([7, 3, 3])), first[[7, 3, 3]])
+
+
+@pytest.mark.parametrize(
+    "rows", [[7], [7, 3, 3], [*range(40, 60), 2, 431], [[5, 6, 6], [430, 431, 431]]]
+)
+def test_decoded_pictures_are_those_of_the_records(data, rows):
+    read = functools.partial(decoded.read, decoded.pictures(data, progress=False))
+    rows = np.array(rows)
+    found = dataclasses.replace(data, decoded=read, images=[]).pictures(rows)
+    np.testing.assert_array_equal(found, data.pictures(rows))
+
+
+def test_a_file_that_is_cut_off_meanwhile_is_refused(data):
+    pictures = decoded.pictures(data, progress=False)
+    out = np.empty((2, 64, 64, 3), np.uint8)
+    with (data.path / "decoded.npy").open("r+b") as file:
+        file.truncate(pictures.offset + 431 * out[0].nbytes)
+    with pytest.raises(errors.InputError, match="decoded.npy: was cut off; delete it"):
+        decoded.read(pictures, np.array([430, 431]), out)
+    (data.path / "decoded.npy").unlink()
+    with pytest.raises(errors.InputError, match=r"decoded.npy: cannot be read \(No such file"):
+        decoded.read(pictures, np.array([430, 431]), out)
+
+
+def test_nothing_is_decoded_to_see_whether_it_was(data):
+    assert decoded.existing(data) is None
+    first = decoded.pictures(data, progress=False)
+    np.testing.assert_array_equal(decoded.existing(data), first)
 
 
 def test_what_a_killed_run_left_is_done_anew(data):
