@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageDraw
 
-from mdhr_jax.data import list_check, records
+from mdhr_jax.data import decoded, list_check, records
 from mdhr_jax.data.builders import prepare, recordings
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
@@ -85,8 +85,8 @@ def check(
 
 
 def _look(source: records.FrameSource, progress: bool) -> Findings:
-    """Reads every record and decodes its picture."""
-    table = source.table
+    """Reads every record, decodes its picture, and compares it with `decoded.npy`."""
+    table, cached = source.table, decoded.existing(source)
     problems, same = [], 0
     owner: dict[bytes, str] = {}
     shared: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -102,6 +102,10 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
             except InputError as error:
                 problems.append(str(error))
                 continue
+            if cached is not None and not np.array_equal(cached[row], picture):
+                problems.append(
+                    f"record {row}: decoded.npy shows another picture; delete that file"
+                )
             problems += _contradictions(source, row, record)
             digest = hashlib.sha256(record["image"]).digest()
             same += digest == before

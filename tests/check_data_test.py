@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mdhr_jax import check_data, cli, facs
-from mdhr_jax.data import clips
+from mdhr_jax.data import clips, decoded, records
 from mdhr_jax.data.builders import bp4d, frames, parts, prepare
 from tests.data import raw_trees
 
@@ -132,6 +132,22 @@ def test_a_damaged_picture(good_set, tmp_path):
     report, good = _check(copy, tmp_path)
     assert not good
     assert "record 0 (video F001/T1, frame 1)" in report
+
+
+def test_a_flipped_bit_among_the_decoded_pictures(good_set, tmp_path):
+    copy = tmp_path / "set"
+    shutil.copytree(good_set, copy)
+    pictures = decoded.pictures(records.open_dataset(copy), progress=False)
+    assert _check(copy, tmp_path)[1]
+    with (copy / "decoded.npy").open("r+b") as file:
+        file.seek(pictures.offset + 17 * pictures[0].nbytes + 4711)
+        (value,) = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([value ^ 1]))
+    report, good = _check(copy, tmp_path)
+    assert not good
+    assert "Problems (1)" in report
+    assert "record 17: decoded.npy shows another picture; delete that file" in report
 
 
 def test_an_au_that_never_occurs(tmp_path):
