@@ -107,10 +107,10 @@ def score(
         part=part,
     )
 
-    def run(batch: pipeline.Batch) -> jax.Array:
-        return eval_step(state["params"], state["batch_stats"], put(batch))
+    def run(batch: tuple[pipeline.Batch, steps.Batch]) -> jax.Array:
+        return eval_step(state["params"], state["batch_stats"], batch[1])
 
-    for batch, predicted in _ahead(batches, run):
+    for (batch, _), predicted in _late(pipeline.ahead(batches, put), run):
         scores[batch["row"][batch["valid"]]] = sharding.fetch_own(predicted)[batch["valid"]]
     scores = hosts.merged(scores)
     wrong = ~np.isfinite(scores).all(axis=1)
@@ -129,7 +129,7 @@ def score(
     )
 
 
-def _ahead(batches: Iterable, run: Callable):
+def _late(batches: Iterable, run: Callable):
     """Results one batch late, so that the device works while the host reads the last ones."""
     waiting = None
     for batch in batches:

@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -100,7 +101,8 @@ def _train(
         }
     )
     source, put = reading(config, source, mesh)
-    batches = training_batches(config, source, start, sharding.own_part(mesh, config.batch_size))
+    part = sharding.own_part(mesh, config.batch_size)
+    batches = training_batches(config, source, start, part)
     fresh = None if start else runs.with_initial_backbone(compiled.init(), config)
     if hosts.is_first():
         runs.claim(workdir, config)  # a backbone that does not fit leaves no run
@@ -114,10 +116,11 @@ def _train(
     writer = make_writer(workdir, step=start, total_steps=total_steps)
     best = hosts.as_first(_best(workdir))
     log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
+    feed = pipeline.ahead(itertools.islice(batches, total_steps - start), put)
     try:
         for step in range(start + 1, total_steps + 1):
-            batch = next(batches)
-            state, scalars = compiled.train(state, put(batch))
+            batch, placed = log.take(feed)
+            state, scalars = compiled.train(state, placed)
             log.add(step, scalars, batch)
             if is_due(step, total_steps, config.eval_every):
                 log.flush()
@@ -357,8 +360,15 @@ class _LateLog:
 
     def __init__(self, workdir: pathlib.Path, writer: writers.RunWriter, frames_per_step: int):
         self._workdir, self._writer, self._frames = workdir, writer, frames_per_step
-        self._waiting, self._since = None, time.perf_counter()
-        self._wasted = 0  # steps in a row
+        self._waiting, self._wasted = None, 0  # steps in a row
+        self.restart_clock()
+
+    def take[Fed](self, feed: Iterator[Fed]) -> Fed:
+        """The next of `feed`; the time that it takes is one of waiting for input."""
+        start = time.perf_counter()
+        fed = next(feed)
+        self._waited += time.perf_counter() - start
+        return fed
 
     def add(self, step: int, scalars: dict[str, jax.Array], batch: pipeline.Batch) -> None:
         """Takes a step's scalars, and what it learned from; logs those of the step before."""
@@ -372,7 +382,12 @@ class _LateLog:
         (step, scalars, batch), self._waiting = self._waiting, None
         values = {name: float(value) for name, value in scalars.items()}
         seconds = time.perf_counter() - self._since
-        self._writer.train(step, values, frames_per_second=self._frames / seconds)
+        self._writer.train(
+            step,
+            values,
+            frames_per_second=self._frames / seconds,
+            input_wait=self._waited / seconds,
+        )
         bad = [name for name in ("loss", "gradient_norm") if not np.isfinite(values[name])]
         self._wasted = self._wasted + 1 if bad else 0
         if bad:
@@ -392,5 +407,5 @@ class _LateLog:
         )
 
     def restart_clock(self) -> None:
-        """Leaves what came between two steps out of the frames per second."""
-        self._since = time.perf_counter()
+        """Leaves what came between two steps out of the frames per second and the waiting."""
+        self._since, self._waited = time.perf_counter(), 0.0

@@ -49,12 +49,29 @@ class RunWriter:
         self._progress = Bar(total_steps, "step", initial=step)
 
     def train(
-        self, step: int, values: Mapping[str, SupportsFloat], *, frames_per_second: float
+        self,
+        step: int,
+        values: Mapping[str, SupportsFloat],
+        *,
+        frames_per_second: float,
+        input_wait: float,
     ) -> None:
-        """Scalars of a training step, `loss` among them; the progress bar moves to `step`."""
+        """Scalars of a training step, `loss` among them; the progress bar moves to `step`.
+
+        Args:
+          step: updates so far.
+          values: what the step computed.
+          frames_per_second: of the step.
+          input_wait: share of the step's time in which the loop waited for its input.
+        """
         self._write(step, "train", values)
         self._add_event("speed/frames_per_second", frames_per_second, step)
-        shown = {"loss": f"{float(values['loss']):.4f}", "frames/s": f"{frames_per_second:.0f}"}
+        self._add_event("speed/input_wait", input_wait, step)
+        shown = {
+            "loss": f"{float(values['loss']):.4f}",
+            "frames/s": f"{frames_per_second:.0f}",
+            "input": f"{input_wait:.1%}",
+        }
         self._progress.set_postfix(shown, refresh=False)
         self._progress.update(step - self._progress.n)
 

@@ -42,7 +42,7 @@ def _assert_equal_runs(one, other, config, total_steps=8):
 
 @pytest.fixture
 def stop_at_step(monkeypatch):
-    """Makes the run stop, as by Ctrl-C, before a step."""
+    """Makes the run stop, as by Ctrl-C, when a step's batch goes to the devices."""
     put_batch = sharding.put_batch
 
     def arrange(step):
@@ -279,6 +279,29 @@ def test_only_steps_in_vain_in_a_row_stop_the_run(tmp_path, name, value):
     assert [row["step"] for row in writers.read(tmp_path / "metrics.jsonl")] == [*range(1, 8)]
     with np.load(tmp_path / "nonfinite.npz") as batch:
         assert batch["frames"].tolist() == [7] * 3
+
+
+def test_the_wait_for_input_is_told_as_its_share_of_a_step(tmp_path, monkeypatch):
+    now, told = 0.0, []
+    monkeypatch.setattr(train.time, "perf_counter", lambda: now)
+    writer = writers.RunWriter(tmp_path, step=0, total_steps=4)
+    monkeypatch.setattr(writer, "train", lambda *_, **speed: told.append(speed))
+
+    def feed():
+        nonlocal now
+        for seconds in (0.0, 1.0, 0.0, 3.0):
+            now += seconds
+            yield seconds
+
+    log, batches = train._LateLog(tmp_path, writer, frames_per_step=8), feed()
+    for step in range(1, 5):
+        log.take(batches)
+        now += 1.0
+        log.add(step, {"loss": jnp.ones(()), "gradient_norm": jnp.ones(())}, {})
+    writer.close()
+    # A step is logged when the loop has the next one's batch, for which it may have waited.
+    assert [speed["input_wait"] for speed in told] == [1 / 3, 0.0, 3 / 4]
+    assert [speed["frames_per_second"] for speed in told] == [8 / 3, 8.0, 2.0]
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ def _train(workdir, steps, start=0):
     """Logs a deterministic loss for steps start + 1 to start + steps."""
     writer = writers.RunWriter(workdir, step=start, total_steps=8)
     for step in range(start + 1, start + steps + 1):
-        writer.train(step, {"loss": 1 / step, "learning_rate": 1e-4}, frames_per_second=7.5 * step)
+        values = {"loss": 1 / step, "learning_rate": 1e-4}
+        writer.train(step, values, frames_per_second=7.5 * step, input_wait=0.004 * step)
     writer.close()
 
 
@@ -30,14 +31,14 @@ def test_a_row_holds_step_kind_and_scalars(tmp_path):
 
 def test_scalars_may_be_arrays_of_the_device(tmp_path):
     writer = writers.RunWriter(tmp_path, step=0, total_steps=8)
-    writer.train(1, {"loss": jnp.float32(0.5)}, frames_per_second=1.0)
+    writer.train(1, {"loss": jnp.float32(0.5)}, frames_per_second=1.0, input_wait=0.0)
     writer.close()
     assert json.loads(_lines(tmp_path)[0])["loss"] == 0.5
 
 
 def test_a_row_is_on_disk_before_close(tmp_path):
     writer = writers.RunWriter(tmp_path, step=0, total_steps=8)
-    writer.train(1, {"loss": 1.0}, frames_per_second=1.0)
+    writer.train(1, {"loss": 1.0}, frames_per_second=1.0, input_wait=0.0)
     assert len(_lines(tmp_path)) == 1
     writer.close()
 
@@ -82,9 +83,11 @@ def test_values_that_are_not_finite_become_null(tmp_path):
 
 def test_speed_goes_to_tensorboard_and_terminal_only(tmp_path, capsys):
     _train(tmp_path, 4)
-    assert "frames" not in "".join(_lines(tmp_path))
+    written = "".join(_lines(tmp_path))
+    assert "frames" not in written and "input" not in written
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"speed/frames_per_second" in events.read_bytes()
+    assert b"speed/input_wait" in events.read_bytes()
     assert b"train/loss" in events.read_bytes()
 
 
@@ -97,7 +100,7 @@ def test_a_full_disk_ends_the_run_and_does_not_stop_it_for_ever(tmp_path, room):
     try:
         with pytest.raises(OSError, match="File too large"):
             for step in range(1, 1000):
-                writer.train(step, {"loss": 0.5}, frames_per_second=30.0)
+                writer.train(step, {"loss": 0.5}, frames_per_second=30.0, input_wait=0.0)
         with pytest.raises(OSError, match="File too large"):
             writer.close()
         assert writer._rows.closed
@@ -112,7 +115,7 @@ def test_without_a_terminal_progress_is_whole_lines(tmp_path, capsys, monkeypatc
     _train(tmp_path, 4)
     error = capsys.readouterr().err
     assert "\r" not in error
-    assert "loss=0.2500, frames/s=30" in error.splitlines()[-1]
+    assert "loss=0.2500, frames/s=30, input=1.6%" in error.splitlines()[-1]
 
 
 def test_evaluation_shows_means_but_not_single_aus(tmp_path, capsys):

@@ -7,8 +7,9 @@ Where the device holds all pictures already (`FrameSource.by_row`), `frames` is 
 their rows in the data set.
 """
 
+import collections
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import SupportsIndex
 
 import grain
@@ -120,6 +121,26 @@ def eval_batches(
     index = clips.evaluation_clips(source.table.take(rows), clip_length, context, hold=source.hold)
     data = _EvaluationClips(source, rows, index, batch_size)
     return _read(grain.MapDataset.source(data).batch(batch_size), source, part)
+
+
+def ahead[Placed](
+    batches: Iterable[Batch], put: Callable[[Batch], Placed]
+) -> Iterator[tuple[Batch, Placed]]:
+    """Batches beside what `put` makes of them, which is always done for one batch more.
+
+    So the devices get a batch while they work on the one before it. An error waits for its turn:
+    the batches before it come first.
+    """
+    waiting = collections.deque()
+    try:
+        for batch in batches:
+            waiting.append((batch, put(batch)))
+            if len(waiting) > 1:
+                yield waiting.popleft()
+    except Exception:
+        yield from waiting
+        raise
+    yield from waiting
 
 
 def _read(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import itertools
+import subprocess
+import sys
 from concurrent import futures
 
 import grain
@@ -98,6 +100,47 @@ def test_stream_does_not_depend_on_the_number_of_threads(source, monkeypatch, th
     with futures.ThreadPoolExecutor(threads) as pool:
         monkeypatch.setattr(records, "_threads", lambda: pool)
         equal(train(source, 6, clip_length=12), expected)
+
+
+def test_a_batch_is_put_while_the_one_before_it_is_in_use():
+    put = []
+    ahead = pipeline.ahead(iter(range(4)), lambda batch: put.append(batch) or -batch)
+    for batch, placed in ahead:
+        assert placed == -batch
+        assert put == list(range(min(batch + 2, 4)))
+    assert put == [0, 1, 2, 3]
+    assert list(pipeline.ahead([], put.append)) == []
+
+
+@pytest.mark.parametrize("good", range(4))
+def test_an_error_comes_after_the_batches_before_it(good):
+    def batches():
+        yield from range(good)
+        raise errors.InputError("broken")
+
+    seen = []
+    with pytest.raises(errors.InputError, match="broken"):
+        for batch, _ in pipeline.ahead(batches(), str):
+            seen.append(batch)
+    assert seen == list(range(good))
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_between_two_batches_ends(source):
+    code = """
+import sys
+import numpy as np
+from mdhr_jax.data import pipeline, records
+source = records.open_dataset(sys.argv[1])
+batches = pipeline.train_batches(source, fold=1, clip_length=4, batch_size=64, clips_per_video=1,
+                                 seed=5, crop_offsets=range(9), colour_jitter=0.4)
+for batch, placed in pipeline.ahead(batches, np.asarray):
+    raise KeyError("what a step may raise")
+"""
+    command = [sys.executable, "-c", code, str(source.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "KeyError: 'what a step may raise'"
 
 
 def test_another_seed_gives_another_stream(source):
