@@ -4,56 +4,104 @@
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mdhr_jax import evaluate, runs, sharding, steps, train
 from mdhr_jax.data import decoded, pipeline, records
 
+_WATCHED = 2.0  # seconds of training, about, in which the wait for input is measured
+_READERS = 4  # threads that read the file of decoded pictures
+
 
 class Rate(NamedTuple):
     """Frames per second of one way of reading.
 
     Attributes:
-      input: key of `train.INPUTS`.
+      input: key of `train.INPUTS`, or `decoded.npy` for that file alone.
       frames: how many were read, each once.
       cold: with nothing of the files in memory.
       warm: right after that.
+      wait: share of a training loop's time in which it waits for this input; None for the file.
     """
 
     input: str
     frames: int
     cold: float
     warm: float
+    wait: float | None
 
 
-def measure(config: ConfigDict) -> list[Rate]:
+def measure(config: ConfigDict, step_seconds: float) -> list[Rate]:
     """Reads every frame of the configured data set once, in batches as in training.
 
-    Frames that the devices hold are gathered there; cold, they are brought there first.
+    Frames that the devices hold are gathered there; cold, they are brought there first. The last
+    rate is that of the decoded pictures' file, read from its beginning to its end: what the disk,
+    or the system's memory, gives at most.
+
+    Args:
+      config: names the data set.
+      step_seconds: of a training step, for the wait.
 
     Raises:
       InputError: no data set, or a picture that cannot be read.
     """
     source, mesh = runs.open_data(config), sharding.make_mesh()
     decoded.pictures(source, progress=True)
-    return [_rate(config, source, mesh, name) for name in train.INPUTS]
+    inputs = [_rate(config, source, mesh, name, step_seconds) for name in train.INPUTS]
+    return [*inputs, _file_rate(source)]
 
 
-def _rate(config: ConfigDict, source: records.FrameSource, mesh: Mesh, name: str) -> Rate:
+def _rate(
+    config: ConfigDict, source: records.FrameSource, mesh: Mesh, name: str, step_seconds: float
+) -> Rate:
     _forget(source.path)
     start = time.perf_counter()
     source, put = train.INPUTS[name](source, mesh)
     _read(config, source, put, mesh)
-    between = time.perf_counter()
-    _read(config, source, put, mesh)
-    end = time.perf_counter()
+    cold = time.perf_counter() - start
+    warm = _seconds(lambda: _read(config, source, put, mesh))
     frames = len(source.table)
-    return Rate(name, frames, frames / (between - start), frames / (end - between))
+    wait = _wait(train.training_batches(config, source, 0), put, step_seconds)
+    return Rate(name, frames, frames / cold, frames / warm, wait)
+
+
+def _wait(batches: Iterator[pipeline.Batch], put: train.Put, step_seconds: float) -> float:
+    """The share of time in which a loop waits whose steps leave the host idle, as a GPU's do."""
+    feed, steps = pipeline.ahead(batches, put), max(3, round(_WATCHED / step_seconds))
+    next(feed)  # what comes before the first step is no matter of speed
+    waited = 0.0
+    for _ in range(steps):
+        time.sleep(step_seconds)
+        waited += _seconds(lambda: next(feed))
+    return waited / (waited + steps * step_seconds)
+
+
+def _file_rate(source: records.FrameSource) -> Rate:
+    pictures = decoded.pictures(source, progress=True)
+    rows = np.array_split(np.arange(len(pictures)), -(-len(pictures) // 16))
+    place = np.empty((16, *pictures.shape[1:]), np.uint8)  # of all threads: nobody looks at it
+
+    def read() -> None:
+        with ThreadPoolExecutor(_READERS) as pool:
+            for _ in pool.map(lambda some: decoded.read(pictures, some, place[: len(some)]), rows):
+                pass
+
+    _forget(source.path)
+    frames = len(pictures)
+    return Rate("decoded.npy", frames, frames / _seconds(read), frames / _seconds(read), None)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def _read(config: ConfigDict, source: records.FrameSource, put: train.Put, mesh: Mesh) -> None:

@@ -51,24 +51,31 @@ def step_facts(what: str, config: ConfigDict, measured: Measured) -> dict[str, A
 
 def data_facts(config: ConfigDict, rates: Sequence[Rate], step: Measured) -> dict[str, Any]:
     """How fast frames are read, beside what a training step takes."""
+    *inputs, file = rates
     return {
         **_where("data", config),
-        "inputs": [rate._asdict() for rate in rates],
+        "inputs": [rate._asdict() for rate in inputs],
+        "file": file._asdict(),
         "step_frames_per_second": step.frames / step.timing.median,
     }
 
 
 def data_table(said: dict[str, Any]) -> str:
     """Frames per second of every input."""
+    file = said["file"]
     lines = [
-        (rate["input"], f"{rate['frames']:,}", f"{rate['cold']:,.0f}", f"{rate['warm']:,.0f}")
-        for rate in said["inputs"]
+        *((rate["input"], *_passes(rate), f"{rate['wait']:.1%}") for rate in said["inputs"]),
+        (f"{file['input']}, alone", *_passes(file), ""),
+        ("a training step takes", "", f"{said['step_frames_per_second']:,.1f}", ""),
     ]
-    lines.append(("a training step takes", "", "", f"{said['step_frames_per_second']:,.1f}"))
-    return markdown.table(["input", "frames", "cold, per second", "warm"], lines) + (
-        f"\n{_device(said)}; {said['config']['batch_size']} clips of "
-        f"{said['config']['clip_length']} frames\n"
+    return markdown.table(["frames per second", "cold", "warm", "input wait"], lines) + (
+        f"\n{_device(said)}; {said['inputs'][0]['frames']:,} frames in batches of "
+        f"{said['config']['batch_size']} clips of {said['config']['clip_length']}\n"
     )
+
+
+def _passes(rate: dict[str, Any]) -> tuple[str, str]:
+    return f"{rate['cold']:,.0f}", f"{rate['warm']:,.0f}"
 
 
 def collectives_facts(config: ConfigDict, rates: Sequence[collectives.Rate]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import json
 import shutil
+import time
 
 import pytest
 
 from mdhr_jax import cli, errors
-from mdhr_jax.bench import collectives, run
+from mdhr_jax.bench import collectives, data, run
 
 
 @pytest.mark.parametrize("what", ["train", "infer"])
@@ -31,11 +33,27 @@ def test_the_inputs_are_timed_over_every_frame(
     tiny_config.data = str(tmp_path / "set")
     file = tmp_path / "bench.json"
     assert cli.main(["bench", "data", f"--config={config_file()}", f"--json={file}"]) == 0
-    rates = json.loads(file.read_text())["inputs"]
+    said = json.loads(file.read_text())
+    rates = said["inputs"]
     assert [rate["input"] for rate in rates] == ["encoded", "mapped", "resident"]
     assert {rate["frames"] for rate in rates} == {432}
-    assert all(rate["cold"] > 0 and rate["warm"] > 0 for rate in rates)
-    assert "a training step takes" in capsys.readouterr().out
+    assert all(rate["cold"] > 0 and rate["warm"] > 0 for rate in [*rates, said["file"]])
+    assert all(0 <= rate["wait"] < 1 for rate in rates)
+    shown = capsys.readouterr().out
+    assert f"{rates[0]['wait']:.1%}" in shown
+    assert "decoded.npy, alone" in shown and "a training step takes" in shown
+
+
+def test_the_wait_for_input_is_a_share_of_the_time():
+    def batches():
+        for number in itertools.count():
+            time.sleep(0.2 if number > 1 else 0)  # the first two come before the clock runs
+            yield number
+
+    share = data._wait(batches(), str, step_seconds=0.1)
+    # Nothing reads ahead here: 0.2 s of waiting to 0.1 s of work, if the machine is idle.
+    assert 0.4 < share < 0.95
+    assert data._wait(itertools.count(), str, step_seconds=0.1) < 0.2
 
 
 def test_a_trace_is_written_when_asked_for(config_file, tmp_path, one_device):
