@@ -37,7 +37,7 @@ from mdhr_jax.progress import Bar
 Picture = UInt8[np.ndarray, "h w c"]
 
 _INDEX = "index.npz"
-_COLUMNS = {field.name for field in dataclasses.fields(clips.FrameTable)}
+_COLUMNS = tuple(field.name for field in dataclasses.fields(clips.FrameTable))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,15 +356,7 @@ def _incomplete(out: pathlib.Path) -> pathlib.Path:
 
 def _index_bytes(table: clips.FrameTable) -> bytes:
     data = io.BytesIO()
-    np.savez(
-        data,
-        videos=np.array(table.videos),
-        subjects=np.array(table.subjects),
-        video=table.video,
-        number=table.number,
-        labels=table.labels,
-        breaks=table.breaks,
-    )
+    np.savez(data, **{name: getattr(table, name) for name in _COLUMNS})
     return data.getvalue()
 
 
@@ -374,16 +366,14 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
     if hashlib.sha256(data).hexdigest() != metadata.index_sha256:
         raise InputError(f"{file}: missing or damaged, prepare the data set again")
     with np.load(io.BytesIO(data)) as arrays:
-        if missing := _COLUMNS - set(arrays):
+        if missing := [name for name in _COLUMNS if name not in arrays]:
             raise InputError(
-                f"{file}: has no {', '.join(sorted(missing))}, an earlier version made it; prepare "
-                "the data set again"
+                f"{file}: has no {', '.join(missing)}, an earlier version made it; prepare the "
+                "data set again"
             )
-        return clips.FrameTable(
-            videos=tuple(arrays["videos"].tolist()),
-            subjects=tuple(arrays["subjects"].tolist()),
-            **{name: arrays[name] for name in ("video", "number", "labels", "breaks")},
-        )
+        columns = {name: arrays[name] for name in _COLUMNS}
+    names = {name: tuple(columns[name].tolist()) for name in ("videos", "subjects")}
+    return clips.FrameTable(**columns | names)
 
 
 def read_metadata(path: pathlib.Path) -> Metadata:
