@@ -3,8 +3,9 @@
 
 A problem is anything that would change a result: pictures that do not decode, records that
 contradict the index, counts that are not the known ones, a picture under two people, an AU that
-never occurs in a training split, sources that have changed. The rest is told as well: frames per
-fold, labels per AU, what was left out, and a sheet of pictures per person to look at.
+never occurs in a training split, sources that have changed, decoded pictures that are not those of
+the records. The rest is told as well: frames per fold, labels per AU, what was left out, and a
+sheet of pictures per person to look at.
 """
 
 import collections
