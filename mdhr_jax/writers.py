@@ -110,9 +110,7 @@ class Silence:
     def __init__(self, workdir: pathlib.Path, *, step: int, total_steps: int):
         pass
 
-    def train(
-        self, step: int, values: Mapping[str, SupportsFloat], *, frames_per_second: float
-    ) -> None:
+    def train(self, step: int, values: Mapping[str, SupportsFloat], **measured: float) -> None:
         pass
 
     def evaluation(self, step: int, values: Mapping[str, SupportsFloat]) -> None:

@@ -17,12 +17,7 @@ LAUNCH = REPOSITORY / "launch"
 SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch", REPOSITORY / ".ci/run"]
 TOOLS = pathlib.Path(sys.executable).parent
 # What JAX and CUDA are told.
-WATCHED = (
-    "XLA_CLIENT_MEM_FRACTION",
-    "JAX_OPTIMIZATION_LEVEL",
-    "CUDA_DEVICE_MAX_CONNECTIONS",
-    "JAX_LOCAL_DEVICE_IDS",
-)
+WATCHED = ("XLA_CLIENT_MEM_FRACTION", "JAX_OPTIMIZATION_LEVEL", "CUDA_DEVICE_MAX_CONNECTIONS")
 
 
 def _succeeds(*command, **more):
@@ -59,6 +54,7 @@ def machine(tmp_path):
         place.write_text(text)
         place.chmod(0o755)
 
+    (tmp_path / "calls").touch()
     put(tmp_path / "bin/python3.12", "#!/bin/sh\n")
     put(tmp_path / "bin/srun", stand_in)
     for name in ("python", "mdhr", "pytest"):
@@ -139,13 +135,11 @@ def test_a_slurm_task_has_all_gpus_and_cores_of_its_node(machine):
         "XLA_CLIENT_MEM_FRACTION": "0.9",
         "JAX_OPTIMIZATION_LEVEL": "O1",
         "CUDA_DEVICE_MAX_CONNECTIONS": "1",
-        "JAX_LOCAL_DEVICE_IDS": "0,1,2,3",
     }
 
 
 def test_a_slurm_job_without_gpus_stops_before_it_trains(machine):
-    calls = machine("slurm.sbatch", code=1, SLURM_CPUS_ON_NODE="64")
-    assert [words[0] for words, _ in calls] == ["python"]
+    assert machine("slurm.sbatch", code=1, SLURM_CPUS_ON_NODE="64") == []
 
 
 def test_a_slurm_job_has_a_task_per_node_and_is_queued_again():
