@@ -54,7 +54,7 @@ def training(config: ConfigDict, windows: int) -> Measured:
         layout, (1.0,) * len(layout.aus), config.region_loss_weight, runs.loss_reduction(config)
     )
     made = train.programs(config, loss, optax.constant_schedule(config.learning_rate), mesh)
-    state, batch = made.init(), _batch(config, config.batch_size, mesh)
+    state, batch = made.init(), random_batch(config, config.batch_size, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
     step, compilation = _compiled(made.train, state, batch)
 
@@ -86,7 +86,7 @@ def scoring(config: ConfigDict, windows: int) -> Measured:
     clips = evaluate.batch_size(config.eval_batch_size, mesh)
     _, *values = programs.split(runs.model_factory(config)(nnx.Rngs(0)))
     values = jax.device_put(values, sharding.replicated(mesh))
-    batch = {"frames": _batch(config, clips, mesh)["frames"]}
+    batch = {"frames": random_batch(config, clips, mesh)["frames"]}
     score = jax.jit(runs.eval_step(config), out_shardings=sharding.batched(mesh))
     step, compilation = _compiled(score, *values, batch)
     return _measured(
@@ -102,7 +102,7 @@ def scoring(config: ConfigDict, windows: int) -> Measured:
     )
 
 
-def _batch(config: ConfigDict, clips: int, mesh: Mesh) -> programs.Batch:
+def random_batch(config: ConfigDict, clips: int, mesh: Mesh) -> programs.Batch:
     """Noise with labels, as a batch of the pipeline."""
     rng = np.random.default_rng(0)
     side, length = preprocess.resized(config.image_size), config.clip_length
