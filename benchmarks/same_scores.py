@@ -28,7 +28,6 @@ from mdhr_jax import (
     compare,
     evaluate,
     experiments,
-    optim,
     preprocess,
     runs,
     sharding,
@@ -55,12 +54,7 @@ def theirs(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, l
     count = train.count_steps(config, source)
     state = train.compile_programs(config, source, mesh, count).init()
     twin.write_start(folder, state, config, source)
-    per_epoch = train.steps_per_epoch(config, source)
-    rates = optim.cosine(
-        config.learning_rate,
-        total_steps=count,
-        warmup_steps=round(config.warmup_epochs * per_epoch),
-    )
+    rates = train.schedule(config, source, count)
     augment = jax.jit(functools.partial(preprocess.train, image_size=config.image_size))
     batches = train.training_batches(config, source, 0)
     losses = []

@@ -48,12 +48,17 @@ def get_config() -> ConfigDict:
 
     # Training.
     config.seed = 0  # of initialisation, order, augmentation and drop-path
-    config.epochs = 200.0  # of clips_per_video clips from every training video
-    config.learning_rate = 1e-4  # before the first step, decays as a cosine to 0
+    config.epochs = 200.0  # of clips_per_video clips from every training video; 0: see steps
+    config.steps = 0  # training steps, instead of epochs
+    config.optimizer = "adamw"  # a key of optim.OPTIMIZERS
+    config.learning_rate = 1e-4  # after warm-up, decays as a cosine to 0
+    config.learning_rate_scaling = "none"  # with the batch size: a key of optim.SCALINGS
+    config.learning_rate_batch = 8  # clips per step for which learning_rate is meant
     config.warmup_epochs = 0.0  # linear warm-up
-    config.betas = (0.9, 0.999)  # AdamW
-    config.epsilon = 1e-8  # AdamW
-    config.weight_decay = 5e-4  # AdamW, on every parameter
+    config.warmup_steps = 0  # the same in training steps, instead of warmup_epochs
+    config.betas = (0.9, 0.999)  # averaging of gradients (LARS: momentum) and of their squares
+    config.epsilon = 1e-8  # added to the root of the averaged squares; LARS has none
+    config.weight_decay = 5e-4  # AdamW: on every parameter; LAMB, LARS: not on norms and biases
     config.region_loss_weight = 0.01  # lambda of the region cross-entropy
     config.loss_reduction = "mean"  # over AUs, frames and regions: a key of losses.REDUCTIONS
 

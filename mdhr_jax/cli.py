@@ -570,7 +570,7 @@ def _tables_flags(values: Flags, arguments: Sequence[str]) -> None:
     flags.DEFINE_integer(
         "budget_steps",
         None,
-        "Training steps of a run; default: the configuration's epochs.",
+        "Training steps of a run; default: the configuration's.",
         lower_bound=1,
         flag_values=values,
     )

@@ -39,9 +39,12 @@ RANGES = {
     "batch_norm_groups": _COUNT,
     "fsdp": _COUNT,
     "seed": _SEED,
-    "epochs": _POSITIVE,
+    "epochs": _NOT_NEGATIVE,
+    "steps": _NOT_NEGATIVE,
     "learning_rate": _NOT_NEGATIVE,
+    "learning_rate_batch": _COUNT,
     "warmup_epochs": _NOT_NEGATIVE,
+    "warmup_steps": _NOT_NEGATIVE,
     "betas": _MOMENTA,
     "epsilon": _POSITIVE,
     "weight_decay": _NOT_NEGATIVE,
@@ -51,10 +54,12 @@ RANGES = {
     "eval_every": _COUNT,
     "checkpoint_every": _COUNT,
 }
+# Two keys for the same thing: not both may be given.
+ALTERNATIVES = (("epochs", "steps"), ("warmup_epochs", "warmup_steps"))
 
 
 def check(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
-    """Refuses values of another kind than the examples' and values out of `RANGES`.
+    """Refuses values of another kind than the examples', out of `RANGES`, or given in two ways.
 
     Args:
       values: a configuration, flat.
@@ -68,6 +73,12 @@ def check(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
             raise InputError(f"config.{key}={value!r}: give a value like {examples[key]!r}")
         if key in RANGES and not RANGES[key].holds(value):
             raise InputError(f"config.{key}={value}: {RANGES[key].asked}")
+    for pair in ALTERNATIVES:
+        if all(values[key] for key in pair):
+            given = " and ".join(f"config.{key}={values[key]}" for key in pair)
+            raise InputError(f"{given} are two ways to say one thing; set one of them to 0")
+    if not values["epochs"] and not values["steps"]:
+        raise InputError("config.epochs and config.steps are 0: nothing is trained; set one")
 
 
 def _is_like(value: Any, example: Any) -> bool:

@@ -78,7 +78,7 @@ class Plan:
       variants: by name.
       seeds: of initial values, clip order and augmentation.
       folds: to test on.
-      steps: of every run; those of the configuration's epochs when None.
+      steps: of every run; the configuration's when None.
     """
 
     config: ConfigDict
@@ -92,7 +92,7 @@ class Plan:
         shared = runs.flatten(self.config.to_dict())
         del shared["seed"], shared["fold"]
         if self.steps is not None:
-            shared["epochs"] = f"{self.steps} steps"
+            shared["steps"], shared["epochs"] = self.steps, 0.0
         metadata = runs.open_data(self.config).metadata
         shared["data"] = f"{metadata.builder}, seed {metadata.seed}, {metadata.index_sha256[:16]}"
         return shared
@@ -255,7 +255,7 @@ def _run(job: Job) -> Run:
     config = _configured(ConfigDict(job.config), job.variant)
     config.seed, config.fold = job.seed, job.fold
     if job.steps is not None:
-        config.epochs = job.steps / train.steps_per_epoch(config, runs.open_data(config))
+        config.steps, config.epochs = job.steps, 0.0
     with (
         (job.place / "log.txt").open("a") as log,
         contextlib.redirect_stdout(log),

@@ -109,7 +109,11 @@ def _train(
     state = fresh or checkpoint.restore(saved, "last", compiled.abstract)
     if hosts.is_first():
         runs.claim_data(workdir, source)
-        print(f"{workdir}: step {start} of {total_steps} on {_said_of(mesh)}", flush=True)
+        print(
+            f"{workdir}: step {start} of {total_steps} on {_said_of(mesh)}, learning rate up to "
+            f"{peak_learning_rate(config):.3g}",
+            flush=True,
+        )
 
     chooses = runs.protocol_of(config).chooses
     make_writer = writers.RunWriter if hosts.is_first() else writers.Silence
@@ -197,7 +201,17 @@ def steps_per_epoch(config: ConfigDict, source: records.FrameSource) -> int:
 
 def count_steps(config: ConfigDict, source: records.FrameSource) -> int:
     """Steps of the whole run; at least one."""
-    return max(1, round(config.epochs * steps_per_epoch(config, source)))
+    return config.steps or max(1, round(config.epochs * steps_per_epoch(config, source)))
+
+
+def peak_learning_rate(config: ConfigDict) -> float:
+    """`config.learning_rate` scaled to the batch size.
+
+    Raises:
+      InputError: no such scaling.
+    """
+    scaling = runs.chosen(config, "learning_rate_scaling", optim.SCALINGS)
+    return config.learning_rate * scaling(config.batch_size / config.learning_rate_batch)
 
 
 def evaluation_scalars(scored: evaluate.Scores, config: ConfigDict) -> dict[str, float]:
@@ -232,7 +246,7 @@ def compile_programs(
     config: ConfigDict, source: records.FrameSource, mesh: Mesh, total_steps: int
 ) -> Programs:
     """The programs of a run on a data set."""
-    return programs(config, objective(config, source), _schedule(config, source, total_steps), mesh)
+    return programs(config, objective(config, source), schedule(config, source, total_steps), mesh)
 
 
 def programs(
@@ -241,8 +255,8 @@ def programs(
     """The jitted programs of a run, its state laid out on the mesh.
 
     Raises:
-      InputError: the batch does not divide over the devices or the groups of BatchNorm, or the
-        model is none.
+      InputError: the batch does not divide over the devices or the groups of BatchNorm, or there
+        is no such optimizer or model.
     """
     if config.batch_size % mesh.size:
         raise InputError(
@@ -250,7 +264,7 @@ def programs(
             f"use a multiple of {mesh.size}"
         )
     create = runs.model_factory(config)
-    optimizer = optim.adamw(
+    optimizer = runs.chosen(config, "optimizer", optim.OPTIMIZERS)(
         schedule,
         betas=tuple(config.betas),
         epsilon=config.epsilon,
@@ -294,9 +308,22 @@ def _scorer(
     )
 
 
-def _schedule(config: ConfigDict, source: records.FrameSource, total_steps: int) -> optax.Schedule:
-    warmup_steps = round(config.warmup_epochs * steps_per_epoch(config, source))
-    return optim.cosine(config.learning_rate, total_steps=total_steps, warmup_steps=warmup_steps)
+def schedule(config: ConfigDict, source: records.FrameSource, total_steps: int) -> optax.Schedule:
+    """The learning rate of every step.
+
+    Raises:
+      InputError: the warm-up is as long as the run, or there is no such scaling.
+    """
+    epochs = config.warmup_epochs * steps_per_epoch(config, source)
+    warmup_steps = config.warmup_steps or round(epochs)
+    if warmup_steps >= total_steps:
+        raise InputError(
+            f"config.warmup_steps or warmup_epochs: {warmup_steps} steps of warm-up leave none of "
+            f"the run's {total_steps}; shorten it or train longer"
+        )
+    return optim.cosine(
+        peak_learning_rate(config), total_steps=total_steps, warmup_steps=warmup_steps
+    )
 
 
 def _train_graph(config: ConfigDict, create: Callable[[nnx.Rngs], mdhr.MDHR]) -> nnx.GraphDef:

@@ -55,4 +55,5 @@ def test_a_variant_that_cannot_be_is_refused_before_any_run(tiny_config, tmp_pat
 
 def test_a_budget_in_steps_stands_for_the_epochs(tiny_config):
     plans = [Plan(tiny_config, [], [0], [1], steps) for steps in (None, 5)]
-    assert [plan.common()["epochs"] for plan in plans] == [8.0, "5 steps"]
+    assert [plan.common()["epochs"] for plan in plans] == [8.0, 0.0]
+    assert [plan.common()["steps"] for plan in plans] == [0, 5]

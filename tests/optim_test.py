@@ -81,3 +81,43 @@ def test_the_schedule_is_as_exact_as_the_arithmetic():
         rate = optim.cosine(1e-3, total_steps=30)(jnp.int32(7))
         expected = 1e-3 * (1 + math.cos(math.pi * 7 / 30)) / 2
         assert abs(float(rate) - expected) < 1e-17
+
+
+@pytest.mark.parametrize(("name", "expected"), [("none", 1), ("linear", 4), ("sqrt", 2)])
+def test_scalings_of_a_batch_four_times_larger(name, expected):
+    assert optim.SCALINGS[name](4.0) == expected
+
+
+PARAMS = {
+    "stack": {0: {"kernel": jnp.array([[3.0, 0], [0, 4]])}},
+    "norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
+}
+GRADIENTS = {
+    "stack": {0: {"kernel": jnp.array([[1.0, 2], [-2, 0]])}},
+    "norm": {"scale": jnp.array([1.0, -2]), "bias": jnp.zeros(2)},
+}
+
+
+def _first_update(name, weight_decay):
+    optimizer = optim.OPTIMIZERS[name](0.1, weight_decay=weight_decay, **ADAMW)
+    updates, _ = jax.jit(optimizer.update)(GRADIENTS, optimizer.init(PARAMS), PARAMS)
+    return updates["stack"][0]["kernel"], updates["norm"]
+
+
+def test_lamb_makes_the_update_of_a_weight_as_long_as_the_weight():
+    kernel, norm = _first_update("lamb", weight_decay=0.5)
+    # Adam's first update is the gradient's sign; the weight is 5 long.
+    direction = np.array([[1.0, 1], [-1, 0]]) + 0.5 * np.array([[3.0, 0], [0, 4]])
+    expected = -0.1 * direction * 5 / np.linalg.norm(direction)
+    np.testing.assert_allclose(kernel, expected, rtol=1e-5)
+    np.testing.assert_allclose(norm["scale"], [-0.1, 0.1], rtol=1e-5)
+    np.testing.assert_array_equal(norm["bias"], 0)
+
+
+def test_lars_makes_the_update_of_a_weight_a_thousandth_of_the_weights_length():
+    kernel, norm = _first_update("lars", weight_decay=0.5)
+    direction = np.array([[1.0, 2], [-2, 0]]) + 0.5 * np.array([[3.0, 0], [0, 4]])
+    expected = -0.1 * direction * 0.001 * 5 / np.linalg.norm(direction)
+    np.testing.assert_allclose(kernel, expected, rtol=1e-5)
+    np.testing.assert_allclose(norm["scale"], [-0.1, 0.2], rtol=1e-5)
+    np.testing.assert_array_equal(norm["bias"], 0)
