@@ -87,6 +87,8 @@ def region_cross_entropy(
     for r, logits in enumerate(region_logits):
         wide = logits.astype(jnp.promote_types(jnp.float32, logits.dtype))
         log_p = jax.nn.log_softmax(wide)
-        chosen = jnp.take_along_axis(log_p, combinations[..., r, None], -1)[..., 0]
+        is_chosen = combinations[..., r, None] == jnp.arange(logits.shape[-1])
+        # No indexing: its gradient would be a scatter, which is slow where it is deterministic.
+        chosen = jnp.where(is_chosen, log_p, 0).sum(-1)
         losses.append(-reduction.entries(chosen, unknown[..., r] == 0))
     return reduction.regions(jnp.stack(losses))

@@ -70,7 +70,9 @@ class RegionalFeatures(nnx.Module):
             reduce(block(x), "b t h w n d -> b t n d", "mean")
             for block, x in zip(self.blocks, region_maps, strict=True)
         ]
-        return jnp.concatenate(nodes, 2)[:, :, np.array(self.order, np.int32)]
+        order = np.array(self.order, np.int32)
+        # Each AU once: the gradient needs no addition, whose order on a GPU would be open.
+        return jnp.concatenate(nodes, 2).at[:, :, order].get(unique_indices=True)
 
 
 class RegionalProjections(RegionalFeatures):

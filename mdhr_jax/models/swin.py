@@ -29,6 +29,22 @@ def relative_position_index() -> np.ndarray:
     return index.astype(np.int32)
 
 
+def relative_position_bias(table: Float[Array, "169 e"]) -> Float[Array, "e 49 49"]:
+    """Rows `relative_position_index` of the bias table, for every head.
+
+    As products with zeros and ones, which are exact: the gradient of indexing would be a scatter
+    that adds up, whose order on a GPU is open.
+    """
+    square = rearrange(table, "(a b) e -> a b e", a=2 * WINDOW - 1)
+    # [i, j, a]: 1 where rows (or columns) i and j of a window lie i - j = a - 6 apart.
+    apart = np.subtract.outer(np.arange(WINDOW), np.arange(WINDOW)) + WINDOW - 1
+    is_apart = np.eye(2 * WINDOW - 1, dtype=np.float32)[apart]
+    exact = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    columns = exact("x u b, a b e -> x u a e", is_apart, square)
+    both = exact("y v a, x u a e -> e y x v u", is_apart, columns)
+    return rearrange(both, "e y x v u -> e (y x) (v u)")
+
+
 @functools.cache
 def shift_mask(size: int) -> np.ndarray:
     """`(windows, 49, 49)` -100 between tokens of a rolled window that are not neighbours.
@@ -61,7 +77,7 @@ class WindowAttention(layers.Layer):
         q = q * (q.shape[-1] ** -0.5)
         precision = None if self.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
         logits = jnp.einsum("mweif,mwejf->mweij", q, k, precision=precision)
-        bias = rearrange(self.position_bias[...][relative_position_index()], "i j e -> e i j")
+        bias = relative_position_bias(self.position_bias[...])
         logits = logits.astype(bias.dtype) + bias
         if mask is not None:
             logits = logits + rearrange(mask, "w i j -> w 1 i j")
@@ -174,4 +190,9 @@ class Swin(nnx.Module):
 
     def _drop_keys(self, key: jax.Array | None):
         for index in range(sum(len(blocks) for blocks in self.stages)):
-            yield (None, None) if key is None else jax.random.split(jax.random.fold_in(key, index))
+            # Two keys in a tuple, one for each branch of the block.
+            yield (
+                (None, None)
+                if key is None
+                else tuple(jax.random.split(jax.random.fold_in(key, index)))
+            )

@@ -58,6 +58,13 @@ def test_a_narrow_swin_runs_and_its_last_stage_reaches_the_tokens_only():
     jax.tree.map(np.testing.assert_array_equal, same, maps)
 
 
+def test_the_bias_of_two_tokens_is_the_row_of_their_relative_position():
+    table = _normal(169, 3)
+    found = jax.jit(swin.relative_position_bias)(table)
+    expected = np.moveaxis(np.asarray(table)[swin.relative_position_index()], -1, 0)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_relative_positions_number_every_offset_once():
     index = swin.relative_position_index()
     assert index.shape == (49, 49)

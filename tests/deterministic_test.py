@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training step holds nothing whose result on a GPU depends on the order of its threads.
+
+What XLA cannot do so (`--xla_gpu_deterministic_ops=true` refuses select-and-scatter), or only
+slowly (a scatter that adds up floats), is looked for in the program before it is compiled.
+"""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import base
+from mdhr_jax import runs, sharding, steps, train
+from mdhr_jax.models import mdhr, swin
+
+
+@pytest.fixture
+def lowered(monkeypatch):
+    """A function that writes a backbone's training step as StableHLO."""
+    tiny = {"width": 4, "depths": (2, 1, 1, 1), "heads": (1, 1, 1, 1), "drop_path": 0.5}
+    monkeypatch.setitem(mdhr.BACKBONES, "swin_tiny", functools.partial(swin.Swin, **tiny))
+
+    def write(backbone, image_size):
+        config = base.get_config()
+        config.update(batch_size=1, clip_length=2, image_size=image_size)
+        config.model.update(backbone=backbone, features=4)
+        aus = len(runs.layout_of(config).aus)
+        loss = steps.Objective(runs.layout_of(config), (1.0,) * aus, 0.01)
+        mesh = sharding.make_mesh(devices=jax.devices()[:1])
+        programs = train.programs(config, loss, optax.constant_schedule(1e-4), mesh)
+        batch = {
+            "frames": jax.ShapeDtypeStruct((1, 2, 256, 256, 3), np.uint8),
+            "labels": jax.ShapeDtypeStruct((1, 2, aus), np.int32),
+            "mask": jax.ShapeDtypeStruct((1, 2, aus), bool),
+            "augment": jax.ShapeDtypeStruct((1, 6), np.float32),
+        }
+        return programs.train.lower(programs.abstract, batch).as_text()
+
+    return write
+
+
+def _unordered(program):
+    """The operations of a program whose result may depend on an order that is left open."""
+    scatters = re.findall(r'"stablehlo\.scatter".*?\}\) : \(tensor<[^>]*>', program, re.DOTALL)
+    adding = [s for s in scatters if "unique_indices = true" not in s and re.search(r"f\d+>$", s)]
+    return adding + re.findall(r"stablehlo\.select_and_scatter", program)
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("resnet_narrow", 32), ("swin_tiny", 224)])
+def test_a_training_step_leaves_no_order_open(lowered, backbone, size):
+    assert _unordered(lowered(backbone, size)) == []
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[jnp.array([0, 0, 1])].sum(),
+        lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2,), (1,), "VALID").sum(),
+    ],
+)
+def test_orders_that_are_left_open_are_found(function):
+    assert len(_unordered(jax.jit(jax.grad(function)).lower(jnp.arange(4.0)).as_text())) == 1
