@@ -43,7 +43,9 @@ def get_config() -> ConfigDict:
 
     # Arithmetic.
     config.precision = "float32"  # float32 for parity, bfloat16 for speed
-    config.batch_norm_groups = 1  # parts of the batch with statistics of their own
+    config.batch_norm_groups = 1  # parts of a (micro-)batch with statistics of their own
+    config.accumulate = 1  # micro-batches of a step, one after another: less memory
+    config.remat = "none"  # what the backward pass computes again: a key of train.REMAT
     config.fsdp = 1  # devices over which the state is split; 1 replicates it
 
     # Training.
@@ -59,6 +61,7 @@ def get_config() -> ConfigDict:
     config.betas = (0.9, 0.999)  # averaging of gradients (LARS: momentum) and of their squares
     config.epsilon = 1e-8  # added to the root of the averaged squares; LARS has none
     config.weight_decay = 5e-4  # AdamW: on every parameter; LAMB, LARS: not on norms and biases
+    config.ema = 0.0  # decay a step of the parameters' average, which is evaluated; 0: none
     config.region_loss_weight = 0.01  # lambda of the region cross-entropy
     config.loss_reduction = "mean"  # over AUs, frames and regions: a key of losses.REDUCTIONS
 

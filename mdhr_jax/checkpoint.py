@@ -30,9 +30,8 @@ logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathnam
 def _parts(state: dict) -> dict[str, dict]:
     """What is stored separately, so that prediction does not read the optimizer's state."""
     model = {name: state[name] for name in ("step", "params", "batch_stats")}
-    return {"model": model} | (
-        {"optimizer": {"opt_state": state["opt_state"]}} if "opt_state" in state else {}
-    )
+    rest = {name: part for name, part in state.items() if name not in model}
+    return {"model": model} | ({"optimizer": rest} if rest else {})
 
 
 def save(directory: pathlib.Path, kind: str, step: int, state: dict) -> None:
@@ -120,8 +119,8 @@ def latest_step(directory: pathlib.Path, kind: str) -> int | None:
 def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:
     """The newest checkpoint of a kind, laid out as `abstract_state` says (shapes, shardings).
 
-    On whichever devices it was saved. Without `opt_state` in `abstract_state` only the model is
-    read.
+    On whichever devices it was saved. Of an `abstract_state` of `step`, `params` and `batch_stats`
+    only the model is read.
 
     Raises:
       InputError: there is none, it is damaged, or it does not fit.

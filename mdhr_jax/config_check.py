@@ -20,6 +20,7 @@ _COUNT = Range("give at least 1", lambda x: x >= 1)
 _POSITIVE = Range("give a number above 0", lambda x: 0 < x < math.inf)
 _NOT_NEGATIVE = Range("give 0 or more", lambda x: 0 <= x < math.inf)
 _SHARE = Range("give a number from 0 to 1", lambda x: 0 <= x <= 1)
+_DECAY = Range("give a number from 0 to below 1", lambda x: 0 <= x < 1)
 _SEED = Range("give 0 or more, below 2**63", lambda x: 0 <= x < 2**63)
 _MOMENTA = Range(
     "give two numbers from 0 to below 1", lambda x: len(x) == 2 and all(0 <= y < 1 for y in x)
@@ -37,6 +38,7 @@ RANGES = {
     "model.dynamics.k": _COUNT,
     "model.features": _COUNT,
     "batch_norm_groups": _COUNT,
+    "accumulate": _COUNT,
     "fsdp": _COUNT,
     "seed": _SEED,
     "epochs": _NOT_NEGATIVE,
@@ -48,6 +50,7 @@ RANGES = {
     "betas": _MOMENTA,
     "epsilon": _POSITIVE,
     "weight_decay": _NOT_NEGATIVE,
+    "ema": _DECAY,
     "region_loss_weight": _NOT_NEGATIVE,
     "held_out": _SHARE,
     "threshold": _SHARE,

@@ -446,6 +446,9 @@ def with_initial_backbone(state: dict, config: ConfigDict) -> dict:
             )
         placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), new, old)
         started[part] = state[part] | {"backbone": placed}
+    if "trained" in state:
+        # A copy: a training step overwrites both.
+        started["trained"] = jax.tree.map(jnp.copy, started["params"])
     return started
 
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs on the devices: initial state, one training step, one evaluation step.
 
-State is one plain dict of arrays `{"step", "params", "batch_stats", "opt_state"}`. The model
-enters as graph definitions, made once; `jax.jit` and shardings are the caller's.
+State is one plain dict of arrays `{"step", "params", "batch_stats", "opt_state"}`. Where parameters
+are averaged over the steps, `params` is their average, which is evaluated, and a fifth part,
+`trained`, is what the steps change. The model enters as graph definitions, made once; `jax.jit` and
+shardings are the caller's.
 """
 
 import dataclasses
@@ -12,8 +14,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from mdhr_jax import facs, losses, preprocess
 
@@ -93,16 +96,21 @@ def loss_and_gradients(
 
 
 def init_state(
-    create: Callable[[nnx.Rngs], nnx.Module], optimizer: optax.GradientTransformation, seed: int
+    create: Callable[[nnx.Rngs], nnx.Module],
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    *,
+    averages: bool = False,
 ) -> State:
-    """The state before step 0."""
+    """The state before step 0, of training that averages its parameters or does not."""
     _, params, batch_stats = split(create(nnx.Rngs(params=seed)))
-    return {
+    state = {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
         "batch_stats": batch_stats,
         "opt_state": optimizer.init(params),
     }
+    return state | ({"trained": params} if averages else {})
 
 
 def make_train_step(
@@ -113,33 +121,38 @@ def make_train_step(
     *,
     image_size: int,
     seed: int,
+    accumulate: int = 1,
+    ema: float = 0.0,
 ) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     """Builds `(state, batch) -> (state, scalars)`.
 
     A batch holds `frames` (see `frames`), `labels` and `mask` (b, t, n), and `augment` (b, 6), the
     draw of each clip. Drop-path is a function of (seed, step). Where the loss or the gradient is
     not finite, nothing changes but the counts of steps.
+
+    With `accumulate` > 1 that many micro-batches are gone through, see `accumulated`. With `ema`
+    > 0 the state's `params` are an average (`averaged`) of its `trained`; the batch statistics are
+    those of `trained`, averages over the last ten steps or so in any case.
     """
 
-    def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
+    def learn(params: dict, stats: dict, batch: Batch, key: jax.Array) -> tuple[dict, dict, dict]:
         images = preprocess.train(frames(batch), batch["augment"], image_size=image_size)
+        return loss_and_gradients(
+            graph, objective, params, stats, images, batch["labels"], batch["mask"], key
+        )[:3]
+
+    learn = learn if accumulate == 1 else accumulated(learn, accumulate)
+
+    def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
-        scalars, gradients, stats, _ = loss_and_gradients(
-            graph,
-            objective,
-            state["params"],
-            state["batch_stats"],
-            images,
-            batch["labels"],
-            batch["mask"],
-            key,
-        )
-        updates, opt_state = optimizer.update(gradients, state["opt_state"], state["params"])
-        learned = {
-            "params": optax.apply_updates(state["params"], updates),
-            "batch_stats": stats,
-            "opt_state": opt_state,
-        }
+        params = state["trained"] if ema else state["params"]
+        scalars, gradients, stats = learn(params, state["batch_stats"], batch, key)
+        updates, opt_state = optimizer.update(gradients, state["opt_state"], params)
+        params = optax.apply_updates(params, updates)
+        learned = {"params": params, "batch_stats": stats, "opt_state": opt_state}
+        if ema:
+            average = averaged(state["params"], params, ema, state["step"])
+            learned |= {"params": average, "trained": params}
         scalars |= {
             "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": schedule(state["step"]),
@@ -150,6 +163,53 @@ def make_train_step(
         return {"step": state["step"] + 1, **kept}, scalars
 
     return train_step
+
+
+def averaged(average: dict, params: dict, decay: float, step: Int[Array, ""]) -> dict:
+    """Mean of the parameters after the steps so far, `step` earlier ones and `params`.
+
+    Each weighs `decay` times what the one after it weighs, and the weights sum to 1 from the first
+    step on: the initial values never count (as `optax.ema` with `debias`).
+    """
+    newest = (1 - decay) / -jnp.expm1((step + 1) * jnp.log(decay))
+    return optax.incremental_update(params, average, newest)
+
+
+def accumulated(learn: Callable, parts: int) -> Callable:
+    """`(params, batch_stats, batch, key) -> (losses, gradients, batch_stats)` in micro-batches.
+
+    Losses and gradients are the means of the micro-batches'. They are those of the whole batch if
+    every micro-batch has as many known labels and batch normalisation has `parts` groups, the
+    micro-batches. Running statistics follow one micro-batch after another. Micro-batch i holds
+    clips i, i + parts, ...: as many of every device's, so that none is sent to another.
+
+    Args:
+      learn: the same for a whole batch.
+      parts: number of micro-batches, a divisor of the batch.
+    """
+
+    def learn_in_parts(
+        params: dict, stats: dict, batch: Batch, key: jax.Array
+    ) -> tuple[dict, dict, dict]:
+        pictures = {name: x for name, x in batch.items() if name == "pictures"}
+        micro_batches = {
+            name: rearrange(x, "(b a) ... -> a b ...", a=parts)
+            for name, x in batch.items()
+            if name not in pictures
+        }
+
+        def add(sums: tuple[dict, dict], part: tuple[Array, Batch]) -> tuple[tuple, dict]:
+            (gradients, stats), (number, micro_batch) = sums, part
+            part_key = jax.random.fold_in(key, number)
+            losses, found, stats = learn(params, stats, micro_batch | pictures, part_key)
+            return (jax.tree.map(jnp.add, gradients, found), stats), losses
+
+        start = jax.tree.map(jnp.zeros_like, params), stats
+        (gradients, stats), losses = jax.lax.scan(add, start, (jnp.arange(parts), micro_batches))
+        mean_losses = jax.tree.map(jnp.mean, losses)
+        return mean_losses, jax.tree.map(lambda x: x / parts, gradients), stats
+
+    return learn_in_parts
 
 
 def _kept(finite: Bool[Array, ""], new: Array, old: Array) -> Array:

@@ -258,10 +258,11 @@ def programs(
       InputError: the batch does not divide over the devices or the groups of BatchNorm, or there
         is no such optimizer or model.
     """
-    if config.batch_size % mesh.size:
+    if config.batch_size % (mesh.size * config.accumulate):
+        parts = f" in {config.accumulate} micro-batches" if config.accumulate > 1 else ""
         raise InputError(
-            f"config.batch_size={config.batch_size} clips do not divide over {mesh.size} devices; "
-            f"use a multiple of {mesh.size}"
+            f"config.batch_size={config.batch_size} clips{parts} do not divide over {mesh.size} "
+            f"devices; use a multiple of {mesh.size * config.accumulate}"
         )
     create = runs.model_factory(config)
     optimizer = runs.chosen(config, "optimizer", optim.OPTIMIZERS)(
@@ -270,7 +271,9 @@ def programs(
         epsilon=config.epsilon,
         weight_decay=config.weight_decay,
     )
-    init = functools.partial(steps.init_state, create, optimizer, config.seed)
+    init = functools.partial(
+        steps.init_state, create, optimizer, config.seed, averages=config.ema > 0
+    )
     shapes = jax.eval_shape(init)
     shardings = sharding.state_shardings(mesh, shapes)
     train_step = steps.make_train_step(
@@ -280,6 +283,8 @@ def programs(
         schedule,
         image_size=config.image_size,
         seed=config.seed,
+        accumulate=config.accumulate,
+        ema=config.ema,
     )
     return Programs(
         init=jax.jit(init, out_shardings=shardings),
@@ -326,15 +331,20 @@ def schedule(config: ConfigDict, source: records.FrameSource, total_steps: int) 
     )
 
 
+# Nothing, or the insides of the backbone's blocks: slower by up to a third, in less memory.
+REMAT = {"none": False, "blocks": True}
+
+
 def _train_graph(config: ConfigDict, create: Callable[[nnx.Rngs], mdhr.MDHR]) -> nnx.GraphDef:
     model = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
     dtype, groups = runs.precision(config), config.batch_norm_groups
-    if config.batch_size % groups:
+    micro_batch = config.batch_size // config.accumulate
+    if micro_batch % groups:
         raise InputError(
-            f"config.batch_norm_groups={groups} does not divide config.batch_size="
-            f"{config.batch_size}"
+            f"config.batch_norm_groups={groups} does not divide a (micro-)batch of {micro_batch}"
         )
-    return steps.split(mdhr.train_view(model, dtype=dtype, groups=groups))[0]
+    remat = runs.chosen(config, "remat", REMAT)
+    return steps.split(mdhr.train_view(model, dtype=dtype, groups=groups, remat=remat))[0]
 
 
 def objective(config: ConfigDict, source: records.FrameSource) -> steps.Objective:

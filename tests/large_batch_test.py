@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keys for training with large batches: schedules in steps, scaled rates, other optimizers."""
 
+import functools
 import itertools
+import re
 
 import jax
 import numpy as np
 import pytest
 
-from mdhr_jax import checkpoint, errors, optim, sharding, train
+from mdhr_jax import checkpoint, errors, evaluate, optim, runs, sharding, train
 
 
 def test_the_length_of_a_run_is_given_in_epochs_or_in_steps(tiny_config, rendered_set):
@@ -29,6 +31,12 @@ def test_the_rate_rises_over_the_steps_of_warm_up_to_the_scaled_one(tiny_config,
     [
         ({"warmup_steps": 8}, "8 steps of warm-up leave none of the run's 8; shorten it or train"),
         ({"learning_rate_scaling": "cubic"}, "config.learning_rate_scaling.*none, linear, sqrt"),
+        ({"remat": "all"}, "config.remat='all' is unknown; choose from none, blocks"),
+        ({"accumulate": 2, "batch_size": 6}, "6 clips in 2 micro-batches do not .* multiple of"),
+        (
+            {"accumulate": 2, "batch_size": 48, "batch_norm_groups": 5},
+            "=5 does not divide .* of 24",
+        ),
         ({"optimizer": "sgd"}, "config.optimizer='sgd' is unknown; choose from adamw, lamb, lars"),
     ],
 )
@@ -53,11 +61,15 @@ def _is_split(tree):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(optim.OPTIMIZERS))
-def test_optimizers_are_split_and_go_on_from_a_checkpoint(
-    tiny_config, rendered_set, tmp_path, two_devices, name
+@pytest.mark.parametrize(
+    "changes",
+    [*({"optimizer": name} for name in optim.OPTIMIZERS), {"ema": 0.9, "accumulate": 2}],
+    ids=str,
+)
+def test_the_state_is_split_and_goes_on_from_a_checkpoint(
+    tiny_config, rendered_set, tmp_path, two_devices, changes
 ):
-    tiny_config.optimizer = name
+    tiny_config.update(changes)
     programs = train.compile_programs(tiny_config, rendered_set, two_devices, 4)
     batches = train.training_batches(tiny_config, rendered_set, 0)
     batches = [sharding.put_batch(two_devices, x) for x in itertools.islice(batches, 4)]
@@ -67,10 +79,74 @@ def test_optimizers_are_split_and_go_on_from_a_checkpoint(
             checkpoint.save(tmp_path, "last", 2, state)
         state, scalars = programs.train(state, batch)
         losses.append(float(scalars["loss"]))
-    assert _is_split(state["opt_state"])
+    assert all(_is_split(state[part]) for part in state.keys() - {"step", "batch_stats"})
 
     restored = checkpoint.restore(tmp_path, "last", programs.abstract)
     for batch in batches[2:]:
         restored, _ = programs.train(restored, batch)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     assert len(set(losses)) == 4  # it trains
+
+
+def _step_program(config, source, mesh):
+    """The compiled training step, and a batch for it."""
+    programs = train.compile_programs(config, source, mesh, 4)
+    batch = sharding.put_batch(mesh, next(train.training_batches(config, source, 0)))
+    return programs, programs.train.lower(programs.abstract, batch).compile(), batch
+
+
+@pytest.mark.slow
+def test_micro_batches_exchange_no_pictures_between_devices(tiny_config, rendered_set):
+    tiny_config.accumulate = 2
+    mesh = sharding.make_mesh(devices=jax.devices()[:2])
+    _, step, _ = _step_program(tiny_config, rendered_set, mesh)
+    exchanges = [
+        line
+        for line in step.as_text().splitlines()
+        if re.search(r"= \S+ (all-gather|all-to-all|collective-permute)", line)
+    ]
+    assert "all-reduce" in step.as_text() and exchanges == []
+
+
+@pytest.mark.slow
+def test_blocks_computed_again_learn_the_same_in_less_memory(tiny_config, rendered_set):
+    tiny_config.image_size, tiny_config.batch_size = 64, 16
+    mesh, found = sharding.make_mesh(devices=jax.devices()[:1]), {}
+    for tiny_config.remat in train.REMAT:
+        programs, step, batch = _step_program(tiny_config, rendered_set, mesh)
+        state, scalars = step(programs.init(), batch)
+        memory = step.memory_analysis().temp_size_in_bytes
+        found[tiny_config.remat] = memory, state["batch_stats"], scalars
+    (all_kept, stats, scalars), (recomputed, stats_again, scalars_again) = found.values()
+    assert recomputed < 0.8 * all_kept
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, (stats_again, scalars_again), (stats, scalars))
+
+
+@pytest.mark.slow
+def test_the_average_is_what_is_scored_loaded_and_started_from(
+    tiny_config, rendered_set, tmp_path, one_device
+):
+    tiny_config.update(ema=0.9, protocol="last", eval_every=8)
+    train.train(tiny_config, tmp_path / "run")
+    programs = train.compile_programs(tiny_config, rendered_set, sharding.make_mesh(), 8)
+    state = checkpoint.restore(runs.checkpoints(tmp_path / "run"), "last", programs.abstract)
+    loaded = runs.load(tmp_path / "run").state
+    jax.tree.map(np.testing.assert_array_equal, loaded["params"], state["params"])
+    kernels = (state[part]["static"]["linear"]["kernel"] for part in ("params", "trained"))
+    assert (next(kernels) != next(kernels)).any()
+
+    result, _ = evaluate.evaluate(tmp_path / "run")
+    (mean,) = [row.values[0] for row in result.rows if row.name == "mean"]
+    assert mean == pytest.approx(runs.evaluations(tmp_path / "run")[-1]["mean_f1"], abs=1e-12)
+
+    tiny_config.model.init_from = str(tmp_path / "run")
+    started = runs.with_initial_backbone(programs.init(), tiny_config)
+    for part in ("params", "trained"):
+        jax.tree.map(
+            np.testing.assert_array_equal, started[part]["backbone"], loaded["params"]["backbone"]
+        )
+    batch = sharding.put_batch(
+        sharding.make_mesh(), next(train.training_batches(tiny_config, rendered_set, 0))
+    )
+    programs.train(started, batch)  # gives both away: they must not be the same arrays

@@ -4,6 +4,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -65,14 +66,20 @@ def _graph(view):
 
 
 @functools.cache
-def _init(seed):
-    return jax.jit(lambda: steps.init_state(_create, OPTIMIZER, seed))()
+def _init(seed, *, averages=False):
+    return jax.jit(lambda: steps.init_state(_create, OPTIMIZER, seed, averages=averages))()
 
 
 @functools.cache
-def _train_step(seed):
+def _train_step(seed, **changes):
     step = steps.make_train_step(
-        _graph(mdhr.train_view), OBJECTIVE, OPTIMIZER, SCHEDULE, image_size=SIZE, seed=seed
+        _graph(mdhr.train_view),
+        OBJECTIVE,
+        OPTIMIZER,
+        SCHEDULE,
+        image_size=SIZE,
+        seed=seed,
+        **changes,
     )
     return jax.jit(step)
 
@@ -158,6 +165,91 @@ def test_masked_labels_do_not_reach_the_new_state(batch):
     other = batch | {"labels": jnp.where(batch["mask"], batch["labels"], -1)}
     expected, found = step(state, batch), step(state, other)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.fixture
+def four_clips():
+    """Images, labels and masks as `steps.loss_and_gradients` takes them, as a batch."""
+    rng = np.random.default_rng(2)
+    batch = {
+        "images": rng.normal(size=(4, 4, 16, 16, 3)).astype(np.float32),
+        "labels": rng.integers(0, 2, (4, 4, 3), np.int32),
+        "mask": np.ones((4, 4, 3), bool),
+    }
+    batch["mask"][:, 3] = False  # as many known labels in every clip
+    return jax.tree.map(jnp.asarray, batch)
+
+
+@functools.cache
+def _learn(groups):
+    view = functools.partial(mdhr.train_view, groups=groups, drop_path=False)
+
+    def learn(params, stats, batch, key):
+        inputs = (batch[name] for name in ("images", "labels", "mask"))
+        return steps.loss_and_gradients(_graph(view), OBJECTIVE, params, stats, *inputs, key)[:3]
+
+    return learn
+
+
+def _run_learn(learn, batch, stats=None):
+    state = _init(0)
+    stats = stats or state["batch_stats"]
+    return jax.jit(learn)(state["params"], stats, batch, jax.random.key(0))
+
+
+def test_micro_batches_learn_what_the_whole_batch_does_with_groups_of_statistics(four_clips):
+    losses, gradients, _ = _run_learn(steps.accumulated(_learn(1), 2), four_clips)
+    in_groups = jax.tree.map(lambda x: x[jnp.array([0, 2, 1, 3])], four_clips)
+    expected, expected_gradients, _ = _run_learn(_learn(2), in_groups)
+    for name, value in expected.items():
+        np.testing.assert_allclose(losses[name], value, rtol=1e-5)
+    close = functools.partial(
+        np.testing.assert_allclose, rtol=1e-3, atol=1e-6 * optax.tree.norm(expected_gradients)
+    )
+    jax.tree.map(close, gradients, expected_gradients)
+
+
+def test_running_statistics_follow_one_micro_batch_after_another(four_clips):
+    _, _, found = _run_learn(steps.accumulated(_learn(1), 2), four_clips)
+    stats = None
+    for part in (0, 1):
+        micro_batch = jax.tree.map(lambda x, part=part: x[part::2], four_clips)
+        _, _, stats = _run_learn(_learn(1), micro_batch, stats)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, stats)
+
+
+def test_micro_batches_drop_other_frames(batch):
+    twice = jax.tree.map(lambda x: jnp.repeat(x, 2, 0), batch)
+    whole = float(_train_step(0)(_init(0), batch)[1]["loss"])
+    # With one draw for both the micro-batches, equal here, would have the loss of one of them.
+    assert float(_train_step(0, accumulate=2)(_init(0), twice)[1]["loss"]) != whole
+
+
+def test_the_average_is_of_the_parameters_after_the_steps_and_the_newest_weigh_most(batch):
+    plain, averaging = _init(0), _init(0, averages=True)
+    passed = []
+    for step in range(3):
+        plain, _ = _train_step(0)(plain, batch)
+        averaging, _ = _train_step(0, ema=0.8)(averaging, batch)
+        jax.tree.map(np.testing.assert_array_equal, averaging["trained"], plain["params"])
+        passed.append(plain["params"])
+        weights = 0.8 ** np.arange(step, -1, -1)
+        jax.tree.map(
+            lambda average, *each, weights=weights: np.testing.assert_allclose(
+                average, np.average(each, axis=0, weights=weights), rtol=1e-4, atol=1e-6
+            ),
+            averaging["params"],
+            *passed,
+        )
+    jax.tree.map(np.testing.assert_array_equal, averaging["batch_stats"], plain["batch_stats"])
+    assert any(_differ(averaging["params"], averaging["trained"]))
+
+
+def test_a_step_that_is_not_finite_leaves_the_average(batch):
+    state, _ = _train_step(0, ema=0.8)(_init(0, averages=True), batch)
+    found, _ = _train_step(0, ema=0.8)(state, batch | {"labels": batch["labels"] * jnp.nan})
+    for part in ("params", "trained", "batch_stats"):
+        jax.tree.map(np.testing.assert_array_equal, found[part], state[part])
 
 
 def test_the_objective_adds_the_weighted_region_loss(batch):
