@@ -83,7 +83,7 @@ def test_whole_numbers_do_for_floats_and_every_range_has_a_key():
     [
         ("[]", "config.json: holds no configuration; bring back a copy"),
         ("null", "config.json: holds no configuration; bring back a copy"),
-        ("{}", r"config.json: config\.augmentation: is missing"),
+        ("{}", r"config.json: config\.accumulate: is missing"),
         ('{"fold": 1', "run: holds no run"),
         ("\udcff", "run: holds no run"),
     ],
