@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,6 +99,23 @@ def test_running_statistics_take_a_tenth_of_the_batch_with_unbiased_variance():
     flat = np.asarray(x).reshape(-1, 3)
     np.testing.assert_allclose(norm.mean[...], 0.9 * mean + 0.1 * flat.mean(0), rtol=1e-5)
     np.testing.assert_allclose(norm.var[...], 0.9 * var + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+
+
+def test_a_mean_far_from_zero_costs_the_variance_no_digits():
+    norm, x = layers.BatchNorm(3), 1000 + _normal(64, 5, 3)
+    norm.mean[...] = jnp.full(3, 999.0)  # as after a few steps
+    norm(x)
+    expected = 0.9 + 0.1 * np.asarray(x, np.float64).var((0, 1), ddof=1)
+    np.testing.assert_allclose(norm.var[...], expected, rtol=1e-6)
+
+
+def test_batch_norm_on_two_devices_exchanges_once_forward_and_once_backward():
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharded = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    x = jax.device_put(_normal(4, 5, 3), sharded)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sin(_training_norm(3)(x)).sum()))
+    program = gradient.lower(x).compile().as_text()
+    assert len(re.findall(r" all-reduce\(", program)) == 2
 
 
 def test_groups_are_normalised_apart_and_the_first_one_is_remembered():
