@@ -73,7 +73,9 @@ class WindowAttention(layers.Layer):
     def __call__(
         self, x: Float[Array, "m win tok c"], mask: Float[np.ndarray, "win tok tok"] | None
     ) -> Float[Array, "m win tok c"]:
-        q, k, v = rearrange(self.qkv(x), "m w i (s e f) -> s m w e i f", s=3, e=self.heads)
+        # Split first: one transposition of all three would come back, slowly, in the gradient.
+        parts = jnp.split(self.qkv(x), 3, -1)
+        q, k, v = (rearrange(part, "m w i (e f) -> m w e i f", e=self.heads) for part in parts)
         q = q * (q.shape[-1] ** -0.5)
         precision = None if self.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
         logits = jnp.einsum("mweif,mwejf->mweij", q, k, precision=precision)
