@@ -27,8 +27,7 @@ def keep() -> None:
 
 def _processor() -> str:
     """Tells CPUs with other instructions apart."""
-    with contextlib.suppress(OSError):
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
         return hashlib.sha256(flags.encode()).hexdigest()[:8]
     return os.uname().machine
