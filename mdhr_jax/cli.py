@@ -512,7 +512,7 @@ def _crossval(values: Flags, arguments: Sequence[str]) -> int:
 
 
 def _compare_flags(values: Flags, arguments: Sequence[str]) -> None:
-    _train_flags(values, arguments)
+    _run_flags(values, arguments)
     _path(values, "results", "Directory for runs.jsonl and table.md; default: WORKDIR.")
     flags.DEFINE_multi_string(
         "variant", [], "NAME: KEY=VALUE ...; the first is compared with.", flag_values=values
