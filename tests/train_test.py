@@ -95,8 +95,8 @@ def poison(monkeypatch):
         return jnp.where((draws[:, 3] < 0).any(), jnp.nan, images)
 
     def poisoned(*chosen):
-        def batches(config, source, start):
-            for step, batch in enumerate(training_batches(config, source, start), start + 1):
+        def batches(config, source, start, part):
+            for step, batch in enumerate(training_batches(config, source, start, part), start + 1):
                 bad = np.full_like(batch["augment"], -1)
                 yield batch | {"augment": bad} if step in chosen else batch
 
