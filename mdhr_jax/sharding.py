@@ -52,6 +52,15 @@ def state_shardings(mesh: Mesh, abstract_state: dict) -> dict:
     return jax.tree.map(rule, abstract_state)
 
 
+def gathered(mesh: Mesh, tree: dict) -> dict:
+    """Within a jitted function: the whole arrays on every device.
+
+    Otherwise XLA may split the work on activations as it finds the parameters split, and send
+    activations to and fro.
+    """
+    return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+
+
 def batched(mesh: Mesh) -> NamedSharding:
     """The leading axis split over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

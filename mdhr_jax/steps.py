@@ -123,6 +123,7 @@ def make_train_step(
     seed: int,
     accumulate: int = 1,
     ema: float = 0.0,
+    gather: Callable[[dict], dict] = lambda params: params,
 ) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     """Builds `(state, batch) -> (state, scalars)`.
 
@@ -132,7 +133,8 @@ def make_train_step(
 
     With `accumulate` > 1 that many micro-batches are gone through, see `accumulated`. With `ema`
     > 0 the state's `params` are an average (`averaged`) of its `trained`; the batch statistics are
-    those of `trained`, averages over the last ten steps or so in any case.
+    those of `trained`, averages over the last ten steps or so in any case. `gather` brings
+    parameters that are split over devices together (`sharding.gathered`), before any is used.
     """
 
     def learn(params: dict, stats: dict, batch: Batch, key: jax.Array) -> tuple[dict, dict, dict]:
@@ -146,7 +148,7 @@ def make_train_step(
     def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         params = state["trained"] if ema else state["params"]
-        scalars, gradients, stats = learn(params, state["batch_stats"], batch, key)
+        scalars, gradients, stats = learn(gather(params), state["batch_stats"], batch, key)
         updates, opt_state = optimizer.update(gradients, state["opt_state"], params)
         params = optax.apply_updates(params, updates)
         learned = {"params": params, "batch_stats": stats, "opt_state": opt_state}

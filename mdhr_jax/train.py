@@ -285,6 +285,7 @@ def programs(
         seed=config.seed,
         accumulate=config.accumulate,
         ema=config.ema,
+        gather=functools.partial(sharding.gathered, mesh),
     )
     return Programs(
         init=jax.jit(init, out_shardings=shardings),

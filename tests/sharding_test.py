@@ -5,40 +5,106 @@ import jax
 import numpy as np
 import pytest
 
-from mdhr_jax import errors, sharding, train
+from mdhr_jax import checkpoint, errors, sharding, train
+from mdhr_jax.bench import collectives
 
 STEPS = 3
 
 
-def _losses_and_scores(config, source, mesh):
+def _devices(count, fsdp=1):
+    return sharding.make_mesh(fsdp, devices=jax.devices()[:count])
+
+
+def _trained(config, source, mesh):
+    """Losses and gradient norms, gradients of the first step, scores after the last, state."""
     programs = train.compile_programs(config, source, mesh, total_steps=STEPS)
     source, put = train.reading(config, source, mesh)
-    state, losses = programs.init(), []
+    state, losses, gradients = programs.init(), [], None
     for batch in itertools.islice(train.training_batches(config, source, 0), STEPS):
         state, scalars = programs.train(state, put(batch))
         losses.append([float(scalars["loss"]), float(scalars["gradient_norm"])])
-    return np.array(losses), programs.score(state, source, put).scores, state
+        if gradients is None:  # Adam's first moment is a tenth of them then
+            gradients = jax.device_get(state["opt_state"][0].mu)
+    return np.array(losses), gradients, programs.score(state, source, put).scores, state
+
+
+@pytest.fixture
+def sharded_config(tiny_config, monkeypatch):
+    monkeypatch.setattr(sharding, "SMALLEST_SHARDED", 256)
+    tiny_config.learning_rate = 1e-5  # Adam's first steps turn noise into +-learning rate
+    # A score jumps where a feature vector is zero to rounding: not one of so many entries.
+    tiny_config.model.features = 32
+    return tiny_config
 
 
 @pytest.mark.slow
-def test_eight_devices_and_sharded_state_give_the_losses_of_one(
-    tiny_config, rendered_set, monkeypatch
-):
-    monkeypatch.setattr(sharding, "SMALLEST_SHARDED", 256)
-    tiny_config.learning_rate = 1e-5  # Adam's first steps turn noise into +-learning rate
-    one, scores, _ = _losses_and_scores(
-        tiny_config, rendered_set, sharding.make_mesh(devices=jax.devices()[:1])
-    )
-    for fsdp in (1, 4):
-        losses, sharded_scores, state = _losses_and_scores(
-            tiny_config, rendered_set, sharding.make_mesh(fsdp)
+def test_two_four_and_eight_devices_train_as_one_does(sharded_config, rendered_set):
+    one, gradients, scores, _ = _trained(sharded_config, rendered_set, _devices(1))
+    for count, fsdp in ((2, 1), (4, 1), (8, 1), (8, 4)):
+        losses, sharded_gradients, sharded_scores, state = _trained(
+            sharded_config, rendered_set, _devices(count, fsdp)
         )
         np.testing.assert_allclose(losses[0, 0], one[0, 0], rtol=1e-5)
         np.testing.assert_allclose(losses[:, 0], one[:, 0], rtol=1e-4)
         np.testing.assert_allclose(losses[0, 1], one[0, 1], rtol=1e-3)  # gradient norm
         np.testing.assert_allclose(sharded_scores, scores, atol=1e-4)
-        is_split = [not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state)]
-        assert any(is_split) == (fsdp > 1)
+        jax.tree.map(_assert_close, sharded_gradients, gradients)
+        assert _is_split(state) == (fsdp > 1)
+
+
+def _assert_close(found, expected):
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max() + 1e-7)
+
+
+def _is_split(state):
+    return any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_any_number_of_devices_goes_on_with_any_other(
+    sharded_config, rendered_set, tmp_path
+):
+    source, losses = rendered_set, {}
+    first, second = itertools.islice(train.training_batches(sharded_config, source, 0), 2)
+    meshes = [_devices(1), _devices(2), _devices(8, 4)]
+    made = [train.compile_programs(sharded_config, source, mesh, STEPS) for mesh in meshes]
+    for before, (mesh, programs) in enumerate(zip(meshes, made, strict=True)):
+        state, _ = programs.train(programs.init(), sharding.put_batch(mesh, first))
+        checkpoint.save(tmp_path / str(before), "last", 1, state)
+        for after, (other_mesh, others) in enumerate(zip(meshes, made, strict=True)):
+            restored = checkpoint.restore(tmp_path / str(before), "last", others.abstract)
+            jax.tree.map(np.testing.assert_array_equal, restored, state)
+            _, scalars = others.train(restored, sharding.put_batch(other_mesh, second))
+            losses[before, after] = float(scalars["loss"])
+    for (before, _), loss in losses.items():
+        assert loss == pytest.approx(losses[before, before], rel=1e-5)
+
+
+def _sent(config, source, mesh):
+    """What a training step exchanges, and how many bytes parameters and statistics have."""
+    programs = train.compile_programs(config, source, mesh, STEPS)
+    batch = sharding.put_batch(mesh, next(train.training_batches(config, source, 0)))
+    program = programs.train.lower(programs.abstract, batch).compile()
+    held = [programs.abstract[part] for part in ("params", "batch_stats")]
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(held))
+    return collectives.volumes(program.as_text()), size
+
+
+@pytest.mark.slow
+def test_with_statistics_of_each_device_gradients_alone_are_exchanged(sharded_config, rendered_set):
+    together, _ = _sent(sharded_config, rendered_set, _devices(8))
+    sharded_config.batch_norm_groups = 8
+    alone, size = _sent(sharded_config, rendered_set, _devices(8))
+    assert set(alone) == {"all-reduce"}
+    assert alone["all-reduce"].bytes < 1.01 * size
+    assert alone["all-reduce"].times < together["all-reduce"].times
+
+
+@pytest.mark.slow
+def test_a_split_state_sends_parameters_and_no_activations(sharded_config, rendered_set):
+    sent, size = _sent(sharded_config, rendered_set, _devices(8, 4))
+    assert set(sent) <= {"all-gather", "all-reduce", "reduce-scatter"}
+    assert sent["all-gather"].bytes < 1.01 * size
 
 
 def test_the_largest_divisible_axis_is_split_and_small_arrays_are_not():
