@@ -862,8 +862,8 @@ COMMANDS = {
         _figures,
     ),
     "bench": Command(
-        "Time training steps, scoring or the reading of frames, beside what the device can do.",
-        "train|infer|data --config FILE [--config.KEY=VALUE ...]",
+        "Time steps, scoring, the reading of frames or collectives beside what the device can do.",
+        "train|infer|data|collectives --config FILE [--profile DIR] [--config.KEY=VALUE ...]",
         _bench_flags,
         _bench,
     ),

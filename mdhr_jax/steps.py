@@ -138,7 +138,8 @@ def make_train_step(
     """
 
     def learn(params: dict, stats: dict, batch: Batch, key: jax.Array) -> tuple[dict, dict, dict]:
-        images = preprocess.train(frames(batch), batch["augment"], image_size=image_size)
+        with jax.named_scope("preprocess"):
+            images = preprocess.train(frames(batch), batch["augment"], image_size=image_size)
         return loss_and_gradients(
             graph, objective, params, stats, images, batch["labels"], batch["mask"], key
         )[:3]
@@ -149,8 +150,9 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         params = state["trained"] if ema else state["params"]
         scalars, gradients, stats = learn(gather(params), state["batch_stats"], batch, key)
-        updates, opt_state = optimizer.update(gradients, state["opt_state"], params)
-        params = optax.apply_updates(params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(gradients, state["opt_state"], params)
+            params = optax.apply_updates(params, updates)
         learned = {"params": params, "batch_stats": stats, "opt_state": opt_state}
         if ema:
             average = averaged(state["params"], params, ema, state["step"])
@@ -237,7 +239,9 @@ def make_eval_step(
     """
 
     def eval_step(params: dict, batch_stats: dict, batch: Batch) -> Float[Array, "b t n"]:
-        outputs, _ = run(graph, params, batch_stats, transform(frames(batch)))
+        with jax.named_scope("preprocess"):
+            images = transform(frames(batch))
+        outputs, _ = run(graph, params, batch_stats, images)
         return outputs["scores"]
 
     return eval_step

@@ -3,7 +3,8 @@
 
 import datetime
 import importlib.metadata
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 from mdhr_jax import runs, workers
 from mdhr_jax.bench import collectives
 from mdhr_jax.bench.data import Rate
+from mdhr_jax.bench.profile import KINDS, PARTS, Work
 from mdhr_jax.bench.steps import Measured
 from mdhr_jax.report import markdown
 
@@ -97,6 +99,28 @@ def collectives_table(said: dict[str, Any]) -> str:
     ]
     header = ["exchange", "array", "time, median of windows", "bus"]
     return markdown.table(header, lines) + f"\n{_device(said)}\n"
+
+
+def spent_facts(spent: Mapping[Work, float]) -> list[dict[str, Any]]:
+    """Where time goes, the most of it first."""
+    return [
+        {**work._asdict(), "seconds": seconds}
+        for work, seconds in sorted(spent.items(), key=lambda item: -item[1])
+    ]
+
+
+def spent_table(spent: Sequence[dict[str, Any]]) -> str:
+    """A line per part of the model, forward and backward: its shares of the time traced."""
+    whole = sum(entry["seconds"] for entry in spent)
+    kinds = [*KINDS.values(), "rest"]
+    lines = []
+    for part, backward in itertools.product([*PARTS, "other"], [False, True]):
+        of_part = [e for e in spent if (e["part"], e["backward"]) == (part, backward)]
+        seconds = [sum(e["seconds"] for e in of_part if e["kind"] == kind) for kind in kinds]
+        if of_part:
+            shares = (f"{each / whole:.1%}" for each in (*seconds, sum(seconds)))
+            lines.append((f"{part}, backward" if backward else part, *shares))
+    return markdown.table(["time in", *kinds, "together"], lines)
 
 
 def _exchanged(said: dict[str, Any]) -> str:

@@ -3,40 +3,52 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from mdhr_jax import runs, sharding
 from mdhr_jax.bench import collectives, data, report, steps
+from mdhr_jax.bench import profile as traces
 from mdhr_jax.errors import InputError
 
 
-def _train(config: ConfigDict, windows: int) -> tuple[dict, str]:
-    said = report.step_facts("train", config, steps.training(config, windows))
-    return said, report.step_table(said)
+class Found(NamedTuple):
+    """What was measured: facts for a JSON file, a table, the compiled program if there is one."""
+
+    facts: dict[str, Any]
+    table: str
+    program: str = ""
 
 
-def _infer(config: ConfigDict, windows: int) -> tuple[dict, str]:
-    said = report.step_facts("infer", config, steps.scoring(config, windows))
-    return said, report.step_table(said)
+def _train(config: ConfigDict, windows: int) -> Found:
+    return _step("train", config, steps.training(config, windows))
 
 
-def _data(config: ConfigDict, windows: int) -> tuple[dict, str]:
+def _infer(config: ConfigDict, windows: int) -> Found:
+    return _step("infer", config, steps.scoring(config, windows))
+
+
+def _step(what: str, config: ConfigDict, measured: steps.Measured) -> Found:
+    said = report.step_facts(what, config, measured)
+    return Found(said, report.step_table(said), measured.program)
+
+
+def _data(config: ConfigDict, windows: int) -> Found:
     runs.open_data(config)  # what is wrong with it is said before a step is measured
     step = steps.training(config, windows)
     said = report.data_facts(config, data.measure(config, step.timing.median), step)
-    return said, report.data_table(said)
+    return Found(said, report.data_table(said))
 
 
-def _collectives(config: ConfigDict, windows: int) -> tuple[dict, str]:
+def _collectives(config: ConfigDict, windows: int) -> Found:
     rates = collectives.measure(sharding.make_mesh(config.fsdp), windows)
     said = report.collectives_facts(config, rates)
-    return said, report.collectives_table(said)
+    return Found(said, report.collectives_table(said))
 
 
-KINDS: Mapping[str, Callable[[ConfigDict, int], tuple[dict, str]]] = {
+KINDS: Mapping[str, Callable[[ConfigDict, int], Found]] = {
     "train": _train,
     "infer": _infer,
     "data": _data,
@@ -53,7 +65,8 @@ def run(
       what: key of `KINDS`.
       config: of the run whose programs or data are measured.
       windows: whose median counts.
-      profile: directory for a trace, if there is to be one.
+      profile: directory for a trace, if there is to be one; where a program's time goes is said
+        then, too.
 
     Raises:
       InputError: nothing of that name, a wrong configuration, or no data set for `data`.
@@ -62,4 +75,8 @@ def run(
         raise InputError(f"{what}: nothing to measure; choose from {', '.join(KINDS)}")
     runs.check(config)
     with jax.profiler.trace(profile) if profile else contextlib.nullcontext():
-        return KINDS[what](config, windows)
+        facts, table, program = KINDS[what](config, windows)
+    if profile and program:
+        facts["spent"] = report.spent_facts(traces.spent(profile, program))
+        table += "\n" + report.spent_table(facts["spent"])
+    return facts, table

@@ -30,6 +30,7 @@ class Measured(NamedTuple):
       memory: bytes that the program holds on a device.
       exchanged: what a call makes the devices exchange, by kind.
       devices: how many there are.
+      program: its compiled text.
     """
 
     frames: int
@@ -41,6 +42,7 @@ class Measured(NamedTuple):
     memory: int
     exchanged: dict[str, collectives.Volume]
     devices: int
+    program: str
 
 
 def training(config: ConfigDict, windows: int) -> Measured:
@@ -140,7 +142,7 @@ def _measured(
     parameters: int,
     windows: int,
 ) -> Measured:
-    held = program.memory_analysis()
+    held, text = program.memory_analysis(), program.as_text()
     machine = roofline.machine(runs.precision(config))
     return Measured(
         frames=frames,
@@ -153,6 +155,7 @@ def _measured(
         + held.temp_size_in_bytes
         + held.output_size_in_bytes
         - held.alias_size_in_bytes,
-        exchanged=collectives.volumes(program.as_text()),
+        exchanged=collectives.volumes(text),
         devices=mesh.size,
+        program=text,
     )

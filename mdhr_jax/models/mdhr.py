@@ -143,18 +143,22 @@ class MDHR(nnx.Module):
           ValueError: an image size that the backbone does not take.
         """
         self._check_size(frames.shape[2], frames.shape[3])
-        tokens, maps = self.backbone(frames, key)
-        context = self.dynamics.context
-        static = self.static(tokens[:, context : tokens.shape[1] - context])
-        motion, dynamics_extra = self.dynamics(maps)
-        fused = static + motion
-        region_maps = self.regions(fused)
-        nodes = self.au_features(fused, region_maps)
-        region_logits = self.heads(region_maps)
-        graph, edges_extra = self.edges(nodes, region_logits)
-        filtered = self.temporal(graph)
+        with jax.named_scope("backbone"):
+            tokens, maps = self.backbone(frames, key)
+        with jax.named_scope("motion"):
+            motion, dynamics_extra = self.dynamics(maps)
+        with jax.named_scope("relations"):
+            context = self.dynamics.context
+            static = self.static(tokens[:, context : tokens.shape[1] - context])
+            fused = static + motion
+            region_maps = self.regions(fused)
+            nodes = self.au_features(fused, region_maps)
+            region_logits = self.heads(region_maps)
+            graph, edges_extra = self.edges(nodes, region_logits)
+            filtered = self.temporal(graph)
+            scores = self.classifier(filtered)
         return {
-            "scores": self.classifier(filtered),
+            "scores": scores,
             "region_logits": region_logits,
             "maps": maps,
             "tokens": tokens,

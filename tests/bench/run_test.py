@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mdhr_jax import cli, errors
-from mdhr_jax.bench import collectives, data, run
+from mdhr_jax.bench import collectives, data, profile, run
 
 
 @pytest.mark.parametrize("what", ["train", "infer"])
@@ -56,11 +56,16 @@ def test_the_wait_for_input_is_a_share_of_the_time():
     assert data._wait(itertools.count(), str, step_seconds=0.1) < 0.2
 
 
-def test_a_trace_is_written_when_asked_for(config_file, tmp_path, one_device):
-    trace = tmp_path / "trace"
-    command = ["bench", "infer", f"--config={config_file()}", f"--profile={trace}", "--windows=1"]
-    assert cli.main(command) == 0
+def test_a_trace_says_where_the_time_goes(config_file, tmp_path, capsys, one_device):
+    trace, file = tmp_path / "trace", tmp_path / "bench.json"
+    command = ["bench", "train", f"--config={config_file()}", f"--json={file}", "--windows=1"]
+    assert cli.main([*command, f"--profile={trace}"]) == 0
     assert list(trace.rglob("*.xplane.pb"))
+    spent = json.loads(file.read_text())["spent"]
+    assert {entry["part"] for entry in spent} >= set(profile.PARTS)
+    assert {entry["kind"] for entry in spent} == {"convolutions", "products", "rest"}
+    shown = capsys.readouterr().out
+    assert "| time in" in shown and "| backbone, backward" in shown
 
 
 def test_what_cannot_be_measured_is_refused(tiny_config):

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a program's time goes, read off a trace of it."""
+
+import pathlib
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+
+# Named scopes of the model and of the step; what is in none of them is "other".
+PARTS = ("preprocess", "backbone", "motion", "relations", "optimizer")
+KINDS = {"conv_general_dilated": "convolutions", "dot_general": "products"}
+
+
+class Work(NamedTuple):
+    """Whose work an instruction does, and which.
+
+    Attributes:
+      part: of `PARTS`, or "other".
+      backward: whether it belongs to the gradient.
+      kind: of `KINDS`' values, or "rest".
+    """
+
+    part: str
+    backward: bool
+    kind: str
+
+
+def spent(folder: str | pathlib.Path, program: str) -> dict[Work, float]:
+    """Seconds of each work in the calls of a program that a trace has seen.
+
+    Instructions that run at the same time count each in full.
+
+    Args:
+      folder: into which the trace was written.
+      program: text of the compiled program.
+    """
+    module, known = _module(program), works(program)
+    seconds = Counter()
+    for file in pathlib.Path(folder).rglob("*.xplane.pb"):
+        for name, duration in _instructions(file, module):
+            if name in known:
+                seconds[known[name]] += duration
+    return dict(seconds)
+
+
+def works(program: str) -> dict[str, Work]:
+    """What each instruction of a program does; a fusion has the kind of the product in it."""
+    inside, computation, called, sources = {}, "", {}, {}
+    for line in program.splitlines():
+        if opened := _COMPUTATION.match(line):
+            computation = opened[1]
+        elif found := _INSTRUCTION.match(line):
+            source = _SOURCE.search(line)
+            sources[found[1]] = source[1] if source else ""
+            inside.setdefault(computation, []).append(sources[found[1]])
+            if calls := _CALLS.search(line):
+                called[found[1]] = calls[1]
+    return {
+        name: _work(source, [source, *inside.get(called.get(name, ""), [])])
+        for name, source in sources.items()
+    }
+
+
+_COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = ")
+_SOURCE = re.compile(r'metadata=\{op_name="([^"]*)"')
+_CALLS = re.compile(r"calls=%?([\w.\-]+)")
+_PART = re.compile(rf"\b({'|'.join(PARTS)})\b")
+
+
+def _work(source: str, sources: list[str]) -> Work:
+    """Of an instruction that JAX has named `source`, and of all that is fused into it."""
+    named = " ".join(sources)
+    part = _PART.search(source) or _PART.search(named)
+    ends = {each.rpartition("/")[2] for each in sources}
+    kind = next((kind for primitive, kind in KINDS.items() if primitive in ends), "rest")
+    return Work(part[1] if part else "other", "transpose(" in (source or named), kind)
+
+
+def _module(program: str) -> str:
+    return re.match(r"HloModule ([\w.\-]+)", program)[1]
+
+
+def _instructions(file: pathlib.Path, module: str) -> Iterator[tuple[str, float]]:
+    """Instructions of a module and the seconds that each took, less those within it."""
+    for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+        for line in plane.lines:
+            open_until = []  # of the instructions around the current one: end, name, own time
+            for start, end, name in sorted(_of_module(line, module), key=lambda x: (x[0], -x[1])):
+                while open_until and open_until[-1][0] <= start:
+                    yield _closed(open_until.pop())
+                if open_until:
+                    open_until[-1][2] -= end - start
+                open_until.append([end, name, end - start])
+            yield from map(_closed, open_until)
+
+
+def _closed(instruction: list) -> tuple[str, float]:
+    _, name, nanoseconds = instruction
+    return name, nanoseconds / 1e9
+
+
+def _of_module(line: object, module: str) -> Iterator[tuple[float, float, str]]:
+    for event in line.events:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of JAX's own types
+            facts = dict(event.stats)
+        if facts.get("hlo_module") == module:
+            yield event.start_ns, event.start_ns + event.duration_ns, facts["hlo_op"]
