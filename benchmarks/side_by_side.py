@@ -101,9 +101,9 @@ class Bench:
             yield from (self._row(variant, program, missing=reason) for program in PROGRAMS)
             return
         with sides.Side(self.python, sides.HERE / "torch_speed.py", folder, variant) as theirs:
-            self.theirs = self.theirs or theirs.ask("about") | theirs.ask("machine")
-            sides.same_device(self.ours, self.theirs)
             try:
+                self.theirs = self.theirs or theirs.ask("about") | theirs.ask("machine")
+                sides.same_device(self.ours, self.theirs)
                 self.apart.append(sides.apart(check, theirs.ask("check")))
             except sides.Failed as failed:
                 yield from (self._row(variant, p, missing=str(failed)) for p in PROGRAMS)
@@ -133,7 +133,11 @@ class Bench:
 def measure(
     arguments: argparse.Namespace, python: pathlib.Path
 ) -> tuple[list[side_table.Row], side_table.Place]:
-    """All rows, and where they come from; InputError as `Bench.rows`."""
+    """All rows, and where they come from.
+
+    Raises:
+      InputError: as `Bench.rows`, or PyTorch's side does not start.
+    """
     benches = [
         Bench(configuration(backbone, arguments), arguments, python)
         for backbone in arguments.backbones
@@ -145,6 +149,8 @@ def measure(
                 rows.append(row)
                 bar.update()
     last = benches[-1]
+    if not last.theirs:
+        raise InputError("PyTorch's side has never answered, its message is above")
     apart = [difference for bench in benches for difference in bench.apart]
     return rows, side_table.Place(
         f"{arguments.clips} clips of {arguments.frames} frames, {arguments.image_size} px, "

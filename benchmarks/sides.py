@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two processes of side_by_side.py: what they are given, asked, and checked for."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -52,11 +53,7 @@ class Failed(InputError):
 
 
 class Side:
-    """A process that answers requests (answers.py); a context manager.
-
-    Raises:
-      InputError: it stopped.
-    """
+    """A process that answers requests (answers.py); a context manager."""
 
     def __init__(self, *command: str | pathlib.Path):
         self._name = pathlib.Path(command[1]).name
@@ -75,12 +72,17 @@ class Side:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it may have stopped by itself
+            self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
 
     def ask(self, name: str, windows: int = 0) -> Any:
-        """A fact, or seconds per call of a program in so many windows; Failed if it has none."""
+        """A fact, or seconds per call of a program in so many windows.
+
+        Raises:
+          Failed: it has none, or has stopped.
+        """
         try:
             self._process.stdin.write(json.dumps({"name": name, "windows": windows}) + "\n")
             self._process.stdin.flush()
@@ -88,7 +90,7 @@ class Side:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise InputError(f"{self._name}: stopped, its message is above; nothing is compared")
+            raise Failed(f"{self._name} stopped, its message is above")
         reply = json.loads(line)
         if "error" in reply:
             raise Failed(reply["error"])

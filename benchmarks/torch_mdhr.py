@@ -321,7 +321,7 @@ class MFD(nn.Module):
         motion = getattr(self, f"conv{scale}")(differences)
         motion = functional.relu(getattr(self, f"bn{scale}")(motion)).unflatten(0, (clips, -1))
         channels_first = functional.pad(motion.transpose(1, 2), (0, 0, 0, 0, self.k, self.k))
-        window = channels_first.unfold(2, 2 * self.k, 1).mean(-1)
+        window = functional.avg_pool3d(channels_first, (2 * self.k, 1, 1), stride=1)
         return window.transpose(1, 2).flatten(0, 1)
 
 
