@@ -3,7 +3,7 @@
 
     python jax_speed.py FOLDER
 
-FOLDER holds `config.json`, `facts.json` and `clips.npz`, see `side_by_side.prepare`. The initial
+FOLDER holds `config.json`, `facts.json` and `clips.npz`, see `sides.prepare`. The initial
 weights are those of the configured seed; they are left there as `initial.pth`.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many GPUs on paper: what one GPU's step and the exchanges between GPUs leave of the speed.
 
-    python benchmarks/scaling.py --config configs/bp4d_resnet50.py --small 262 \\
+    python benchmarks/scaling.py --config configs/bp4d_resnet50.py --small 125 \\
         [--measured 8.json 4.json 2.json 1.json]
 
 The seconds of a step on one GPU come from `mdhr bench train --json FILE`, one file for each number

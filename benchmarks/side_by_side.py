@@ -8,8 +8,9 @@ loss agree in float32. Then each program runs in turns, ours, theirs, ours, thei
 process waits meanwhile. Steps begin with pictures in the host's memory as a loader leaves them.
 Prints Markdown; `--out` keeps every window.
 
-PyTorch is looked for in .venv-torch (`bash launch/torch_env.sh`), then beside JAX; `--torch` names
-another Python. Variants are explained in variants.py.
+PyTorch is looked for in .venv-torch (`bash launch/torch_env.sh`: without CUDA), then beside JAX;
+`--torch` names another Python, on a GPU one whose PyTorch has CUDA. Variants are explained in
+variants.py.
 """
 
 import argparse

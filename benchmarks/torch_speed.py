@@ -3,7 +3,7 @@
 
     python torch_speed.py FOLDER VARIANT
 
-FOLDER holds `initial.pth`, `facts.json` and `clips.npz`, see `side_by_side.prepare`.
+FOLDER holds `initial.pth`, `facts.json` and `clips.npz`, see `sides.prepare`.
 """
 
 import contextlib

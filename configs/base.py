@@ -2,7 +2,7 @@
 """Every key with unit and meaning; the values are the release's.
 
 Other files start from here and change what differs. On the command line a key is overridden by
-`--config.KEY=VALUE`, nested ones by `--config.model.k=5`.
+`--config.KEY=VALUE`, nested ones by `--config.model.features=256`.
 """
 
 from ml_collections import ConfigDict

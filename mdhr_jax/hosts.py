@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes that train one run together, usually one per machine.
 
-They find each other and end together (`together`): where one fails or hangs, the others are ended
-after `PATIENCE` seconds. For a process that is alone, all of this does nothing.
+They find each other and end together (`together`): where one dies or its machine stands still, the
+others are ended after about `PATIENCE` seconds. For a process that is alone, all of this does
+nothing.
 """
 
 import contextlib
