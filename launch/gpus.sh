@@ -8,7 +8,7 @@ several_gpus() {
   # Gradients are summed over the GPUs while the backward pass goes on; compiling takes longer.
   export JAX_OPTIMIZATION_LEVEL="${JAX_OPTIMIZATION_LEVEL:-O1}"
   # Kernels start in the order that XLA has planned. On Hopper; not advised on Blackwell.
-  if nvidia-smi --query-gpu=compute_cap --format=csv,noheader | grep -q '^9\.'; then
+  if [[ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader)" == 9.* ]]; then
     export CUDA_DEVICE_MAX_CONNECTIONS="${CUDA_DEVICE_MAX_CONNECTIONS:-1}"
   fi
 }
