@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 import re
+import socket
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -94,13 +96,16 @@ def _address(environment: Mapping[str, str]) -> str | None:
     """Slurm's first node, this machine if Open MPI started all processes here, else None."""
     size = environment.get("OMPI_COMM_WORLD_SIZE")
     if size and size == environment.get("OMPI_COMM_WORLD_LOCAL_SIZE"):
-        return "localhost:47311"
+        return f"localhost:{_port(zlib.crc32(environment.get('PMIX_NAMESPACE', '').encode()))}"
     nodes = re.match(r"([^,\[]+)(?:\[(\d+))?", environment.get("SLURM_STEP_NODELIST", ""))
     if nodes is None:
         return None
-    # Jobs that share a node meet at different ports, all above the usual ephemeral ones.
-    port = 61440 + int(environment.get("SLURM_JOB_ID", 0)) % 4096
-    return f"{nodes[1]}{nodes[2] or ''}:{port}"
+    return f"{nodes[1]}{nodes[2] or ''}:{_port(int(environment.get('SLURM_JOB_ID', 0)))}"
+
+
+def _port(job: int) -> int:
+    """Jobs that share a machine meet at different ports, all above the usual ephemeral ones."""
+    return 61440 + job % 4096
 
 
 @contextlib.contextmanager
@@ -115,7 +120,7 @@ def together(found: Place | None, report: Callable[[BaseException], int]) -> Ite
       report: says what went wrong and returns the exit code.
 
     Raises:
-      InputError: nobody is met.
+      InputError: process 0 cannot answer at its address.
     """
     if found is None:
         yield
@@ -131,21 +136,35 @@ def together(found: Place | None, report: Callable[[BaseException], int]) -> Ite
 
 
 def _join(found: Place) -> None:
+    """JAX ends the process by itself where the others do not come, so it is told before."""
+    if found.process == 0:
+        _check_free(found.coordinator)
+    print(
+        f"process {found.process} of {found.processes}: meets the others at {found.coordinator}; "
+        f"it ends where they do not come within {MEETING} s",
+        file=sys.stderr,
+        flush=True,
+    )
     # It would keep a terminating signal from ending this process.
     jax.config.update("jax_enable_preemption_service", False)
-    try:
-        jax.distributed.initialize(
-            *found,
-            cluster_detection_method="deactivate",
-            initialization_timeout=MEETING,
-            heartbeat_timeout_seconds=PATIENCE,
-        )
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"process {found.process} of {found.processes} has not met the others at "
-            f"{found.coordinator} ({reason}); start all of them, process 0 at that address"
-        ) from error
+    jax.distributed.initialize(
+        *found,
+        cluster_detection_method="deactivate",
+        initialization_timeout=MEETING,
+        heartbeat_timeout_seconds=PATIENCE,
+    )
+
+
+def _check_free(address: str) -> None:
+    with socket.socket() as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            place.bind(("", int(address.rpartition(":")[2])))
+        except OSError as error:
+            raise InputError(
+                f"{address}: process 0 cannot answer there ({error.strerror}); name another port "
+                f"for all with --coordinator or {ADDRESS}"
+            ) from error
 
 
 def is_first() -> bool:

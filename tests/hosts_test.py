@@ -35,8 +35,9 @@ SLURM = {
                 "OMPI_COMM_WORLD_SIZE": "2",
                 "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
                 "OMPI_COMM_WORLD_RANK": "1",
+                "PMIX_NAMESPACE": "prterun-here-7@1",
             },
-            ("localhost:47311", 2, 1),
+            ("localhost:61949", 2, 1),
         ),
         (
             {
@@ -84,6 +85,16 @@ def test_a_process_alone_meets_nobody(environment):
 def test_a_place_that_is_none_is_refused(flags, said):
     with pytest.raises(errors.InputError, match=said):
         hosts.place({}, **flags)
+
+
+def test_a_port_that_is_taken_is_refused():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        address = f"localhost:{taken.getsockname()[1]}"
+        with pytest.raises(errors.InputError, match=f"{address}: process 0 cannot answer there"):
+            with hosts.together(hosts.Place(address, 2, 0), pytest.fail):
+                pass
 
 
 def test_numbers_of_the_first_process_keep_every_bit():
