@@ -79,18 +79,23 @@ class Bench:
         self.ours, self.theirs, self.apart, self.transforms = {}, {}, [], math.nan
 
     def rows(self) -> Iterator[side_table.Row]:
-        """A row per variant and program.
+        """A row per variant and program, with a reason where a side stops or the two differ.
 
         Raises:
-          InputError: the sides do not compute the same, or not on the same kind of device.
+          InputError: the sides are not on the same kind of device.
         """
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
             sides.prepare(folder, self.config, self.sizes)
             with sides.Side(sys.executable, sides.HERE / "jax_speed.py", folder) as ours:
-                self.ours = ours.ask("about") | ours.ask("machine")
-                self.transforms = ours.ask("host_transforms")
-                check = ours.ask("check")
+                try:
+                    self.ours = ours.ask("about") | ours.ask("machine")
+                    self.transforms = ours.ask("host_transforms")
+                    check = ours.ask("check")
+                except sides.Failed as failed:
+                    for variant in self.arguments.variants:
+                        yield from self._missing(variant, str(failed))
+                    return
                 for variant in self.arguments.variants:
                     yield from self._variant(variant, folder, ours, check)
 
@@ -99,7 +104,7 @@ class Bench:
     ) -> Iterator[side_table.Row]:
         reason = unmeasured(variant, self.config.precision)
         if reason:
-            yield from (self._row(variant, program, missing=reason) for program in PROGRAMS)
+            yield from self._missing(variant, reason)
             return
         with sides.Side(self.python, sides.HERE / "torch_speed.py", folder, variant) as theirs:
             try:
@@ -107,7 +112,7 @@ class Bench:
                 sides.same_device(self.ours, self.theirs)
                 self.apart.append(sides.apart(check, theirs.ask("check")))
             except sides.Failed as failed:
-                yield from (self._row(variant, p, missing=str(failed)) for p in PROGRAMS)
+                yield from self._missing(variant, str(failed))
                 return
             for program in PROGRAMS:
                 yield self._timed(variant, program, ours, theirs)
@@ -126,6 +131,10 @@ class Bench:
             return self._row(variant, program, missing=str(failed))
         return self._row(variant, program, ours=seconds[ours], theirs=seconds[theirs])
 
+    def _missing(self, variant: str, reason: str) -> Iterator[side_table.Row]:
+        for program in PROGRAMS:
+            yield self._row(variant, program, missing=reason)
+
     def _row(self, variant: str, program: str, **found: list[float] | str) -> side_table.Row:
         frames = self.sizes.scored(program) * self.config.clip_length
         return side_table.Row(self.config.model.backbone, variant, program, frames, **found)
@@ -137,7 +146,7 @@ def measure(
     """All rows, and where they come from.
 
     Raises:
-      InputError: as `Bench.rows`, or PyTorch's side does not start.
+      InputError: as `Bench.rows`, or one side has never answered.
     """
     benches = [
         Bench(configuration(backbone, arguments), arguments, python)
@@ -149,9 +158,10 @@ def measure(
             for row in bench.rows():
                 rows.append(row)
                 bar.update()
-    last = benches[-1]
-    if not last.theirs:
-        raise InputError("PyTorch's side has never answered, its message is above")
+    answered = [bench for bench in benches if bench.ours and bench.theirs]
+    if not answered:
+        raise InputError(f"{rows[0].missing}; nothing is compared")
+    last = answered[-1]
     apart = [difference for bench in benches for difference in bench.apart]
     return rows, side_table.Place(
         f"{arguments.clips} clips of {arguments.frames} frames, {arguments.image_size} px, "
@@ -161,7 +171,8 @@ def measure(
         workers.cores(),
         last.transforms,
         sides.Apart(*map(max, zip(*apart, strict=True))) if apart else None,
-        standard="H100" in last.ours["device"] and (arguments.clips, arguments.frames) == (8, 16),
+        standard="H100" in last.ours["device"]
+        and all(getattr(arguments, name) == value for name, value in side_table.STANDARD.items()),
     )
 
 

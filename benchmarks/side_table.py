@@ -39,6 +39,15 @@ GOALS = {
     ("resnet50", "validation"): Goal(None, {"released": 1 / 25}),
     ("swin_b", "validation"): Goal(None, {"released": 1 / 25}),
 }
+STANDARD = {  # what the goals are about
+    "clips": 8,
+    "frames": 16,
+    "eval_clips": 32,
+    "batches": 8,
+    "image_size": 224,
+    "features": 512,
+    "precision": "bfloat16",
+}
 CPU_GOAL = 1.0  # ratio to every variant
 
 

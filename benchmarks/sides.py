@@ -49,7 +49,7 @@ class Apart(NamedTuple):
 
 
 class Failed(InputError):
-    """What a side said instead of an answer."""
+    """Why a program has no time."""
 
 
 class Side:
@@ -163,14 +163,14 @@ def apart(ours: dict, theirs: dict) -> Apart:
     """How far the answers to `check` are apart.
 
     Raises:
-      InputError: other scores, or another loss.
+      Failed: other scores, or another loss.
     """
     scores, timed = (
         float(np.abs(np.subtract(ours[name], theirs[name])).max()) for name in ("scores", "timed")
     )
     loss = abs(ours["loss"] / theirs["loss"] - 1)
     if not (scores <= SAME and timed <= ROUNDED and loss <= SAME):
-        raise InputError(
+        raise Failed(
             f"the two sides differ: scores by {scores:.1e} in float32 (at most {SAME:.0e}), by "
             f"{timed:.1e} as timed ({ROUNDED:.0e}), the loss by {loss:.1e} of it ({SAME:.0e}); "
             "they do not compute the same, so nothing is timed"

@@ -106,6 +106,14 @@ def test_sides_that_differ_are_not_timed(benchmark, changed, by):
         sides.apart(ours, theirs)
 
 
+def test_a_side_that_stops_is_a_reason(benchmark, tmp_path):
+    sides, script = benchmark("sides"), tmp_path / "dies.py"
+    script.write_text("")
+    with sides.Side(sys.executable, script) as side:
+        with pytest.raises(sides.Failed, match="dies.py stopped, its message is above"):
+            side.ask("about")
+
+
 def test_a_gpu_is_not_compared_with_a_cpu(benchmark):
     with pytest.raises(errors.InputError, match="JAX runs on cpu, PyTorch on NVIDIA H100"):
         benchmark("sides").same_device(_about(), _about("NVIDIA H100"))
