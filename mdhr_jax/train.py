@@ -100,15 +100,16 @@ def _train(
             "checkpoint to go on from": start,
         }
     )
-    source, put = reading(config, source, mesh)
-    part = sharding.own_part(mesh, config.batch_size)
-    batches = training_batches(config, source, start, part)
     fresh = None if start else runs.with_initial_backbone(compiled.init(), config)
     if hosts.is_first():
         runs.claim(workdir, config)  # a backbone that does not fit leaves no run
     state = fresh or checkpoint.restore(saved, "last", compiled.abstract)
     if hosts.is_first():
         runs.claim_data(workdir, source)
+    source, put = reading(config, source, mesh)
+    part = sharding.own_part(mesh, config.batch_size)
+    batches = training_batches(config, source, start, part)
+    if hosts.is_first():
         print(
             f"{workdir}: step {start} of {total_steps} on {_said_of(mesh)}, learning rate up to "
             f"{peak_learning_rate(config):.3g}",

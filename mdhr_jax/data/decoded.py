@@ -6,6 +6,7 @@ It goes with its data set: a set that is made anew has none.
 """
 
 import fcntl
+import io
 import math
 import os
 import pathlib
@@ -98,15 +99,25 @@ def _write(
         fcntl.flock(out, fcntl.LOCK_EX)  # waits for another run that does the same
         if file.exists():
             return
-        out.truncate(0)
-        np.lib.format.write_array_header_2_0(
-            out, {"descr": "|u1", "fortran_order": False, "shape": shape}
-        )
-        with Bar(len(source.table), "frame", about="decode", show=progress) as bar:
-            for start in range(0, len(source.table), _CHUNK):
-                rows = np.arange(start, min(start + _CHUNK, len(source.table)))
-                out.write(source.pictures(rows).data)
-                bar.update(len(rows))
-        out.flush()
-        os.fsync(out.fileno())
+        try:
+            _decode(out, shape, source, progress)
+        except BaseException:
+            os.ftruncate(out.fileno(), 0)  # others may wait for this file, so it stays
+            raise
         part.replace(file)
+
+
+def _decode(
+    out: io.BufferedWriter, shape: tuple[int, ...], source: records.FrameSource, progress: bool
+) -> None:
+    out.truncate(0)
+    np.lib.format.write_array_header_2_0(
+        out, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    with Bar(len(source.table), "frame", about="decode", show=progress) as bar:
+        for start in range(0, len(source.table), _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, len(source.table)))
+            out.write(source.pictures(rows).data)
+            bar.update(len(rows))
+    out.flush()
+    os.fsync(out.fileno())

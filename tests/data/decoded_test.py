@@ -119,6 +119,7 @@ def test_a_full_disk_leaves_no_file(data):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not (data.path / "decoded.npy").exists()
+    assert (data.path / "decoded.npy.part").stat().st_size == 0
 
 
 def test_a_damaged_record_is_refused_by_name(data, monkeypatch):
