@@ -114,6 +114,8 @@ def volumes(program: str) -> dict[str, Volume]:
         sizes = [_bytes(*shape) for shape in _SHAPE.findall(call["shapes"])]
         if call["started"] and call["kind"] == "all-gather":
             sizes = sizes[len(sizes) // 2 :]  # operands stand before results
+        if call["started"] and call["kind"] == "collective-permute":
+            sizes = sizes[1:2]  # operand, result, and what the device needs
         found[call["kind"]] = Volume(times + 1, size + sum(sizes))
     return found
 

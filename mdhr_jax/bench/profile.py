@@ -35,12 +35,15 @@ def spent(folder: str | pathlib.Path, program: str) -> dict[Work, float]:
     Instructions that run at the same time count each in full.
 
     Args:
-      folder: into which the trace was written.
+      folder: into which traces were written; the last one counts.
       program: text of the compiled program.
     """
     module, known = _module(program), works(program)
     seconds = Counter()
-    for file in pathlib.Path(folder).rglob("*.xplane.pb"):
+    traces = sorted(
+        pathlib.Path(folder).rglob("*.xplane.pb"), key=lambda file: file.stat().st_mtime
+    )
+    for file in traces[-1:]:
         for name, duration in _instructions(file, module):
             if name in known:
                 seconds[known[name]] += duration

@@ -123,6 +123,10 @@ def spent_table(spent: Sequence[dict[str, Any]]) -> str:
     return markdown.table(["time in", *kinds, "together"], lines)
 
 
+def _loops(config: dict[str, Any]) -> str:
+    return ", micro-batches counted once" if config["accumulate"] > 1 else ""
+
+
 def _exchanged(said: dict[str, Any]) -> str:
     calls = [
         f"{volume['bytes'] / 2**20:,.1f} MiB in {volume['times']} {kind}"
@@ -152,7 +156,7 @@ def step_table(said: dict[str, Any]) -> str:
         ("of the rate of products (MFU)", f"{said['utilisation']:.0%}"),
         ("operations", f"{said['flops'] / 1e9:,.1f} GFLOP"),
         ("memory", f"{said['memory_bytes'] / 2**30:.2f} GiB"),
-        ("exchanged between devices", _exchanged(said)),
+        (f"exchanged between devices{_loops(config)}", _exchanged(said)),
         ("compilation", f"{said['compilation_seconds']:.1f} s"),
         (
             "this device, measured",

@@ -28,7 +28,7 @@ class Measured(NamedTuple):
       floor: seconds that a call takes at least (`roofline`).
       machine: what the floor is reckoned with, of each device.
       memory: bytes that the program holds on a device.
-      exchanged: what a call makes the devices exchange, by kind.
+      exchanged: what a call makes the devices exchange, by kind; micro-batches count once.
       devices: how many there are.
       program: its compiled text.
     """
