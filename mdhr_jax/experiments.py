@@ -90,7 +90,8 @@ class Plan:
     def common(self) -> dict[str, Any]:
         """What all runs share."""
         shared = runs.flatten(self.config.to_dict())
-        del shared["seed"], shared["fold"]
+        for key in ("seed", "fold", *runs.MEANS):
+            del shared[key]
         if self.steps is not None:
             shared["steps"], shared["epochs"] = self.steps, 0.0
         metadata = runs.open_data(self.config).metadata

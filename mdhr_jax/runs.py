@@ -40,7 +40,7 @@ from mdhr_jax.models import mdhr
 
 _DATA = "data.json"
 # How the same is computed: a run may go on with other values of these.
-_MEANS = ("fsdp", "input")
+MEANS = ("fsdp", "input")
 PRECISIONS = {name: jnp.dtype(name) for name in ("float32", "bfloat16")}
 
 
@@ -93,7 +93,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
         _write(file, config.to_dict())
         return
     old, new = flatten(load_config(workdir).to_dict()), flatten(config.to_dict())
-    changed = [key for key in sorted(new) if old[key] != new[key] and key not in _MEANS]
+    changed = [key for key in sorted(new) if old[key] != new[key] and key not in MEANS]
     if changed:
         listed = ", ".join(f"{key} ({old[key]} -> {new[key]})" for key in changed)
         raise InputError(
