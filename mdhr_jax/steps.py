@@ -9,6 +9,7 @@ shardings are the caller's.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -173,9 +174,10 @@ def averaged(average: dict, params: dict, decay: float, step: Int[Array, ""]) ->
     """Mean of the parameters after the steps so far, `step` earlier ones and `params`.
 
     Each weighs `decay` times what the one after it weighs, and the weights sum to 1 from the first
-    step on: the initial values never count (as `optax.ema` with `debias`).
+    step on, if that one was finite: the initial values do not count then (as `optax.ema` with
+    `debias`).
     """
-    newest = (1 - decay) / -jnp.expm1((step + 1) * jnp.log(decay))
+    newest = (1 - decay) / -jnp.expm1((step + 1) * math.log(decay))
     return optax.incremental_update(params, average, newest)
 
 
