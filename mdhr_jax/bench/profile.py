@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a program's time goes, read off a trace of it."""
 
+import itertools
 import pathlib
 import re
 import warnings
@@ -43,8 +44,9 @@ def spent(folder: str | pathlib.Path, program: str) -> dict[Work, float]:
     traces = sorted(
         pathlib.Path(folder).rglob("*.xplane.pb"), key=lambda file: file.stat().st_mtime
     )
-    for file in traces[-1:]:
-        for name, duration in _instructions(file, module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of JAX's own types
+        for name, duration in itertools.chain(*(_instructions(x, module) for x in traces[-1:])):
             if name in known:
                 seconds[known[name]] += duration
     return dict(seconds)
@@ -109,8 +111,6 @@ def _closed(instruction: list) -> tuple[str, float]:
 
 def _of_module(line: object, module: str) -> Iterator[tuple[float, float, str]]:
     for event in line.events:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of JAX's own types
-            facts = dict(event.stats)
+        facts = dict(event.stats)
         if facts.get("hlo_module") == module:
             yield event.start_ns, event.start_ns + event.duration_ns, facts["hlo_op"]

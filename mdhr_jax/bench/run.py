@@ -56,6 +56,13 @@ KINDS: Mapping[str, Callable[[ConfigDict, int], Found]] = {
 }
 
 
+def _traced(folder: str) -> contextlib.AbstractContextManager[None]:
+    """Without Python's own calls, which slow the program down."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    return jax.profiler.trace(folder, profiler_options=options)
+
+
 def run(
     what: str, config: ConfigDict, *, windows: int, profile: str | None
 ) -> tuple[dict[str, Any], str]:
@@ -74,7 +81,7 @@ def run(
     if what not in KINDS:
         raise InputError(f"{what}: nothing to measure; choose from {', '.join(KINDS)}")
     runs.check(config)
-    with jax.profiler.trace(profile) if profile else contextlib.nullcontext():
+    with _traced(profile) if profile else contextlib.nullcontext():
         facts, table, program = KINDS[what](config, windows)
     if profile and program:
         facts["spent"] = report.spent_facts(traces.spent(profile, program))
