@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a program's time goes, read off a trace of it."""
 
-import itertools
 import pathlib
 import re
 import warnings
@@ -41,12 +40,11 @@ def spent(folder: str | pathlib.Path, program: str) -> dict[Work, float]:
     """
     module, known = _module(program), works(program)
     seconds = Counter()
-    traces = sorted(
-        pathlib.Path(folder).rglob("*.xplane.pb"), key=lambda file: file.stat().st_mtime
-    )
+    traces = pathlib.Path(folder).rglob("*.xplane.pb")
+    last = max(traces, key=lambda file: file.stat().st_mtime)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of JAX's own types
-        for name, duration in itertools.chain(*(_instructions(x, module) for x in traces[-1:])):
+        for name, duration in _instructions(last, module):
             if name in known:
                 seconds[known[name]] += duration
     return dict(seconds)
