@@ -160,9 +160,9 @@ def _check_free(address: str) -> None:
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             place.bind(("", int(address.rpartition(":")[2])))
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # the latter for no port at all, such as 99999
             raise InputError(
-                f"{address}: process 0 cannot answer there ({error.strerror}); name another port "
+                f"{address}: process 0 cannot answer there ({error}); name another port "
                 f"for all with --coordinator or {ADDRESS}"
             ) from error
 

@@ -97,6 +97,12 @@ def test_a_port_that_is_taken_is_refused():
                 pass
 
 
+def test_a_port_that_is_none_is_refused():
+    with pytest.raises(errors.InputError, match="here:99999: process 0 cannot answer there"):
+        with hosts.together(hosts.Place("here:99999", 2, 0), pytest.fail):
+            pass
+
+
 def test_numbers_of_the_first_process_keep_every_bit():
     assert hosts.as_first(1 / 3) == 1 / 3
 
