@@ -6,7 +6,7 @@
 Both sides begin with the same weights and clips, and nothing is timed unless their scores and their
 loss agree in float32. Then each program runs in turns, ours, theirs, ours, theirs; the other side's
 process waits meanwhile. Steps begin with pictures in the host's memory as a loader leaves them.
-Prints Markdown; `--out` keeps every window.
+Prints Markdown at the end; `--out` keeps every window as soon as it is known.
 
 PyTorch is looked for in .venv-torch (`bash launch/torch_env.sh`: without CUDA), then beside JAX;
 `--torch` names another Python, on a GPU one whose PyTorch has CUDA. Variants are explained in
@@ -78,6 +78,11 @@ class Bench:
         self.sizes = sides.Sizes(arguments.clips, arguments.eval_clips, arguments.batches)
         self.ours, self.theirs, self.apart, self.transforms = {}, {}, [], math.nan
 
+    @property
+    def answered(self) -> bool:
+        """Whether both sides have said what they run on."""
+        return bool(self.ours and self.theirs)
+
     def rows(self) -> Iterator[side_table.Row]:
         """A row per variant and program, with a reason where a side stops or the two differ.
 
@@ -140,30 +145,29 @@ class Bench:
         return side_table.Row(self.config.model.backbone, variant, program, frames, **found)
 
 
-def measure(
-    arguments: argparse.Namespace, python: pathlib.Path
-) -> tuple[list[side_table.Row], side_table.Place]:
-    """All rows, and where they come from.
+def measured(benches: Sequence[Bench], arguments: argparse.Namespace) -> Iterator[side_table.Row]:
+    """Every row, as soon as it is known.
 
     Raises:
       InputError: as `Bench.rows`, or one side has never answered.
     """
-    benches = [
-        Bench(configuration(backbone, arguments), arguments, python)
-        for backbone in arguments.backbones
-    ]
-    rows = []
     with Bar(len(benches) * len(arguments.variants) * len(PROGRAMS), "program") as bar:
         for bench in benches:
             for row in bench.rows():
-                rows.append(row)
+                yield row
                 bar.update()
-    answered = [bench for bench in benches if bench.ours and bench.theirs]
+    if not any(bench.answered for bench in benches):
+        raise InputError(f"{row.missing}; nothing is compared")
+
+
+def place_of(benches: Sequence[Bench], arguments: argparse.Namespace) -> side_table.Place | None:
+    """Where the rows come from; None until both sides have answered."""
+    answered = [bench for bench in benches if bench.answered]
     if not answered:
-        raise InputError(f"{rows[0].missing}; nothing is compared")
+        return None
     last = answered[-1]
     apart = [difference for bench in benches for difference in bench.apart]
-    return rows, side_table.Place(
+    return side_table.Place(
         f"{arguments.clips} clips of {arguments.frames} frames, {arguments.image_size} px, "
         f"{arguments.precision}, {datetime.date.today()}",
         last.ours,
@@ -174,6 +178,21 @@ def measure(
         standard="H100" in last.ours["device"]
         and all(getattr(arguments, name) == value for name, value in side_table.STANDARD.items()),
     )
+
+
+def write(
+    file: pathlib.Path, rows: Sequence[side_table.Row], place: side_table.Place | None
+) -> None:
+    """Keeps every window.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    said = {"place": place and place._asdict(), "rows": [row._asdict() for row in rows]}
+    try:
+        file.write_text(json.dumps(said, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"--out: {file}: {error.strerror}; name another file") from error
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -221,14 +240,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compiled.keep()
     try:
         asked = parsed(arguments)
-        rows, place = measure(asked, sides.interpreter(asked.torch))
+        python, rows = sides.interpreter(asked.torch), []
+        benches = [Bench(configuration(name, asked), asked, python) for name in asked.backbones]
+        if asked.out:
+            write(asked.out, rows, None)  # before an hour of measuring
+        for row in measured(benches, asked):
+            rows.append(row)
+            if asked.out:
+                write(asked.out, rows, place_of(benches, asked))
     except InputError as error:
         print(f"side_by_side: {error}", file=sys.stderr)
         return 2
-    print(side_table.table(rows, place), end="")
-    if asked.out:
-        said = {"place": place._asdict(), "rows": [row._asdict() for row in rows]}
-        asked.out.write_text(json.dumps(said, indent=1) + "\n")
+    print(side_table.table(rows, place_of(benches, asked)), end="")
     return 0
 
 

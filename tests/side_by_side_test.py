@@ -127,12 +127,32 @@ def test_a_gpu_is_not_compared_with_a_cpu(benchmark):
         (["--clips", "0"], "--clips=0: give at least 1"),
         (["--precision", "float16"], "precision='float16' is unknown"),
         (["--torch", "nowhere/python"], "--torch=nowhere/python: no such file"),
+        (
+            ["--torch", sys.executable, "--out", "nowhere/f"],
+            "--out: nowhere/f: No such file or dir",
+        ),
     ],
 )
 def test_wrong_arguments_are_one_line(benchmark, capsys, arguments, said):
     assert benchmark("side_by_side").main(arguments) == 2
     shown = capsys.readouterr().err
     assert said in shown and shown.count("\n") == 1
+
+
+def test_a_measurement_that_is_ended_keeps_its_rows(benchmark, monkeypatch, tmp_path):
+    side_by_side, file = benchmark("side_by_side"), tmp_path / "out.json"
+    row = benchmark("side_table").Row("resnet50", "tuned", "clips", 512, [0.5], [0.25])
+
+    def rows(bench):
+        bench.ours = bench.theirs = _about()
+        yield row
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(side_by_side.Bench, "rows", rows)
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side.main(["--torch", sys.executable, "--out", str(file)])
+    said = json.loads(file.read_text())
+    assert said["rows"] == [row._asdict()] and said["place"]["ours"] == _about()
 
 
 NARROW = [
