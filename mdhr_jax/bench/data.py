@@ -41,7 +41,7 @@ class Rate(NamedTuple):
 def measure(config: ConfigDict, step_seconds: float) -> list[Rate]:
     """Reads every frame of the configured data set once, in batches as in training.
 
-    Frames that the devices hold are gathered there; cold, they are brought there first. The last
+    Frames that the devices hold are gathered there; cold, they are brought there first. The first
     rate is that of the decoded pictures' file, read from its beginning to its end: what the disk,
     or the system's memory, gives at most.
 
@@ -53,9 +53,8 @@ def measure(config: ConfigDict, step_seconds: float) -> list[Rate]:
       InputError: no data set, or a picture that cannot be read.
     """
     source, mesh = runs.open_data(config), sharding.make_mesh()
-    decoded.pictures(source, progress=True)
-    inputs = [_rate(config, source, mesh, name, step_seconds) for name in train.INPUTS]
-    return [*inputs, _file_rate(source)]
+    file = _file_rate(source)  # later, pages that resident pictures map would stay in memory
+    return [file, *(_rate(config, source, mesh, name, step_seconds) for name in train.INPUTS)]
 
 
 def _rate(

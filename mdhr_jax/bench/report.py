@@ -53,7 +53,7 @@ def step_facts(what: str, config: ConfigDict, measured: Measured) -> dict[str, A
 
 def data_facts(config: ConfigDict, rates: Sequence[Rate], step: Measured) -> dict[str, Any]:
     """How fast frames are read, beside what a training step takes."""
-    *inputs, file = rates
+    file, *inputs = rates
     return {
         **_where("data", config),
         "inputs": [rate._asdict() for rate in inputs],
