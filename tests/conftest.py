@@ -88,6 +88,25 @@ def one_device(monkeypatch):
 
 
 @pytest.fixture
+def stop_at_step(monkeypatch):
+    """Makes the run stop, as by Ctrl-C, when a step's batch goes to the devices."""
+    put_batch = sharding.put_batch
+
+    def arrange(step):
+        steps_before = iter(range(1, step))
+
+        def put(mesh, batch):
+            if "augment" in batch and next(steps_before, None) is None:
+                monkeypatch.setattr(sharding, "put_batch", put_batch)
+                raise KeyboardInterrupt
+            return put_batch(mesh, batch)
+
+        monkeypatch.setattr(sharding, "put_batch", put)
+
+    return arrange
+
+
+@pytest.fixture
 def tiny_config(rendered_set):
     """Every slot of the model, as small as it gets: eight steps of eight clips."""
     config = base.get_config()

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from mdhr_jax import checkpoint, errors, evaluate, optim, runs, sharding, train
+from mdhr_jax import checkpoint, errors, evaluate, runs, sharding, train
 
 
 def test_the_length_of_a_run_is_given_in_epochs_or_in_steps(tiny_config, rendered_set):
@@ -63,7 +63,7 @@ def _is_split(tree):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
-    [*({"optimizer": name} for name in optim.OPTIMIZERS), {"ema": 0.9, "accumulate": 2}],
+    [{"optimizer": "lamb"}, {"optimizer": "lars"}, {"ema": 0.9, "accumulate": 2}],
     ids=str,
 )
 def test_the_state_is_split_and_goes_on_from_a_checkpoint(

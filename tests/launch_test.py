@@ -157,9 +157,12 @@ def test_folds_and_seeds_are_a_comparison_and_may_be_chosen(machine):
 
 
 def test_the_soak_runs_its_tests_one_after_the_other(machine):
-    *_, (pytest_call, _) = machine("soak.sh", "-x")
-    assert pytest_call[:4] == ["pytest", "-m", "soak", "--numprocesses=0"]
-    assert pytest_call[-2:] == ["tests/soak_test.py", "-x"]
+    trainings, preparations, others = [words for words, _ in machine("soak.sh", "-x")][-3:]
+    assert trainings[:4] == ["pytest", "-m", "soak", "--numprocesses=0"]
+    assert trainings[-2:] == ["tests/soak_test.py", "-x"]
+    assert preparations[-2:] == ["tests/data/prepare_soak_test.py", "-x"]
+    ignored = {word.removeprefix("--ignore=") for word in others[3:-1]}
+    assert ignored == {trainings[-2], preparations[-2]}
 
 
 @pytest.mark.slow

@@ -40,25 +40,6 @@ def _assert_equal_runs(one, other, config, total_steps=8):
     )
 
 
-@pytest.fixture
-def stop_at_step(monkeypatch):
-    """Makes the run stop, as by Ctrl-C, when a step's batch goes to the devices."""
-    put_batch = sharding.put_batch
-
-    def arrange(step):
-        steps_before = iter(range(1, step))
-
-        def put(mesh, batch):
-            if "augment" in batch and next(steps_before, None) is None:
-                monkeypatch.setattr(sharding, "put_batch", put_batch)
-                raise KeyboardInterrupt
-            return put_batch(mesh, batch)
-
-        monkeypatch.setattr(sharding, "put_batch", put)
-
-    return arrange
-
-
 @pytest.mark.slow
 def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
     tiny_config, tmp_path, stop_at_step, one_device
@@ -106,6 +87,7 @@ def poison(monkeypatch):
     return poisoned
 
 
+@pytest.mark.slow
 def test_a_loss_that_stays_no_number_stops_the_run_and_keeps_the_last_checkpoint(
     tiny_config, tmp_path, poison, one_device, capsys
 ):
@@ -118,6 +100,7 @@ def test_a_loss_that_stays_no_number_stops_the_run_and_keeps_the_last_checkpoint
         assert (batch["augment"] == -1).all() and batch["frames"].dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_steps_without_a_finite_loss_change_nothing(tiny_config, tmp_path, poison, one_device):
     poison(1, 2, *range(4, 6), *range(7, 9))
     train.train(tiny_config, tmp_path)
@@ -127,6 +110,7 @@ def test_steps_without_a_finite_loss_change_nothing(tiny_config, tmp_path, poiso
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(train.INPUTS))
 def test_nothing_is_compiled_after_the_second_step(
     tiny_config, rendered_set, tmp_path, one_device, name
@@ -169,6 +153,7 @@ def test_what_is_compiled_is_seen():
     assert any("ompil" in line for line in compiled)
 
 
+@pytest.mark.slow
 def test_the_three_inputs_give_the_same_batches_and_the_same_training(
     tiny_config, tmp_path, one_device
 ):

@@ -83,7 +83,7 @@ def test_long_videos_are_rendered_in_chunks(tmp_path, plain_renderer, monkeypatc
     np.testing.assert_array_equal(chunked.pictures(rows), whole.pictures(rows))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_more_than_a_thousand_people(tmp_path, plain_renderer):
     source = build(tmp_path / "set", subjects=1100, videos_per_subject=1, frames_per_video=1)
     assert source.records[1099]["subject"] == b"S1100"
