@@ -63,7 +63,11 @@ def _is_split(tree):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
-    [{"optimizer": "lamb"}, {"optimizer": "lars"}, {"ema": 0.9, "accumulate": 2}],
+    [
+        {"optimizer": "lamb"},
+        pytest.param({"optimizer": "lars"}, marks=pytest.mark.soak),
+        {"ema": 0.9, "accumulate": 2},
+    ],
     ids=str,
 )
 def test_the_state_is_split_and_goes_on_from_a_checkpoint(

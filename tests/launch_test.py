@@ -165,7 +165,7 @@ def test_the_soak_runs_its_tests_one_after_the_other(machine):
     assert ignored == {trainings[-2], preparations[-2]}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.usefixtures("quick_compilation_elsewhere")
 def test_folds_are_spread_and_end_in_a_table(config_file, tmp_path, machine):
     command = f'#!/bin/sh\nexec {sys.executable} -m mdhr_jax.cli "$@"\n'

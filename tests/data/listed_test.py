@@ -103,14 +103,8 @@ def test_a_tree_that_begins_elsewhere_is_refused(tmp_path):
         listed.find(_write_lists(tmp_path / "lists"), tmp_path / "tree", facs.BP4D)
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        pytest.param(facs.BP4D, marks=pytest.mark.soak),
-        pytest.param(facs.DISFA, marks=pytest.mark.slow),
-    ],
-    ids=lambda layout: layout.name,
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("layout", [facs.BP4D, facs.DISFA], ids=lambda layout: layout.name)
 def test_official_lists_with_a_tree_of_links_have_the_known_counts(tmp_path, layout):
     """Every listed frame is a hard link to one of a hundred pictures: counts are under test."""
     root = SHARED / "official_lists"

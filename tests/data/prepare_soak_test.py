@@ -97,7 +97,7 @@ def _assert_nobody_works_on(place):
     pytest.fail("processes are left over")
 
 
-@pytest.mark.parametrize("images", ["jpg", "avi"])
+@pytest.mark.parametrize("images", ["jpg", pytest.param("avi", marks=pytest.mark.soak)])
 def test_raw_bp4d_is_found_prepared_checked_trained_and_evaluated(tmp_path, images, one_device):
     """Labels and counts exactly as planned, with 9s, gaps, odd padding and a missing AU file."""
     rng = np.random.default_rng(0)
