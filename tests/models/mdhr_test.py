@@ -34,13 +34,21 @@ WITHOUT = {"dynamics": "none", "temporal": False}
 
 
 def _combinations():
-    """All combinations that are allowed; the first is the default, the last has nothing."""
+    """All combinations that are allowed; the first is the default, the last has nothing.
+
+    Slow are those in which two kinds meet for the first time; the others are for the soak.
+    """
     slots = ("dynamics", "afe", "auxiliary", "edges", "temporal")
     tables = (mdhr.DYNAMICS, mdhr.AFE, mdhr.AUXILIARY, mdhr.EDGES, mdhr.TEMPORAL)
     found = [dict(zip(slots, kinds, strict=True)) for kinds in itertools.product(*tables)]
     found = [c for c in found if c["auxiliary"] or not mdhr.EDGES[c["edges"]].needs_heads]
-    for i, combination in enumerate(found):
-        marks = pytest.mark.slow if 0 < i < len(found) - 1 else ()
+    met = set()
+    for combination in found:
+        pairs = set(itertools.combinations(combination.items(), 2))
+        marks = pytest.mark.soak if pairs <= met else pytest.mark.slow
+        if combination in (found[0], found[-1]):
+            marks = ()
+        met |= pairs
         yield pytest.param(combination, id="-".join(map(str, combination.values())), marks=marks)
 
 
