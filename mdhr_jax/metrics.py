@@ -105,10 +105,11 @@ def roc_auc(
     It is the probability that an active frame scores higher than an inactive one, ties counting
     half (Mann and Whitney).
     """
+    from scipy import stats  # here: every command would wait a second or two for it
+
     areas = []
     for s, y, known in zip(scores.T, labels.T, mask.T, strict=True):
-        _, place, tied = np.unique(s[known], return_inverse=True, return_counts=True)
-        ranks, active = (np.cumsum(tied) - (tied - 1) / 2)[place], y[known] > 0.5
+        ranks, active = stats.rankdata(s[known]), y[known] > 0.5
         positives, negatives = active.sum(), (~active).sum()
         above = ranks[active].sum() - positives * (positives + 1) / 2
         areas.append(above / (positives * negatives) if positives and negatives else np.nan)
