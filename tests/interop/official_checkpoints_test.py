@@ -14,10 +14,15 @@ from mdhr_jax.verify import network
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
-CASES = [  # each layout and each backbone once
-    case
+CASES = [  # in CI each layout and each backbone once
+    pytest.param(
+        case,
+        id=case.name,
+        marks=()
+        if (case.layout.name == "bp4d") == case.backbone.startswith("resnet")
+        else pytest.mark.soak,
+    )
     for case in network.read(ROOT / "tests/golden")
-    if (case.layout.name == "bp4d") == case.backbone.startswith("resnet")
 ]
 
 # The official names and shapes from the twin, the values from the recipe.
@@ -83,7 +88,7 @@ def evaluate(run, clips):
     return np.asarray(jax.jit(step)(params, batch_stats, {"frames": clips}))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES)
 def test_official_checkpoints_come_back_as_they_were(run_torch, folder, one_device, case):
     """Without and with DataParallel's prefix; the bits are the same, so one is evaluated."""
     model = case.layout.name, case.backbone
