@@ -10,6 +10,7 @@ import abc
 import io
 import pickletools
 import reprlib
+import warnings
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -50,10 +51,12 @@ def load(
     """
     machine = _Machine(allowed, persistent)
     try:
-        for count, (code, argument, _) in enumerate(pickletools.genops(stream)):
-            if count >= MAX_INSTRUCTIONS:
-                raise Refused(f"more than {MAX_INSTRUCTIONS} instructions")
-            machine.run(code.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of text with an unknown escape
+            for count, (code, argument, _) in enumerate(pickletools.genops(stream)):
+                if count >= MAX_INSTRUCTIONS:
+                    raise Refused(f"more than {MAX_INSTRUCTIONS} instructions")
+                machine.run(code.name, argument)
         value = machine.result()
     except Refused:
         raise

@@ -323,6 +323,7 @@ STREAMS = {
     ),
     "plain pickle": (_whole(_dict(a=_int(1))), "being no torch file"),
     "text": (b"state_dict\n", "broken pickle|no torch file"),
+    "an unknown escape": (b"P\\J\n", "the instruction PERSID"),
     "nothing": (b"", "broken pickle"),
 }
 HOSTILE = (
