@@ -6,6 +6,9 @@ import hashlib
 import os
 import pathlib
 import stat
+import warnings
+import zlib
+from typing import Any
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
@@ -14,7 +17,8 @@ def keep() -> None:
     """Names a directory of this user's to JAX, before it is imported, unless one is named already.
 
     Whoever can write there can run code as this user, so nobody else may; where that cannot be
-    had, every command compiles anew. Programs of one kind of CPU are not for another.
+    had, every command compiles anew. Programs of one kind of CPU are not for another. One whose
+    writing was cut short, by a kill or a full disk, is compiled and written anew.
     """
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     folder = pathlib.Path(home) / "mdhr_jax" / f"compiled-{_processor()}"
@@ -23,6 +27,30 @@ def keep() -> None:
         state = folder.lstat()
         if stat.S_IMODE(state.st_mode) == 0o700 and state.st_uid == os.getuid():
             os.environ.setdefault(VARIABLE, str(folder))
+            _drop_broken_when_told(folder)
+
+
+def _drop_broken_when_told(folder: pathlib.Path) -> None:
+    """JAX warns of a file that it cannot read, and would keep it and warn of it for ever."""
+    show = warnings.showwarning
+
+    def showwarning(message: Warning | str, *where: Any) -> None:
+        if not str(message).startswith("Error reading persistent compilation cache"):
+            return show(message, *where)
+        for file in folder.glob("*-cache"):
+            if not _is_whole(file):
+                file.unlink(missing_ok=True)
+
+    warnings.showwarning = showwarning
+
+
+def _is_whole(file: pathlib.Path) -> bool:
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(file.read_bytes())
+    except (OSError, zlib.error):  # or another format, which costs compiling once more
+        return False
+    return stream.eof
 
 
 def _processor() -> str:

@@ -68,5 +68,37 @@ def test_a_second_command_finds_what_the_first_has_compiled(home, config_file, m
     found = []
     for _ in range(2):
         subprocess.run([*command, f"--config={config_file()}"], check=True, capture_output=True)
-        found.append({file: file.stat().st_mtime_ns for file in home.rglob("*-cache")})
+        found.append(_kept(home))
     assert found[0] and found[0] == found[1]
+
+
+COMPILES = """
+from mdhr_jax import compiled
+compiled.keep()
+import jax
+jax.jit(lambda x: x + 1)(1)
+jax.jit(lambda x: x * 2)(1)
+"""
+
+
+@pytest.mark.slow
+def test_what_was_cut_short_is_compiled_and_kept_anew(home, monkeypatch):
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+    def run():
+        command = [sys.executable, "-c", COMPILES]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stderr
+
+    run()
+    first = _kept(home)
+    cut, whole = first
+    os.truncate(cut, cut.stat().st_size // 2)  # by a kill, or a full disk
+    assert "cache" not in run()
+    mended = _kept(home)
+    assert mended[whole] == first[whole] and mended[cut] > first[cut]
+    assert "cache" not in run()
+    assert _kept(home) == mended
+
+
+def _kept(home):
+    return {file: file.stat().st_mtime_ns for file in home.rglob("*-cache")}
