@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 make_environment "[dev]"
+unset PYTHONDONTWRITEBYTECODE # the tests start the commands some hundred times
 bash launch/torch_env.sh || true # without it, comparisons with PyTorch are skipped
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .

@@ -25,6 +25,7 @@ def printed(table):
     return [row.paper for row in rows.TABLES[table].rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
 def test_every_row_is_a_model(row):
     config = base.get_config()

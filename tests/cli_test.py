@@ -171,6 +171,7 @@ def test_our_own_mistakes_keep_their_traceback(error, config_file, tmp_path, mon
     assert said.endswith("".join(traceback.format_exception_only(error)))
 
 
+@pytest.mark.slow
 def test_a_machine_without_the_device_that_is_asked_for_is_told(config_file, tmp_path):
     command = [sys.executable, "-m", "mdhr_jax.cli", *_train(config_file(), tmp_path / "run")]
     environment = os.environ | {"JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""}
@@ -198,6 +199,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(
     assert line.startswith(f"mdhr {command}: /dev/null/x")
 
 
+@pytest.mark.slow
 def test_a_resume_with_a_changed_configuration_names_the_keys(
     tiny_config, config_file, tmp_path, capsys
 ):
@@ -209,6 +211,7 @@ def test_a_resume_with_a_changed_configuration_names_the_keys(
     assert "model.features (8 -> 16), seed (0 -> 5)" in line
 
 
+@pytest.mark.slow
 def test_a_picture_that_does_not_decode_names_its_record(
     config_file, tmp_path, capsys, monkeypatch, one_device
 ):

@@ -24,7 +24,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update(
     "jax_compilation_cache_dir", str(pathlib.Path(__file__).parents[1] / ".pytest_cache/jax")
 )
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 # Commands that tests start share what they compile, but may be killed while they write it.
 os.environ[compiled.VARIABLE] = tempfile.mkdtemp()
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags

@@ -40,6 +40,7 @@ def _random_state(config):
     return state | {"step": jnp.int32(9)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", files.SUFFIXES)
 def test_a_run_to_a_file_and_back_is_the_same_model(run, config, tmp_path, suffix):
     path, state = run
@@ -56,6 +57,7 @@ def test_a_run_to_a_file_and_back_is_the_same_model(run, config, tmp_path, suffi
     assert trained.protocol.name == "unknown"
 
 
+@pytest.mark.slow
 def test_a_file_is_evaluated_as_its_run_is(run, config, tmp_path):
     path, _ = run
     convert.convert(path, tmp_path / "model.pth", clip_length=4, k=1)
@@ -66,6 +68,7 @@ def test_a_file_is_evaluated_as_its_run_is(run, config, tmp_path):
     assert table.details["step"] == 9
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_backbone_of_a_file(run, config, tmp_path):
     path, state = run
     file = tmp_path / "imagenet.pth"
@@ -84,11 +87,13 @@ def test_a_run_starts_from_the_backbone_of_a_file(run, config, tmp_path):
         assert all(started[part][name] is fresh[part][name] for name in own)
 
 
+@pytest.mark.slow
 def test_a_converted_model_is_not_trained_on(run, config, one_device):
     with pytest.raises(InputError, match="start a run of its own with config.model.init_from"):
         train.train(config, run[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -51,6 +51,7 @@ def _unordered(program):
     return adding + re.findall(r"stablehlo\.select_and_scatter", program)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "size"), [("resnet_narrow", 32), ("swin_tiny", 224)])
 def test_a_training_step_leaves_no_order_open(lowered, backbone, size):
     assert _unordered(lowered(backbone, size)) == []

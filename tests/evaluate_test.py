@@ -120,6 +120,7 @@ def make_run(tiny_config, tmp_path, one_device):
     return make
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_on_the_same_frames(make_run, capsys):
     first, second = make_run("first"), make_run("second", seed=1, threshold=0.4)
     arguments = ["--checkpoint", str(first), "--against", str(second), "--oracle-thresholds"]
@@ -141,6 +142,7 @@ def test_two_runs_are_compared_on_the_same_frames(make_run, capsys):
     assert max(map(len, output.splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_tables_that_cannot_be_written_are_refused_before_the_evaluation(
     make_run, capsys, monkeypatch
 ):
@@ -151,6 +153,7 @@ def test_tables_that_cannot_be_written_are_refused_before_the_evaluation(
     assert line.startswith("mdhr evaluate: /dev/null/x: Not a directory; ")
 
 
+@pytest.mark.slow
 def test_runs_that_can_not_be_compared_are_refused(make_run, capsys, tmp_path):
     first, other_fold = make_run("first"), make_run("second", fold=2)
     disfa = rendered.build(
@@ -174,6 +177,7 @@ def test_runs_that_can_not_be_compared_are_refused(make_run, capsys, tmp_path):
     assert not (first / "evaluation").exists()
 
 
+@pytest.mark.slow
 def test_the_people_of_another_fold_were_seen_in_training(make_run, tiny_config):
     run = make_run("first")
     for data in (None, tiny_config.data):

@@ -38,6 +38,7 @@ def _arguments(number, run, out, *more):
     return ["figures", "--figure", number, "--checkpoint", run, "--out", str(out), *more]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "changes", "expected"),
     [
@@ -64,6 +65,7 @@ def test_a_figure_of_a_run_shows_the_frames_asked_for(
         assert picture.size[0] == 1100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "changes", "expected"),
     [

@@ -150,6 +150,7 @@ def test_a_table_is_what_scikit_learn_says():
     assert (plain.column("F1")[:3] < oracle.column("F1, thresholds chosen on test")[:3]).all()
 
 
+@pytest.mark.slow
 def test_a_cross_validation_is_what_scikit_learn_says():
     trained, folds = _trained(), [_scores(i, p) for i, p in enumerate([["A", "B"], ["C"], ["D"]])]
     summary = crossval.summarise(
@@ -172,6 +173,7 @@ def test_a_cross_validation_is_what_scikit_learn_says():
     _assert_equal(summary, expected)
 
 
+@pytest.mark.slow
 def test_a_difference_is_what_scikit_learn_says():
     first, second = _trained("first"), _trained("second", "official")
     scored = _scores(0, ["B", "A", "D", "C"])
@@ -242,6 +244,7 @@ def test_thresholds_need_held_out_people(tiny_config):
         runs.protocol_of(tiny_config)
 
 
+@pytest.mark.slow
 def test_the_best_thresholds_are_found_by_trying_all():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (200, 4))

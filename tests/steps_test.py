@@ -197,6 +197,7 @@ def _run_learn(learn, batch, stats=None):
     return jax.jit(learn)(state["params"], stats, batch, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_micro_batches_learn_what_the_whole_batch_does_with_groups_of_statistics(four_clips):
     losses, gradients, _ = _run_learn(steps.accumulated(_learn(1), 2), four_clips)
     in_groups = jax.tree.map(lambda x: x[jnp.array([0, 2, 1, 3])], four_clips)
@@ -209,6 +210,7 @@ def test_micro_batches_learn_what_the_whole_batch_does_with_groups_of_statistics
     jax.tree.map(close, gradients, expected_gradients)
 
 
+@pytest.mark.slow
 def test_running_statistics_follow_one_micro_batch_after_another(four_clips):
     _, _, found = _run_learn(steps.accumulated(_learn(1), 2), four_clips)
     stats = None

@@ -204,6 +204,7 @@ def test_a_run_starts_from_the_backbone_of_another(tiny_config, tmp_path, one_de
         jax.tree.map(np.testing.assert_array_equal, started["au_features"], params["au_features"])
 
 
+@pytest.mark.slow
 def test_a_backbone_that_does_not_fit_is_refused_and_no_run_is_begun(
     tiny_config, tmp_path, one_device, other_run, monkeypatch
 ):

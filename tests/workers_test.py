@@ -33,6 +33,7 @@ def test_a_killed_job_stops_no_other():
     assert futures["2 + 2"].result() == 4
 
 
+@pytest.mark.slow
 def test_the_cpus_cores_are_shared_out():
     (alone,) = workers.places()
     assert alone == Place()

@@ -8,6 +8,7 @@ from mdhr_jax import sharding
 from mdhr_jax.bench import collectives
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", collectives.KINDS)
 def test_exchanges_are_what_their_names_say(kind):
     mesh = sharding.make_mesh(4)

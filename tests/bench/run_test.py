@@ -46,6 +46,7 @@ def test_the_inputs_are_timed_over_every_frame(
     assert "decoded.npy, alone" in shown and "a training step takes" in shown
 
 
+@pytest.mark.slow
 def test_the_wait_for_input_is_a_share_of_the_time():
     def batches():
         for number in itertools.count():
@@ -81,6 +82,7 @@ def test_what_cannot_be_measured_is_refused(tiny_config):
         run.run("data", tiny_config, windows=1, profile=None)
 
 
+@pytest.mark.slow
 def test_exchanges_between_devices_are_timed(config_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(collectives, "SIZES", (2**16,))
     file = tmp_path / "bench.json"

@@ -22,6 +22,7 @@ def check_fold(official_lists, golden, layout, fold):
     assert found == expected
 
 
+@pytest.mark.slow
 def test_clip_index_is_the_release_s(official_lists, golden):
     check_fold(official_lists, golden, facs.BP4D, 1)
 

@@ -32,6 +32,7 @@ def _assert_as_planned(recording, subject, video="LeftVideo"):
     return len(frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["Videos_LeftCamera", "Video_LeftCamera"])
 @pytest.mark.parametrize("suffix", ["_comp.avi", "_Comp.avi"])
 def test_left_camera(tmp_path, folder, suffix):
@@ -118,6 +119,7 @@ def test_a_second_copy_is_refused(tmp_path):
         disfa.find(tmp_path / "copy", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [5, 11])
 def test_videos_longer_or_shorter_than_their_labels(tmp_path, frames):
     plan = [_subject(frames=frames)]

@@ -46,12 +46,14 @@ def test_the_numbers_in_the_package_are_the_golden_ones(golden):
         assert list_check.released()[layout.name] == expected
 
 
+@pytest.mark.slow
 def test_official_lists_give_the_golden_numbers(official_lists, golden):
     facts = list_check.read(official_lists, LAYOUT, FOLD).facts
     for group, expected in golden_facts(golden, LAYOUT, FOLD).items():
         assert {name: facts[group][name] for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_official_lists_with_another_number_are_not_the_release_s(official_lists, monkeypatch):
     other = copy.deepcopy(list_check.released())
     other["disfa"][1]["counts"]["train frames"] += 1

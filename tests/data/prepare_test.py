@@ -116,6 +116,7 @@ def test_missing_pictures_leave_gaps(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_faces_are_found_aligned_and_lost_ones_left_out(tmp_path):
     plan = _plan("F001/T1", "F003/T2")
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.astronaut_faces)
@@ -242,6 +243,7 @@ def test_a_few_unreadable_pictures_may_be_skipped(tmp_path, plan, damaged, monke
     _assert_as_planned(records.open_dataset(tmp_path / "set"), plan, left_out)
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same_records(tmp_path, plan, quick_compilation_elsewhere):
     _prepare(tmp_path)
     (tmp_path / "set").rename(tmp_path / "one")

@@ -112,6 +112,7 @@ def detector():
     return cascade.Mtcnn(smallest_face=90)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(240, 320), (300, 700), (768, 1024)])
 def test_astronaut_has_one_face_that_moves(tmp_path, size, detector):
     pictures = list(raw_trees.astronaut_faces("M003", "T4", 9, size=size))

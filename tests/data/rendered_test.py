@@ -190,6 +190,7 @@ def test_rendered_faces_end_to_end(tmp_path):
     assert np.abs(np.diff(pictures.astype(int), axis=0)).mean() > 1
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported(tmp_path):
     code = f"""
 import sys, numpy as np

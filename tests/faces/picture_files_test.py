@@ -135,6 +135,7 @@ def test_oddities_of_a_jpeg_s_header_are_no_damage(tmp_path):
     assert picture_files.read(tmp_path / "1.jpg").mean() == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["1.jpg", "1.png"])
 def test_the_largest_picture_takes_less_than_300_mb(tmp_path, name):
     side = int(limits.PIXELS**0.5)

@@ -136,6 +136,7 @@ def test_smoothing_short_videos(count):
     assert list(track.smoothed(tracked)) == tracked
 
 
+@pytest.mark.slow
 def test_mtcnn_follows_a_face_that_moves():
     astronaut = skimage.data.astronaut()
     shifts = range(0, 60, 6)

@@ -97,6 +97,7 @@ def test_times_are_those_of_the_file_at_a_variable_rate(tmp_path):
     np.testing.assert_allclose([1000 * frame.time for frame in frames], times, atol=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rotation", "shape", "corner"),
     [(0, (48, 64), (0, 0)), (90, (64, 48), (-1, 0)), (-90, (64, 48), (0, -1)),
@@ -111,6 +112,7 @@ def test_rotation_metadata_is_applied(tmp_path, rotation, shape, corner):
     assert red[corner] and red.mean() == pytest.approx(1 / 4, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("times", "after_a_jump"),
     [
@@ -247,6 +249,7 @@ def test_a_video_that_does_not_end_is_refused(tmp_path, monkeypatch):
     assert "a.mp4: more than 9 frames" in decoders_refusal(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.m3u8", "a.ffconcat", "a.mp4"])
 @pytest.mark.parametrize("kind", ["hls", "concat"])
 @pytest.mark.parametrize("target", ["http", "absolute", "file", "above"])
@@ -285,12 +288,14 @@ def decode_with(monkeypatch, *, slow=0, **limit):
     monkeypatch.setattr(video, "_DECODER", (sys.executable, "-c", program))
 
 
+@pytest.mark.slow
 def test_a_decoder_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
     decode_with(monkeypatch, slow=60, SECONDS=1)
     message = refusal(write_video(tmp_path / "a.mp4", [0, 40]))
     assert "a.mp4: cannot be decoded (no frame came for 60 s)" in message
 
 
+@pytest.mark.slow
 def test_a_reader_may_take_its_time(tmp_path, monkeypatch):
     decode_with(monkeypatch, SECONDS=1)
     numbers = []
@@ -300,6 +305,7 @@ def test_a_reader_may_take_its_time(tmp_path, monkeypatch):
     assert numbers == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_decoder_that_needs_too_much_memory_is_refused(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", [0, 40], size=(4000, 3000))
     assert len(list(video.frames(path))) == 2
@@ -385,6 +391,7 @@ def test_a_decoder_ends_with_its_reader(tmp_path):
     pytest.fail("the decoder goes on")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MEDIA.is_dir(), reason="real videos (../shared/media) are not here")
 @pytest.mark.parametrize("name", ["single_face.mp4", "no_face.mp4", "face_noface.mov"])
 def test_real_videos_give_as_many_frames_as_a_plain_decoder(name):

@@ -267,6 +267,7 @@ def test_a_picture_that_breaks_midway_leaves_the_earlier_result(tmp_path, result
     assert_refused(source, results, "6.png: does not decode")
 
 
+@pytest.mark.slow
 def test_a_video_that_breaks_midway_leaves_the_earlier_result(tmp_path, results):
     path = tmp_path / "a.mp4"
     with av.open(path, "w", options={"movflags": "faststart"}) as container:

@@ -89,6 +89,7 @@ def test_scale_weights_of_every_position_add_up_to_1_and_mix_the_scales(multisca
     np.testing.assert_allclose(fused, motion, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scales", [(1,), (4,), (2, 4), (4, 1, 3)])
 def test_any_subset_of_scales_uses_exactly_its_own_maps(multiscale, scales):
     module, maps = multiscale(scales), _maps()

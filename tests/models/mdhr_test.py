@@ -172,7 +172,10 @@ def test_an_image_size_that_the_backbone_does_not_take_is_refused(shape):
         jax.eval_shape(lambda *a: steps.run(graph, *a), params, stats, clips)
 
 
-@pytest.mark.parametrize(("backbone", "size"), [("resnet50", 32), ("swin_b", 224)])
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [("resnet50", 32), pytest.param("swin_b", 224, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("layout", [facs.BP4D, facs.DISFA], ids=lambda x: x.name)
 def test_the_full_models_have_the_documented_outputs(layout, backbone, size):
     model = _build(layout, backbone=backbone, features=512, scales=(1, 2, 3, 4), k=5)

@@ -31,6 +31,7 @@ def _changed(run, size, position):
     return (np.asarray(run(x)) != np.asarray(run(moved)))[0].any(-1)
 
 
+@pytest.mark.slow
 def test_swin_b_has_the_releases_maps_and_tokens():
     model = nnx.eval_shape(lambda: mdhr.BACKBONES["swin_b"](rngs=nnx.Rngs(0)))
     graph, state = nnx.split(nnx.view(model, deterministic=True, raise_if_not_found=False))

@@ -72,6 +72,7 @@ def test_f1_bars_grow_with_f1(tmp_path):
     assert _picture(tmp_path / "high.png").shape[1] == 1100
 
 
+@pytest.mark.slow
 def test_training_curves_are_drawn_with_and_without_evaluations(tmp_path):
     rows = [
         {"step": step, "kind": "train", "loss": 1 / step, "learning_rate": 1e-3}

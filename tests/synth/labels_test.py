@@ -32,6 +32,7 @@ def sampled_videos(layout, subjects):
     ]
 
 
+@pytest.mark.slow
 @LAYOUTS
 def test_sampled_labels_have_the_rates_correlations_and_lengths_of_the_table(layout):
     # Rates of 400 subjects differ with a standard deviation of 0.2 at most: 0.01 for their mean.
@@ -135,6 +136,7 @@ def test_aus_outside_the_layout_are_active_too_but_weaker():
     assert strongest.max() <= labels.UNLABELLED and (strongest > labels.FLICKER).sum() >= 4
 
 
+@pytest.mark.slow
 def test_unlabelled_aus_know_nothing_of_the_labels():
     """Their subjects' rates do not follow the labelled ones', whatever pair of AUs."""
     hidden = labels._unlabelled(facs.DISFA)

@@ -98,6 +98,7 @@ def test_a_call_repeats_exactly(whole):
     np.testing.assert_array_equal(render(), whole)
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_inputs():
     here = {}
     exec(DIGEST_OF_INPUTS, here)

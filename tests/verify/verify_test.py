@@ -35,7 +35,9 @@ def _failures(checks):
     return [str(check) for check in checks if not check.passed]
 
 
-@pytest.mark.parametrize("name", ["loss", "metric", "lr", "units"])
+@pytest.mark.parametrize(
+    "name", ["loss", "metric", "lr", pytest.param("units", marks=pytest.mark.slow)]
+)
 def test_small_files_are_within_tolerance(name):
     assert _failures(small_files.ARRAY_FILES[name](_arrays(name))) == []
 

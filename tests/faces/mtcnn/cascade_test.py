@@ -42,6 +42,7 @@ def test_the_astronaut(detector, astronaut):
     np.testing.assert_allclose(faces.scores, [0.998], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_pictures_do_not_influence_each_other(detector, astronaut):
     blank = np.full((90, 130, 3), 128, np.uint8)
     small = np.asarray(Image.fromarray(astronaut).resize((300, 300)))
@@ -53,6 +54,7 @@ def test_pictures_do_not_influence_each_other(detector, astronaut):
             np.testing.assert_allclose(part, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_anew_for_another_size(astronaut, monkeypatch):
     traced = []
     jit = cascade.jax.jit
