@@ -26,8 +26,8 @@ def keep() -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = folder.lstat()
         if stat.S_IMODE(state.st_mode) == 0o700 and state.st_uid == os.getuid():
-            os.environ.setdefault(VARIABLE, str(folder))
-            _drop_broken_when_told(folder)
+            if os.environ.setdefault(VARIABLE, str(folder)) == str(folder):
+                _drop_broken_when_told(folder)
 
 
 def _drop_broken_when_told(folder: pathlib.Path) -> None:
@@ -37,9 +37,10 @@ def _drop_broken_when_told(folder: pathlib.Path) -> None:
     def showwarning(message: Warning | str, *where: Any) -> None:
         if not str(message).startswith("Error reading persistent compilation cache"):
             return show(message, *where)
-        for file in folder.glob("*-cache"):
-            if not _is_whole(file):
-                file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for file in folder.glob("*-cache"):
+                if not _is_whole(file):
+                    file.unlink()
 
     warnings.showwarning = showwarning
 
@@ -48,7 +49,7 @@ def _is_whole(file: pathlib.Path) -> bool:
     stream = zlib.decompressobj()
     try:
         stream.decompress(file.read_bytes())
-    except (OSError, zlib.error):  # or another format, which costs compiling once more
+    except zlib.error:  # or another format, which costs compiling once more
         return False
     return stream.eof
 

@@ -82,22 +82,35 @@ jax.jit(lambda x: x * 2)(1)
 
 
 @pytest.mark.slow
-def test_what_was_cut_short_is_compiled_and_kept_anew(home, monkeypatch):
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-
-    def run():
-        command = [sys.executable, "-c", COMPILES]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stderr
-
-    run()
+def test_what_was_cut_short_is_compiled_and_kept_anew(home):
+    _run()
     first = _kept(home)
     cut, whole = first
     os.truncate(cut, cut.stat().st_size // 2)  # by a kill, or a full disk
-    assert "cache" not in run()
+    assert "cache" not in _run()
     mended = _kept(home)
     assert mended[whole] == first[whole] and mended[cut] > first[cut]
-    assert "cache" not in run()
+    assert "cache" not in _run()
     assert _kept(home) == mended
+
+
+@pytest.mark.slow
+def test_a_directory_of_the_users_own_is_left_alone(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    monkeypatch.setenv(compiled.VARIABLE, str(own))
+    _run()
+    first = next(iter(_kept(own)))
+    os.truncate(first, 10)
+    assert "Error reading persistent compilation cache" in _run()
+    assert first.stat().st_size == 10
+
+
+def _run():
+    """What a process that compiles two programs and keeps both says."""
+    command = [sys.executable, "-c", COMPILES]
+    variables = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=variables)
+    return done.stderr
 
 
 def _kept(home):
