@@ -50,7 +50,7 @@ def test_eight_devices_train_and_score_as_one_does(sharded_config, rendered_set)
 
 @pytest.fixture
 def in_float64(sharded_config, monkeypatch):
-    """Rounding moves inputs of ReLUs past zero, and then a gradient by a hundredth, in float32."""
+    """In float32 rounding moves some input past a kink, and gradients by up to a hundredth."""
     monkeypatch.setitem(runs.PRECISIONS, "float64", jnp.dtype("float64"))
     monkeypatch.setattr(preprocess, "train", _corner)  # the real one is exact in 32 bits
     sharded_config.precision = "float64"
