@@ -73,12 +73,12 @@ class ScaleProjection(layers.Layer):
         self.context = k if window.reads_neighbours else 0
         self.padding = k if window.repeats_edges else 0
         self.convolution = layers.PatchLinear(size, inputs, outputs, kernel_init=init, rngs=rngs)
-        self.norm = layers.BatchNorm(outputs)
+        self.norm = layers.BatchNorm(outputs, relu=True)
 
     def __call__(self, maps: Float[Array, "b s H W c"]) -> Float[Array, "b t h w d"]:
         differences = maps[:, 1:] - maps[:, :-1]
         still = ((0, 0), (self.padding, self.padding), (0, 0), (0, 0), (0, 0))
-        motion = jax.nn.relu(self.norm(self.convolution(jnp.pad(differences, still))))
+        motion = self.norm(self.convolution(jnp.pad(differences, still)))
         frames = maps.shape[1] - 2 * self.context
         average = window_average(frames, self.k, self.context + self.padding)
         precision = None if self.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
@@ -93,10 +93,10 @@ class SqueezeBlock(nnx.Module):
     def __init__(self, inputs: int, *, rngs: nnx.Rngs):
         init = jax.nn.initializers.normal(math.sqrt(2 / SQUEEZED))
         self.linear = layers.Linear(inputs, SQUEEZED, kernel_init=init, rngs=rngs)
-        self.norm = layers.BatchNorm(SQUEEZED)
+        self.norm = layers.BatchNorm(SQUEEZED, relu=True)
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w q"]:
-        return jax.nn.relu(self.norm(self.linear(x)))
+        return self.norm(self.linear(x))
 
 
 class Scales(nnx.Module):

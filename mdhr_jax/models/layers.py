@@ -6,6 +6,7 @@ Parameters and statistics are float32. How a layer runs is set from outside by `
 normalisation, `deterministic` of drop-path. Constructors describe the architecture only.
 """
 
+import functools
 import math
 
 import jax
@@ -107,13 +108,76 @@ class Conv(Layer):
         )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def normalise_batch(
+    x: Float[Array, "groups m ..."],
+    scale: Float[Array, "..."],
+    bias: Float[Array, "..."],
+    shift: Float[Array, "..."],
+    epsilon: float,
+    relu: bool,
+) -> tuple[Array, Array, Array]:
+    """Every group with its own mean and biased variance, over all axes that `scale` has not.
+
+    The statistics take one pass over `x`, and so do the sums of the gradient, each time one
+    exchange on many devices. The ReLU's mask is computed again from `x`, so that on a GPU the
+    backward pass does not read the output.
+
+    Args:
+      x: values.
+      scale, bias: of the normalised values.
+      shift: near the mean; E(x - shift)^2 - (E x - shift)^2 cancels where it is far.
+      epsilon: added to the variance.
+      relu: whether negative results become 0.
+
+    Returns:
+      results, mean, variance; only the results have a gradient.
+    """
+    return _normalise_batch_forward(x, scale, bias, shift, epsilon, relu)[0]
+
+
+def _normalise_batch_forward(
+    x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, relu: bool
+) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
+    axes = tuple(range(1, x.ndim - scale.ndim))
+    shifted = x - shift
+    shifted_mean = shifted.mean(axes, keepdims=True)
+    square = jnp.square(shifted).mean(axes, keepdims=True)
+    mean = shifted_mean + shift
+    var = jnp.maximum(square - jnp.square(shifted_mean), 0)
+    inverse = lax.rsqrt(var + epsilon)
+    y = (x - mean) * (scale * inverse) + bias
+    return (jax.nn.relu(y) if relu else y, mean, var), (x, scale, bias, mean, inverse)
+
+
+def _normalise_batch_backward(
+    epsilon: float, relu: bool, saved: tuple[Array, ...], gradients: tuple[Array, Array, Array]
+) -> tuple[Array, Array, Array, None]:
+    del epsilon
+    x, scale, bias, mean, inverse = saved
+    axes = tuple(range(1, x.ndim - scale.ndim))
+    count = math.prod(x.shape[axis] for axis in axes)
+    centred, slope, gradient = x - mean, scale * inverse, gradients[0]
+    if relu:
+        gradient = jnp.where(centred * slope + bias > 0, gradient, 0)
+    total = gradient.sum(axes, keepdims=True)
+    along = (gradient * centred).sum(axes, keepdims=True)
+    rest = gradient - total / count - centred * (jnp.square(inverse) * along / count)
+    of_scale = (along * inverse).sum(0).reshape(scale.shape)
+    return slope * rest, of_scale, total.sum(0).reshape(bias.shape), None
+
+
+normalise_batch.defvjp(_normalise_batch_forward, _normalise_batch_backward)
+
+
 class BatchNorm(Layer):
     """Batch normalisation over all axes but the trailing ones in `shape`, as PyTorch does it.
 
     Normalises with the biased variance, keeps the unbiased one: new = 0.9 old + 0.1 batch.
     With `groups` > 1 the leading axis is cut into that many equal parts, each normalised with
     its own statistics; the running statistics follow the first part (the release's DataParallel
-    on two devices is `groups=2`). Statistics are float32 in every mode.
+    on two devices is `groups=2`). Statistics are float32 in every mode. With `relu` a ReLU
+    follows.
 
     Raises:
       ValueError: the leading axis is no multiple of `groups`.
@@ -122,12 +186,13 @@ class BatchNorm(Layer):
     epsilon = 1e-5
     momentum = 0.1
 
-    def __init__(self, *shape: int):
+    def __init__(self, *shape: int, relu: bool = False):
         super().__init__()
         self.scale = nnx.Param(jnp.ones(shape))
         self.bias = nnx.Param(jnp.zeros(shape))
         self.mean = nnx.BatchStat(jnp.zeros(shape))
         self.var = nnx.BatchStat(jnp.ones(shape))
+        self.relu = relu
         self.groups = 1
         self.use_running_average = False
 
@@ -145,38 +210,28 @@ class BatchNorm(Layer):
             self.use_running_average = use_running_average
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        if self.use_running_average:
-            return self._normalise(x, self.mean[...], self.var[...])
+        wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        y = self._with_running(wide) if self.use_running_average else self._with_own(wide)
+        return y.astype(self.dtype)
+
+    def _with_running(self, x: Array) -> Array:
+        slope = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
+        y = (x - self.mean[...]) * slope + self.bias[...]
+        return jax.nn.relu(y) if self.relu else y
+
+    def _with_own(self, x: Array) -> Array:
         if x.shape[0] % self.groups:
             raise ValueError(f"a batch of {x.shape[0]} does not divide into {self.groups} groups")
         grouped = x.reshape(self.groups, -1, *x.shape[1:])
-        mean, var = self._batch_statistics(grouped)
-        return self._normalise(grouped, mean, var).reshape(x.shape)
-
-    def _normalise(self, x: Array, mean: Array, var: Array) -> Array:
-        x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        y = (x - mean) * (self.scale[...] * lax.rsqrt(var + self.epsilon)) + self.bias[...]
-        return y.astype(self.dtype)
-
-    def _batch_statistics(self, x: Float[Array, "groups m ..."]) -> tuple[Array, Array]:
-        """Mean and biased variance, in one pass over `x`: on many devices, one exchange.
-
-        E(x - s)^2 - (E x - s)^2 cancels where s is far from the mean; the running mean is near.
-        """
-        axes = tuple(range(1, x.ndim - self.scale[...].ndim))
-        shift = lax.stop_gradient(self.mean[...])
-        x = x.astype(jnp.promote_types(jnp.float32, x.dtype)) - shift
-        shifted_mean = x.mean(axes, keepdims=True)
-        square = jnp.square(x).mean(axes, keepdims=True)
-        mean = shifted_mean + shift
-        var = jnp.maximum(square - jnp.square(shifted_mean), 0)
-        count = math.prod(x.shape[axis] for axis in axes)
+        scale, bias, shift = self.scale[...], self.bias[...], self.mean[...]
+        y, mean, var = normalise_batch(grouped, scale, bias, shift, self.epsilon, self.relu)
+        count = grouped[0].size // scale.size
         self._update(self.mean, mean)
         self._update(self.var, var * (count / max(count - 1, 1)))
-        return mean, var
+        return y.reshape(x.shape)
 
     def _update(self, running: nnx.BatchStat, batch: Array) -> None:
-        first = lax.stop_gradient(batch[0].reshape(running[...].shape))
+        first = batch[0].reshape(running[...].shape)
         running[...] = (1 - self.momentum) * running[...] + self.momentum * first
 
 
@@ -243,10 +298,10 @@ class LinearBlock(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         init = jax.nn.initializers.normal(math.sqrt(2 / outputs))
         self.linear = Linear(inputs, outputs, kernel_init=init, rngs=rngs)
-        self.norm = BatchNorm(outputs)
+        self.norm = BatchNorm(outputs, relu=True)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... d"]:
-        return jax.nn.relu(self.norm(self.linear(x)))
+        return self.norm(self.linear(x))
 
 
 class StackedLinear(Layer):
@@ -273,10 +328,10 @@ class StackedLinearBlock(StackedLinear):
 
     def __init__(self, n: int, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         super().__init__(n, inputs, outputs, rngs=rngs)
-        self.norm = BatchNorm(n, outputs)
+        self.norm = BatchNorm(n, outputs, relu=True)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... n d"]:
-        return jax.nn.relu(self.norm(super().__call__(x)))
+        return self.norm(super().__call__(x))
 
 
 def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:

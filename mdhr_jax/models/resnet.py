@@ -77,10 +77,10 @@ class Stem(nnx.Module):
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.conv = layers.Conv(7, 3, width, stride=2, rngs=rngs)
-        self.norm = layers.BatchNorm(width)
+        self.norm = layers.BatchNorm(width, relu=True)
 
     def __call__(self, frames: Float[Array, "m H W 3"]) -> Float[Array, "m h w c"]:
-        return max_pool(jax.nn.relu(self.norm(self.conv(frames))))
+        return max_pool(self.norm(self.conv(frames)))
 
 
 class Shortcut(nnx.Module):
@@ -112,9 +112,9 @@ class Bottleneck(layers.Residual):
         outputs = width * self.expansion
         product = {"bias": False, "kernel_init": FAN_OUT, "rngs": rngs}
         self.reduce = layers.Linear(inputs, width, **product)
-        self.reduce_norm = layers.BatchNorm(width)
+        self.reduce_norm = layers.BatchNorm(width, relu=True)
         self.conv = layers.Conv(3, width, width, stride=stride, rngs=rngs)
-        self.conv_norm = layers.BatchNorm(width)
+        self.conv_norm = layers.BatchNorm(width, relu=True)
         self.expand = layers.Linear(width, outputs, **product)
         self.expand_norm = layers.BatchNorm(outputs)
         changes = stride != 1 or inputs != outputs
@@ -124,8 +124,8 @@ class Bottleneck(layers.Residual):
 
     def forward(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
         """The block's output."""
-        y = jax.nn.relu(self.reduce_norm(self.reduce(x)))
-        y = jax.nn.relu(self.conv_norm(self.conv(y)))
+        y = self.reduce_norm(self.reduce(x))
+        y = self.conv_norm(self.conv(y))
         y = self.expand_norm(self.expand(y))
         return jax.nn.relu(y + self.shortcut(x))
 

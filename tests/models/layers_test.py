@@ -149,6 +149,36 @@ def test_batch_norm_with_two_trailing_axes_has_statistics_for_each_pair():
     np.testing.assert_allclose(norm(x), expected, rtol=1e-4, atol=1e-5)
 
 
+def _plain_batch_norm(x, scale, bias, relu):
+    """The same in two passes, for JAX to differentiate."""
+    grouped = x.reshape(2, -1, *x.shape[1:])
+    mean, var = grouped.mean((1, 2), keepdims=True), grouped.var((1, 2), keepdims=True)
+    y = ((grouped - mean) / jnp.sqrt(var + 1e-5) * scale + bias).reshape(x.shape)
+    return jax.nn.relu(y) if relu else y
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_the_gradient_of_batch_norm_is_that_of_its_definition(relu):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x, weights, (scale, bias) = (
+            jnp.asarray(rng.normal(size=size)) for size in [(4, 5, 3), (4, 5, 3), (2, 3)]
+        )
+
+        def ours(x, scale, bias):
+            norm = layers.BatchNorm(3, relu=relu)
+            norm.scale, norm.bias = nnx.Param(scale), nnx.Param(bias)
+            return (weights * nnx.view(norm, groups=2, dtype=jnp.float64)(x)).sum()
+
+        def expected(x, scale, bias):
+            return (weights * _plain_batch_norm(x, scale, bias, relu)).sum()
+
+        found, wanted = (jax.grad(f, (0, 1, 2))(x, scale, bias) for f in (ours, expected))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), found, wanted
+        )
+
+
 def test_bfloat16_batch_norm_keeps_its_statistics_in_float32():
     norm, x = _training_norm(3, dtype=jnp.bfloat16), _normal(8, 3).astype(jnp.bfloat16)
     y = norm(x)
