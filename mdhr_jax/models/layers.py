@@ -235,6 +235,42 @@ class BatchNorm(Layer):
         running[...] = (1 - self.momentum) * running[...] + self.momentum * first
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalise_features(
+    x: Float[Array, "... c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float
+) -> Float[Array, "... c"]:
+    """Every vector of the last axis with its own mean and biased variance.
+
+    The statistics are kept for the backward pass behind a barrier: XLA would compute them again
+    for every use, and on a GPU then writes the gradient of `scale` out element by element.
+    """
+    return _normalise_features_forward(x, scale, bias, epsilon)[0]
+
+
+def _normalise_features_forward(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, tuple[Array, ...]]:
+    mean = x.mean(-1, keepdims=True)
+    var = jnp.square(x - mean).mean(-1, keepdims=True)
+    mean, inverse = lax.optimization_barrier((mean, lax.rsqrt(var + epsilon)))
+    return (x - mean) * inverse * scale + bias, (x, scale, mean, inverse)
+
+
+def _normalise_features_backward(
+    epsilon: float, saved: tuple[Array, ...], gradient: Array
+) -> tuple[Array, Array, Array]:
+    del epsilon
+    x, scale, mean, inverse = saved
+    normed, scaled = (x - mean) * inverse, gradient * scale
+    along = (scaled * normed).mean(-1, keepdims=True)
+    of_x = inverse * (scaled - scaled.mean(-1, keepdims=True) - normed * along)
+    others = tuple(range(x.ndim - 1))
+    return of_x, (gradient * normed).sum(others), gradient.sum(others)
+
+
+normalise_features.defvjp(_normalise_features_forward, _normalise_features_backward)
+
+
 class LayerNorm(Layer):
     """Normalisation of the last axis, epsilon 1e-5, statistics in float32."""
 
@@ -246,11 +282,36 @@ class LayerNorm(Layer):
         self.bias = nnx.Param(jnp.zeros(features))
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        mean = x.mean(-1, keepdims=True)
-        var = jnp.square(x - mean).mean(-1, keepdims=True)
-        y = (x - mean) * lax.rsqrt(var + self.epsilon) * self.scale[...] + self.bias[...]
+        wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        y = normalise_features(wide, self.scale[...], self.bias[...], self.epsilon)
         return y.astype(self.dtype)
+
+
+@jax.custom_vjp
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x` times the normal distribution function of `x`, in float32 at least.
+
+    Only `x` is kept for the backward pass; JAX's own gradient reads two more arrays on a GPU.
+    """
+    return _gelu_forward(x)[0]
+
+
+def _gelu_forward(x: Array) -> tuple[Array, Array]:
+    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    return (wide * _normal_cdf(wide)).astype(x.dtype), x
+
+
+def _gelu_backward(x: Array, gradient: Array) -> tuple[Array]:
+    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    density = jnp.exp(-jnp.square(wide) / 2) / math.sqrt(2 * math.pi)
+    return ((gradient * (_normal_cdf(wide) + wide * density)).astype(x.dtype),)
+
+
+def _normal_cdf(x: Array) -> Array:
+    return (1 + lax.erf(x * math.sqrt(0.5))) / 2
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 class DropPath(nnx.Module):

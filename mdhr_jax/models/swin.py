@@ -2,12 +2,15 @@
 """Swin Transformer backbone (Swin-B: embed 128, depths 2/2/18/2, heads 4/8/16/32, window 7)."""
 
 import functools
+import itertools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float
 
 from mdhr_jax.models import layers
@@ -58,6 +61,44 @@ def shift_mask(size: int) -> np.ndarray:
     return np.where(window[:, :, None] != window[:, None, :], MASKED, 0.0).astype(np.float32)
 
 
+@jax.custom_vjp
+def attention_weights(
+    logits: Float[Array, "m win e i j"], position: Float[Array, "bias_win e i j"]
+) -> Float[Array, "m win e i j"]:
+    """Softmax over j of `logits + position`, in float32 at least, rounded to the logits' type.
+
+    Only the weights are kept for the backward pass, and what it hands on is as narrow as they are:
+    of the largest arrays of the network, XLA would write and read float32 copies on a GPU.
+
+    Args:
+      logits: of every window and head.
+      position: the same for all windows (`bias_win` 1), or one for each.
+    """
+    return _attention_weights_forward(logits, position)[0]
+
+
+def _attention_weights_forward(logits: Array, position: Array) -> tuple[Array, tuple[Array, Array]]:
+    # Without the barrier the sum with `position` is written out.
+    logits, position = lax.optimization_barrier((logits, position))
+    wide = logits.astype(position.dtype) + position
+    weights = jax.nn.softmax(wide).astype(logits.dtype)
+    return weights, (weights, position)
+
+
+def _attention_weights_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    weights, position = saved
+    wide, gradient = weights.astype(position.dtype), gradient.astype(position.dtype)
+    of_logits = wide * (gradient - (wide * gradient).sum(-1, keepdims=True))
+    narrow = lax.optimization_barrier(of_logits.astype(weights.dtype))
+    of_position = narrow.astype(position.dtype).sum(0)
+    if len(position) == 1:
+        of_position = of_position.sum(0, keepdims=True)
+    return narrow, of_position
+
+
+attention_weights.defvjp(_attention_weights_forward, _attention_weights_backward)
+
+
 class WindowAttention(layers.Layer):
     """Multi-head attention inside windows of 7x7 tokens with a learned relative position bias."""
 
@@ -79,11 +120,10 @@ class WindowAttention(layers.Layer):
         q = q * (q.shape[-1] ** -0.5)
         precision = None if self.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
         logits = jnp.einsum("mweif,mwejf->mweij", q, k, precision=precision)
-        bias = relative_position_bias(self.position_bias[...])
-        logits = logits.astype(bias.dtype) + bias
+        position = rearrange(relative_position_bias(self.position_bias[...]), "e i j -> 1 e i j")
         if mask is not None:
-            logits = logits + rearrange(mask, "w i j -> w 1 i j")
-        weights = jax.nn.softmax(logits).astype(self.dtype)
+            position = position + rearrange(mask, "w i j -> w 1 i j")
+        weights = attention_weights(logits, position)
         mixed = jnp.einsum("mweij,mwejf->mweif", weights, v, precision=precision)
         return self.projection(rearrange(mixed, "m w e i f -> m w i (e f)"))
 
@@ -106,16 +146,17 @@ class Block(layers.Residual):
         self, x: Float[Array, "m h w c"], keys: tuple[jax.Array | None, jax.Array | None]
     ) -> Float[Array, "m h w c"]:
         """The block's output; `keys` drive the drop-path of its two branches."""
-        x = x + self.drop_path(self._attend(self.attention_norm(x)), keys[0])
-        hidden = jax.nn.gelu(self.mlp_in(self.mlp_norm(x)), approximate=False)
+        x = x + self.drop_path(self._attend(x), keys[0])
+        hidden = layers.gelu(self.mlp_in(self.mlp_norm(x)))
         return x + self.drop_path(self.mlp_out(hidden), keys[1])
 
     def _attend(self, x: Float[Array, "m h w c"]) -> Float[Array, "m h w c"]:
         height = x.shape[1]
         shift = SHIFT if self.shifted and height > WINDOW else 0
-        x = jnp.roll(x, (-shift, -shift), (1, 2))
+        x = lax.optimization_barrier(jnp.roll(x, (-shift, -shift), (1, 2))) if shift else x
         windows = rearrange(x, "m (h p) (w q) c -> m (h w) (p q) c", p=WINDOW, q=WINDOW)
-        windows = self.attention(windows, shift_mask(height) if shift else None)
+        mask = shift_mask(height) if shift else None
+        windows = self.attention(self.attention_norm(windows), mask)
         x = rearrange(windows, "m (h w) (p q) c -> m (h p) (w q) c", p=WINDOW, h=height // WINDOW)
         return jnp.roll(x, (shift, shift), (1, 2))
 
@@ -190,11 +231,11 @@ class Swin(nnx.Module):
         tokens, *maps = [rearrange(x, "(b t) h w c -> b t h w c", b=clips) for x in (tokens, *maps)]
         return tokens, maps
 
-    def _drop_keys(self, key: jax.Array | None):
-        for index in range(sum(len(blocks) for blocks in self.stages)):
-            # Two keys in a tuple, one for each branch of the block.
-            yield (
-                (None, None)
-                if key is None
-                else tuple(jax.random.split(jax.random.fold_in(key, index)))
-            )
+    def _drop_keys(self, key: jax.Array | None) -> Iterator[tuple[jax.Array | None, ...]]:
+        """Two keys for every block, one for each of its branches."""
+        blocks = sum(len(blocks) for blocks in self.stages)
+        if key is None:
+            return itertools.repeat((None, None), blocks)
+        # All at once: on a GPU each drawn by itself would be two kernels.
+        draw = jax.vmap(lambda block: jax.random.split(jax.random.fold_in(key, block)))
+        return map(tuple, draw(jnp.arange(blocks)))

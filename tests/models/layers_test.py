@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
 import re
 
 import jax
@@ -177,6 +178,35 @@ def test_the_gradient_of_batch_norm_is_that_of_its_definition(relu):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), found, wanted
         )
+
+
+def test_the_gradient_of_layer_norm_is_that_of_its_definition():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x, weights, (scale, bias) = (
+            jnp.asarray(rng.normal(size=size)) for size in [(4, 5, 3), (4, 5, 3), (2, 3)]
+        )
+
+        def ours(x, scale, bias):
+            return (weights * layers.normalise_features(x, scale, bias, 1e-5)).sum()
+
+        def expected(x, scale, bias):
+            mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+            return (weights * ((x - mean) / jnp.sqrt(var + 1e-5) * scale + bias)).sum()
+
+        found, wanted = (jax.grad(f, (0, 1, 2))(x, scale, bias) for f in (ours, expected))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), found, wanted
+        )
+
+
+def test_gelu_and_its_gradient_are_jaxs_own():
+    with jax.enable_x64(True):
+        x = jnp.linspace(-6, 6, 101, dtype=jnp.float64)
+        own = functools.partial(jax.nn.gelu, approximate=False)
+        np.testing.assert_allclose(layers.gelu(x), own(x), rtol=1e-12, atol=1e-15)
+        found, wanted = (jax.vmap(jax.grad(f))(x) for f in (layers.gelu, own))
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-15)
 
 
 def test_bfloat16_batch_norm_keeps_its_statistics_in_float32():

@@ -31,6 +31,24 @@ def _changed(run, size, position):
     return (np.asarray(run(x)) != np.asarray(run(moved)))[0].any(-1)
 
 
+@pytest.mark.parametrize("windows", [1, 4], ids=["one bias for all windows", "one for each"])
+def test_the_gradient_of_attention_weights_is_that_of_their_definition(windows):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        shapes = [(2, 4, 3, 5, 5), (windows, 3, 5, 5), (2, 4, 3, 5, 5)]
+        logits, position, factors = (jnp.asarray(rng.normal(size=shape)) for shape in shapes)
+
+        def ours(logits, position):
+            return (factors * swin.attention_weights(logits, position)).sum()
+
+        def expected(logits, position):
+            return (factors * jax.nn.softmax(logits + position)).sum()
+
+        found, wanted = (jax.grad(f, (0, 1))(logits, position) for f in (ours, expected))
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.slow
 def test_swin_b_has_the_releases_maps_and_tokens():
     model = nnx.eval_shape(lambda: mdhr.BACKBONES["swin_b"](rngs=nnx.Rngs(0)))
