@@ -18,10 +18,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
-import optax
 from ml_collections import ConfigDict
 
-from mdhr_jax import runs, sharding, steps, train
+from mdhr_jax import sharding
 from mdhr_jax.bench import roofline
 from mdhr_jax.bench import steps as bench
 from mdhr_jax.report import markdown
@@ -58,11 +57,8 @@ def floors(config: ConfigDict, clips: int) -> tuple[float, int]:
     """Least seconds of a step on an H100, and how many parameters there are."""
     config = config.copy_and_resolve_references()
     config.batch_size, config.precision = clips, "bfloat16"
-    mesh, layout = sharding.make_mesh(devices=jax.devices()[:1]), runs.layout_of(config)
-    loss = steps.Objective(
-        layout, (1.0,) * len(layout.aus), config.region_loss_weight, runs.loss_reduction(config)
-    )
-    made = train.programs(config, loss, optax.constant_schedule(config.learning_rate), mesh)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    made = bench.training_programs(config, mesh)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(made.abstract["params"]))
     work = roofline.products(made.train, made.abstract, bench.random_batch(config, clips, mesh))
     return roofline.floor(work, H100, parameters), parameters
@@ -94,7 +90,8 @@ def rows(
     return lines
 
 
-def _config(file: str) -> ConfigDict:
+def load(file: str) -> ConfigDict:
+    """The configuration of a file."""
     spec = importlib.util.spec_from_file_location("config", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -109,7 +106,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8, help="of a GPU that is alone")
     parser.add_argument("--small", type=int, required=True, help="small exchanges in a step")
     arguments = parser.parse_args()
-    config, known = _config(arguments.config), measured(arguments.measured)
+    config, known = load(arguments.config), measured(arguments.measured)
     seconds, clips = {}, arguments.clips
     while clips:
         floor, parameters = floors(config, clips)

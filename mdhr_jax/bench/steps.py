@@ -51,11 +51,8 @@ def training(config: ConfigDict, windows: int) -> Measured:
     Raises:
       InputError: the configuration is wrong.
     """
-    mesh, layout = sharding.make_mesh(config.fsdp), runs.layout_of(config)
-    loss = programs.Objective(
-        layout, (1.0,) * len(layout.aus), config.region_loss_weight, runs.loss_reduction(config)
-    )
-    made = train.programs(config, loss, optax.constant_schedule(config.learning_rate), mesh)
+    mesh = sharding.make_mesh(config.fsdp)
+    made = training_programs(config, mesh)
     state, batch = made.init(), random_batch(config, config.batch_size, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
     step, compilation = _compiled(made.train, state, batch)
@@ -76,6 +73,19 @@ def training(config: ConfigDict, windows: int) -> Measured:
         parameters=parameters,
         windows=windows,
     )
+
+
+def training_programs(config: ConfigDict, mesh: Mesh) -> train.Programs:
+    """Those of a run, without a data set: all AUs weigh the same, the learning rate is constant.
+
+    Raises:
+      InputError: the configuration is wrong.
+    """
+    layout = runs.layout_of(config)
+    loss = programs.Objective(
+        layout, (1.0,) * len(layout.aus), config.region_loss_weight, runs.loss_reduction(config)
+    )
+    return train.programs(config, loss, optax.constant_schedule(config.learning_rate), mesh)
 
 
 def scoring(config: ConfigDict, windows: int) -> Measured:

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A step as XLA compiles it for an H100, on a machine that has none: kernels, bytes, memory.
+
+    pip install --constraint constraints.txt '.[cuda]'
+    python benchmarks/gpu_program.py --config configs/bp4d_swinb.py [--what infer] [--text FILE]
+
+XLA's compiler for GPUs needs none (nor a driver): it takes the device's description. What it cannot
+do without one is to time variants of matrix products and convolutions, so that another kernel may
+be chosen there. Bytes are those of every kernel's operands and results, each counted whole and
+once; memory is what the program holds. Prints Markdown.
+"""
+
+import argparse
+import pathlib
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import scaling
+from flax import nnx
+from jax.experimental import topologies
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mdhr_jax import runs, sharding, steps
+from mdhr_jax.bench import profile
+from mdhr_jax.bench import steps as bench
+from mdhr_jax.report import markdown
+
+# As an H100 SXM says of itself (XLA's GpuTargetConfigProto).
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  shared_memory_per_block_optin: 232448
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 device_memory_size: 84929347584
+  cuda_compute_capability { major: 9 }
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 28 }
+runtime_version { major: 13 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+# Instructions without a kernel of their own.
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
+BYTES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "u64": 8, "s64": 8, "f64": 8}
+
+
+class Kernel(NamedTuple):
+    """An instruction that runs by itself.
+
+    Attributes:
+      name: of the instruction.
+      bytes: of its operands and results.
+    """
+
+    name: str
+    bytes: int
+
+
+def kernels(program: str) -> list[Kernel]:
+    """Those of a compiled program, in the order in which they run."""
+    sizes, found = {}, []
+    for line in program[program.index("\nENTRY ") :].splitlines():
+        if not (said := _INSTRUCTION.match(line)):
+            continue
+        name, result, kind, rest = said.groups()
+        sizes[name] = _size(result)
+        if kind not in FREE:
+            operands = set(re.findall(r"%([\w.\-]+)", rest.split("), ")[0]))
+            found.append(Kernel(name, sizes[name] + sum(sizes.get(x, 0) for x in operands)))
+    return found
+
+
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)")
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+
+
+def _size(shape: str) -> int:
+    """Bytes of an array or a tuple of them."""
+    total = 0
+    for kind, axes in _ARRAY.findall(shape):
+        count = 1
+        for axis in filter(None, axes.split(",")):
+            count *= int(axis)
+        total += count * BYTES.get(kind, 4)
+    return total
+
+
+def lowered(what: str, config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
+    """A training step or the scoring of a batch, for devices that need not be there."""
+    clips = config.batch_size if what == "train" else config.eval_batch_size
+    here = sharding.make_mesh(devices=jax.devices()[:1])
+    batch = _placed(bench.random_batch(config, clips, here), sharding.batched(mesh))
+    if what == "train":
+        made = bench.training_programs(config, mesh)
+        return made.train.lower(made.abstract, batch)
+    model = nnx.eval_shape(lambda: runs.model_factory(config)(nnx.Rngs(0)))
+    values = _placed(steps.split(model)[1:], sharding.replicated(mesh))
+    score = jax.jit(runs.eval_step(config), out_shardings=sharding.batched(mesh))
+    return score.lower(*values, {"frames": batch["frames"]})
+
+
+def _placed(tree: object, place: jax.sharding.Sharding) -> object:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+
+def rows(program: str) -> Iterator[tuple[str, str, str]]:
+    """Kernels and gigabytes of every part of the model, and of all."""
+    works, counts, sizes = profile.works(program), Counter(), Counter()
+    for kernel in kernels(program):
+        work = works[kernel.name]
+        part = work.part + (", backward" if work.backward else "")
+        counts[part] += 1
+        sizes[part] += kernel.bytes
+    for part, size in sizes.most_common():
+        yield part, f"{counts[part]:,}", f"{size / 1e9:.2f}"
+    yield "all", f"{counts.total():,}", f"{sizes.total() / 1e9:.2f}"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--what", choices=("train", "infer"), default="train")
+    parser.add_argument("--text", type=pathlib.Path, help="file for the compiled program")
+    arguments = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")  # where this runs; the program is for a GPU
+    config = scaling.load(arguments.config)
+    config.precision = "bfloat16"
+    device = topologies.get_topology_desc("", "cuda", target_config=H100, topology="1x1x1")
+    start = time.perf_counter()
+    program = lowered(arguments.what, config, sharding.make_mesh(devices=device.devices)).compile()
+    held, text = program.memory_analysis(), program.as_text()
+    if arguments.text:
+        arguments.text.write_text(text)
+    print(markdown.table(("part", "kernels", "GB"), list(rows(text))))
+    memory = held.argument_size_in_bytes + held.temp_size_in_bytes
+    print(f"{memory / 2**30:.2f} GiB held, compiled in {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
