@@ -241,18 +241,24 @@ def normalise_features(
 ) -> Float[Array, "... c"]:
     """Every vector of the last axis with its own mean and biased variance.
 
-    The statistics are kept for the backward pass behind a barrier: XLA would compute them again
-    for every use, and on a GPU then writes the gradient of `scale` out element by element.
+    For the backward pass the statistics are kept, behind a barrier: XLA would compute them again
+    for every use, and on a GPU then writes the gradient of `scale` out element by element. Where
+    there is no backward pass, it makes one kernel of all.
     """
-    return _normalise_features_forward(x, scale, bias, epsilon)[0]
+    mean, inverse = _feature_statistics(x, epsilon)
+    return (x - mean) * inverse * scale + bias
+
+
+def _feature_statistics(x: Array, epsilon: float) -> tuple[Array, Array]:
+    mean = x.mean(-1, keepdims=True)
+    var = jnp.square(x - mean).mean(-1, keepdims=True)
+    return mean, lax.rsqrt(var + epsilon)
 
 
 def _normalise_features_forward(
     x: Array, scale: Array, bias: Array, epsilon: float
 ) -> tuple[Array, tuple[Array, ...]]:
-    mean = x.mean(-1, keepdims=True)
-    var = jnp.square(x - mean).mean(-1, keepdims=True)
-    mean, inverse = lax.optimization_barrier((mean, lax.rsqrt(var + epsilon)))
+    mean, inverse = lax.optimization_barrier(_feature_statistics(x, epsilon))
     return (x - mean) * inverse * scale + bias, (x, scale, mean, inverse)
 
 

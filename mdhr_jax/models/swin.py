@@ -153,7 +153,8 @@ class Block(layers.Residual):
     def _attend(self, x: Float[Array, "m h w c"]) -> Float[Array, "m h w c"]:
         height = x.shape[1]
         shift = SHIFT if self.shifted and height > WINDOW else 0
-        x = lax.optimization_barrier(jnp.roll(x, (-shift, -shift), (1, 2))) if shift else x
+        if shift:  # the barrier: LayerNorm and its gradient are not made for each of the pieces
+            x = lax.optimization_barrier(jnp.roll(x, (-shift, -shift), (1, 2)))
         windows = rearrange(x, "m (h p) (w q) c -> m (h w) (p q) c", p=WINDOW, q=WINDOW)
         mask = shift_mask(height) if shift else None
         windows = self.attention(self.attention_norm(windows), mask)
