@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mdhr_jax import runs, sharding, steps
-from mdhr_jax.bench import profile
+from mdhr_jax.bench import collectives, profile
 from mdhr_jax.bench import steps as bench
 from mdhr_jax.report import markdown
 
@@ -49,7 +49,6 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 # Instructions without a kernel of their own.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
-BYTES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "u64": 8, "s64": 8, "f64": 8}
 
 
 class Kernel(NamedTuple):
@@ -66,31 +65,19 @@ class Kernel(NamedTuple):
 
 def kernels(program: str) -> list[Kernel]:
     """Those of a compiled program, in the order in which they run."""
-    sizes, found = {}, []
+    held, found = {}, []
     for line in program[program.index("\nENTRY ") :].splitlines():
         if not (said := _INSTRUCTION.match(line)):
             continue
         name, result, kind, rest = said.groups()
-        sizes[name] = _size(result)
+        held[name] = sum(collectives.sizes(result))
         if kind not in FREE:
             operands = set(re.findall(r"%([\w.\-]+)", rest.split("), ")[0]))
-            found.append(Kernel(name, sizes[name] + sum(sizes.get(x, 0) for x in operands)))
+            found.append(Kernel(name, held[name] + sum(held.get(x, 0) for x in operands)))
     return found
 
 
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)")
-_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
-
-
-def _size(shape: str) -> int:
-    """Bytes of an array or a tuple of them."""
-    total = 0
-    for kind, axes in _ARRAY.findall(shape):
-        count = 1
-        for axis in filter(None, axes.split(",")):
-            count *= int(axis)
-        total += count * BYTES.get(kind, 4)
-    return total
 
 
 def lowered(what: str, config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:

@@ -103,7 +103,7 @@ _CALL = re.compile(
     r" = (?P<shapes>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|"
     r"collective-permute)(?P<started>-start)?\("
 )
-_SHAPE = re.compile(r"[a-z]+(\d+)\[([\d,]*)\]")
+_SHAPE = re.compile(r"(pred|[a-z]+(\d+))\[([\d,]*)\]")
 
 
 def volumes(program: str) -> dict[str, Volume]:
@@ -111,14 +111,18 @@ def volumes(program: str) -> dict[str, Volume]:
     found: dict[str, Volume] = {}
     for call in _CALL.finditer(program):
         times, size = found.get(call["kind"], (0, 0))
-        sizes = [_bytes(*shape) for shape in _SHAPE.findall(call["shapes"])]
+        each = sizes(call["shapes"])
         if call["started"] and call["kind"] == "all-gather":
-            sizes = sizes[len(sizes) // 2 :]  # operands stand before results
+            each = each[len(each) // 2 :]  # operands stand before results
         if call["started"] and call["kind"] == "collective-permute":
-            sizes = sizes[1:2]  # operand, result, and what the device needs
-        found[call["kind"]] = Volume(times + 1, size + sum(sizes))
+            each = each[1:2]  # operand, result, and what the device needs
+        found[call["kind"]] = Volume(times + 1, size + sum(each))
     return found
 
 
-def _bytes(bits: str, shape: str) -> int:
-    return math.prod(int(length) for length in shape.split(",") if length) * int(bits) // 8
+def sizes(shapes: str) -> list[int]:
+    """Bytes of every array in the text of a program's shape, which may be a tuple of them."""
+    return [
+        math.prod(int(length) for length in shape.split(",") if length) * int(bits or 8) // 8
+        for _, bits, shape in _SHAPE.findall(shapes)
+    ]

@@ -159,7 +159,7 @@ class MultiscaleDynamics(Scales):
         pooled = self.pooled(maps)
         squeezed = [squeeze(p) for squeeze, p in zip(self.squeezes, pooled, strict=True)]
         logits = self.choice(jnp.concatenate(squeezed, -1))
-        weights = jax.nn.softmax(logits.astype(jnp.promote_types(jnp.float32, logits.dtype)))
+        weights = jax.nn.softmax(layers.widened(logits))
         mixed = sum(
             rearrange(weights[..., s], "b t h w -> b t h w 1").astype(p.dtype) * p
             for s, p in enumerate(pooled)

@@ -25,6 +25,11 @@ def uniform(bound: float) -> jax.nn.initializers.Initializer:
     )
 
 
+def widened(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The same in float32, or wider if it is."""
+    return x.astype(jnp.promote_types(jnp.float32, x.dtype))
+
+
 class Layer(nnx.Module):
     """Base of the layers that compute: arithmetic runs in `dtype`, parameters stay float32."""
 
@@ -210,7 +215,7 @@ class BatchNorm(Layer):
             self.use_running_average = use_running_average
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        wide = widened(x)
         y = self._with_running(wide) if self.use_running_average else self._with_own(wide)
         return y.astype(self.dtype)
 
@@ -288,8 +293,7 @@ class LayerNorm(Layer):
         self.bias = nnx.Param(jnp.zeros(features))
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        y = normalise_features(wide, self.scale[...], self.bias[...], self.epsilon)
+        y = normalise_features(widened(x), self.scale[...], self.bias[...], self.epsilon)
         return y.astype(self.dtype)
 
 
@@ -303,12 +307,12 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _gelu_forward(x: Array) -> tuple[Array, Array]:
-    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    wide = widened(x)
     return (wide * _normal_cdf(wide)).astype(x.dtype), x
 
 
 def _gelu_backward(x: Array, gradient: Array) -> tuple[Array]:
-    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    wide = widened(x)
     density = jnp.exp(-jnp.square(wide) / 2) / math.sqrt(2 * math.pi)
     return ((gradient * (_normal_cdf(wide) + wide * density)).astype(x.dtype),)
 
