@@ -87,18 +87,6 @@ class ScaleProjection(layers.Layer):
         )
 
 
-class SqueezeBlock(nnx.Module):
-    """What one scale contributes to the choice of weights: 1x1 convolution, norm, ReLU."""
-
-    def __init__(self, inputs: int, *, rngs: nnx.Rngs):
-        init = jax.nn.initializers.normal(math.sqrt(2 / SQUEEZED))
-        self.linear = layers.Linear(inputs, SQUEEZED, kernel_init=init, rngs=rngs)
-        self.norm = layers.BatchNorm(SQUEEZED, relu=True)
-
-    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w q"]:
-        return self.norm(self.linear(x))
-
-
 class Scales(nnx.Module):
     """Motion maps of any subset of the four scales on one grid; subclasses join them.
 
@@ -147,7 +135,9 @@ class MultiscaleDynamics(Scales):
     def __init__(self, channels: tuple[int, ...], features: int, *, rngs: nnx.Rngs, **scales: Any):
         super().__init__(channels, features, rngs=rngs, **scales)
         count, width = len(self.scales), channels[-1]
-        self.squeezes = nnx.List(SqueezeBlock(width, rngs=rngs) for _ in self.scales)
+        self.squeezes = nnx.List(
+            layers.LinearBlock(width, SQUEEZED, rngs=rngs) for _ in self.scales
+        )
         choice_init = jax.nn.initializers.normal(math.sqrt(2 / count))
         self.choice = layers.Linear(count * SQUEEZED, count, kernel_init=choice_init, rngs=rngs)
         self.fusion = layers.LinearBlock(width, features, rngs=rngs)
