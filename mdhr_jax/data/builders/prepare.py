@@ -29,7 +29,7 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import squares
 from mdhr_jax.progress import Bar
 
-VERSION = "1.1.0"  # raise it when the same sources give other records
+VERSION = "1.2.0"  # raise it when the same sources give other records
 REPORT, SOURCES = "report.json", "sources.json"
 MOST_SKIPPED = 0.01  # share of the frames that may be unreadable under `skip`
 _MOST_BYTES = 1000 << 20  # of a person's pictures: TFDS holds a split in memory

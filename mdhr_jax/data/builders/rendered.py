@@ -22,7 +22,7 @@ class Rendered(frames.FrameBuilder):
     """Faces painted by `mdhr_jax.synth` to the labels of the table."""
 
     # Raise it when the renderer's pictures change: a data set of another version is not reused.
-    VERSION = tfds.core.Version("2.1.0")
+    VERSION = tfds.core.Version("2.2.0")
 
     def examples(self, recording: clips.Video) -> Iterator[dict[str, bytes]]:
         """Render one video; cameras compress more or less."""
