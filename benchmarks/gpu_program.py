@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A step as XLA compiles it for an H100, on a machine that has none: kernels, bytes, memory.
+"""A step as XLA compiles it for H100s, on a machine that has none: kernels, bytes, memory.
 
     pip install --constraint constraints.txt '.[cuda]'
-    python benchmarks/gpu_program.py --config configs/bp4d_swinb.py [--what infer] [--text FILE]
+    python benchmarks/gpu_program.py --config configs/bp4d_swinb.py [--what infer] [--text FILE] \\
+        [--devices 8 [--batch_norm_groups 8] [--fsdp 8]]
 
 XLA's compiler for GPUs needs none (nor a driver): it takes the device's description. What it cannot
 do without one is to time variants of matrix products and convolutions, so that another kernel may
 be chosen there. Bytes are those of every kernel's operands and results, each counted whole and
-once; memory is what the program holds. Prints Markdown.
+once; memory is what the program holds. Several devices have as many clips each as the configuration
+has for one; then it also says when what they exchange is sent and when it is waited for, counted in
+kernels, which run in this order. Prints Markdown.
 """
 
 import argparse
@@ -49,10 +52,11 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 # Instructions without a kernel of their own.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
+LARGE = 1e6  # bytes of an exchange that is worth a line
 
 
 class Kernel(NamedTuple):
-    """An instruction that runs by itself.
+    """An instruction that runs by itself, exchanges between devices aside.
 
     Attributes:
       name: of the instruction.
@@ -66,15 +70,53 @@ class Kernel(NamedTuple):
 def kernels(program: str) -> list[Kernel]:
     """Those of a compiled program, in the order in which they run."""
     held, found = {}, []
-    for line in program[program.index("\nENTRY ") :].splitlines():
-        if not (said := _INSTRUCTION.match(line)):
-            continue
-        name, result, kind, rest = said.groups()
+    for name, result, kind, operands in _instructions(program):
         held[name] = sum(collectives.sizes(result))
-        if kind not in FREE:
-            operands = set(re.findall(r"%([\w.\-]+)", rest.split("), ")[0]))
+        if _is_kernel(kind):
             found.append(Kernel(name, held[name] + sum(held.get(x, 0) for x in operands)))
     return found
+
+
+class Exchange(NamedTuple):
+    """Something that devices exchange.
+
+    Attributes:
+      kind: such as all-reduce.
+      bytes: of what comes out.
+      sent, awaited: how many kernels run before it begins, and before the program waits for it.
+    """
+
+    kind: str
+    bytes: int
+    sent: int
+    awaited: int
+
+
+def exchanges(program: str) -> list[Exchange]:
+    """Those of a compiled program, in the order in which they are awaited."""
+    sent, found, before = {}, [], 0
+    for name, result, kind, operands in _instructions(program):
+        if _is_kernel(kind):
+            before += 1
+        elif kind.endswith("-start"):
+            sent[name] = before
+        elif kind not in FREE:
+            start = sent.get(min(operands), before)  # of one that is awaited at once: its own place
+            size = sum(collectives.sizes(result))
+            found.append(Exchange(kind.removesuffix("-done"), size, start, before))
+    return found
+
+
+def _is_kernel(kind: str) -> bool:
+    return kind not in FREE and not re.fullmatch(f"({'|'.join(collectives.NAMES)})(-.*)?", kind)
+
+
+def _instructions(program: str) -> Iterator[tuple[str, str, str, set[str]]]:
+    """Name, shape, kind and operands of what the program runs."""
+    for line in program[program.index("\nENTRY ") :].splitlines():
+        if said := _INSTRUCTION.match(line):
+            name, result, kind, rest = said.groups()
+            yield name, result, kind, set(re.findall(r"%([\w.\-]+)", rest.split("), ")[0]))
 
 
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)")
@@ -111,23 +153,41 @@ def rows(program: str) -> Iterator[tuple[str, str, str]]:
     yield "all", f"{counts.total():,}", f"{sizes.total() / 1e9:.2f}"
 
 
+def _exchanged(found: list[Exchange]) -> str:
+    large = [exchange for exchange in found if exchange.bytes >= LARGE]
+    lines = [(x.kind, f"{x.bytes / 1e6:.1f}", f"{x.sent:,}", f"{x.awaited:,}") for x in large]
+    columns = ("exchange", "MB", "sent after kernel", "awaited after kernel")
+    size, rest = sum(x.bytes for x in found), len(found) - len(large)
+    return f"{markdown.table(columns, lines)}\n{rest} smaller ones; {size / 1e6:.1f} MB in all\n"
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--what", choices=("train", "infer"), default="train")
     parser.add_argument("--text", type=pathlib.Path, help="file for the compiled program")
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--batch_norm_groups", type=int, default=1)
+    parser.add_argument("--fsdp", type=int, default=1)
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # where this runs; the program is for a GPU
-    config = scaling.load(arguments.config)
-    config.precision = "bfloat16"
-    device = topologies.get_topology_desc("", "cuda", target_config=H100, topology="1x1x1")
+    config = scaling.load(arguments.config).copy_and_resolve_references()
+    config.precision, config.batch_norm_groups = "bfloat16", arguments.batch_norm_groups
+    config.batch_size *= arguments.devices
+    config.eval_batch_size *= arguments.devices
+    node = topologies.get_topology_desc(
+        "", "cuda", target_config=H100, topology=f"1x1x{arguments.devices}"
+    )
     start = time.perf_counter()
-    program = lowered(arguments.what, config, sharding.make_mesh(devices=device.devices)).compile()
+    mesh = sharding.make_mesh(arguments.fsdp, node.devices)
+    program = lowered(arguments.what, config, mesh).compile()
     held, text = program.memory_analysis(), program.as_text()
     if arguments.text:
         arguments.text.write_text(text)
     print(markdown.table(("part", "kernels", "GB"), list(rows(text))))
+    if found := exchanges(text):
+        print(_exchanged(found))
     memory = held.argument_size_in_bytes + held.temp_size_in_bytes
     print(f"{memory / 2**30:.2f} GiB held, compiled in {time.perf_counter() - start:.0f} s")
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many GPUs on paper: what one GPU's step and the exchanges between GPUs leave of the speed.
 
-    python benchmarks/scaling.py --config configs/bp4d_resnet50.py --small 125 \\
+    python benchmarks/scaling.py --config configs/bp4d_resnet50.py --megabytes 187 --small 116 \\
         [--measured 8.json 4.json 2.json 1.json]
 
 The seconds of a step on one GPU come from `mdhr bench train --json FILE`, one file for each number
-of clips; where there is none, the roofline's floor for an H100 stands in, marked so. Exchanges are
-added to the step as if nothing of them overlapped with it.
+of clips; where there is none, the roofline's floor for an H100 stands in, marked so. What is
+exchanged comes from `benchmarks/gpu_program.py --devices 8`. It is added to the step as if nothing
+of it overlapped.
 """
 
 import argparse
@@ -43,25 +44,25 @@ H100 = roofline.Machine(flops=798e12, bandwidth=3.0e12)
 NETWORK = Network(365e9, 45e9 * NODE, 20e-6, 40e-6)
 
 
-def exchanged(parameters: int, small: int, devices: int, network: Network) -> float:
-    """Seconds for the gradients' sum, float32, and so many small exchanges."""
+def exchanged(size: float, small: int, devices: int, network: Network) -> float:
+    """Seconds for the sum of so many bytes of gradients, and so many small exchanges."""
     if devices == 1:
         return 0.0
     inside = devices <= NODE
     bus = network.inside if inside else network.between
     latency = network.latency_inside if inside else network.latency_between
-    return 2 * (devices - 1) / devices * 4 * parameters / bus + small * latency
+    return 2 * (devices - 1) / devices * size / bus + small * latency
 
 
-def floors(config: ConfigDict, clips: int) -> tuple[float, int]:
-    """Least seconds of a step on an H100, and how many parameters there are."""
+def floor(config: ConfigDict, clips: int) -> float:
+    """Least seconds of a step on an H100."""
     config = config.copy_and_resolve_references()
     config.batch_size, config.precision = clips, "bfloat16"
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     made = bench.training_programs(config, mesh)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(made.abstract["params"]))
     work = roofline.products(made.train, made.abstract, bench.random_batch(config, clips, mesh))
-    return roofline.floor(work, H100, parameters), parameters
+    return roofline.floor(work, H100, parameters)
 
 
 def measured(files: list[pathlib.Path]) -> dict[int, float]:
@@ -71,7 +72,7 @@ def measured(files: list[pathlib.Path]) -> dict[int, float]:
 
 
 def rows(
-    seconds: Mapping[int, float], parameters: int, small: int, network: Network
+    seconds: Mapping[int, float], size: float, small: int, network: Network
 ) -> list[tuple[str, ...]]:
     """Efficiency of weak and strong scaling: with BatchNorm over all GPUs, and with its groups."""
     most = max(seconds)
@@ -79,7 +80,7 @@ def rows(
     for devices in DEVICES:
         cells = [str(devices)]
         for calls in (small, 0):
-            wait = exchanged(parameters, calls, devices, network)
+            wait = exchanged(size, calls, devices, network)
             cells.append(f"{seconds[most] / (seconds[most] + wait):.0%}")
             clips = most // devices
             if clips:
@@ -104,19 +105,20 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--measured", nargs="*", type=pathlib.Path, default=[])
     parser.add_argument("--clips", type=int, default=8, help="of a GPU that is alone")
+    parser.add_argument("--megabytes", type=float, required=True, help="exchanged in a step")
     parser.add_argument("--small", type=int, required=True, help="small exchanges in a step")
     arguments = parser.parse_args()
     config, known = load(arguments.config), measured(arguments.measured)
     seconds, clips = {}, arguments.clips
     while clips:
-        floor, parameters = floors(config, clips)
-        seconds[clips] = known.get(clips, floor)
+        seconds[clips] = known.get(clips) or floor(config, clips)
         said = "measured" if clips in known else "floor, not measured"
         print(f"{clips} clips: {1000 * seconds[clips]:.2f} ms ({said})")
         clips //= 2
-    print(f"{parameters:,} parameters, {arguments.small} small exchanges\n")
+    size, small = 1e6 * arguments.megabytes, arguments.small
+    print(f"{arguments.megabytes:g} MB and {small} small exchanges\n")
     header = ["GPUs", "weak", "strong", "weak, groups", "strong, groups"]
-    print(markdown.table(header, rows(seconds, parameters, arguments.small, NETWORK)))
+    print(markdown.table(header, rows(seconds, size, small, NETWORK)))
 
 
 if __name__ == "__main__":

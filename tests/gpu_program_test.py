@@ -43,13 +43,40 @@ def test_a_row_for_every_part_and_one_for_all(gpu_program):
     assert named == [("other", "1"), ("backbone", "1"), ("all", "2")]
 
 
+EXCHANGES = """HloModule jit_step, is_scheduled=true
+
+ENTRY %main (x: bf16[8,4], w: f32[4]) -> f32[4] {
+  %x = bf16[8,4]{1,0} parameter(0)
+  %w = f32[4]{0} parameter(1)
+  %early = bf16[4]{0} fusion(%x), calls=%fused
+  %sent = ((bf16[4]{0}, f32[4]{0}), (bf16[4]{0}, f32[4]{0})) all-reduce-start(%early, %w)
+  %late = f32[4]{0} fusion(%w), calls=%fused
+  %sum = f32[4]{0} all-reduce(%late), channel_id=2
+  %later = f32[4]{0} fusion(%sum), calls=%fused
+  %came = (bf16[4]{0}, f32[4]{0}) all-reduce-done(%sent)
+  %view = f32[4]{0} get-tuple-element(%came), index=1
+  ROOT %last = f32[4]{0} fusion(%view, %later), calls=%fused
+}
+"""
+
+
+def test_exchanges_say_what_runs_beside_them(gpu_program):
+    assert gpu_program.exchanges(EXCHANGES) == [
+        ("all-reduce", 16, 2, 2),
+        ("all-reduce", 8 + 16, 1, 3),
+    ]
+    names = [kernel.name for kernel in gpu_program.kernels(EXCHANGES)]
+    assert names == ["early", "late", "later", "last"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not importlib.util.find_spec("jax_plugins"),
     reason="XLA's compiler for GPUs is not here: pip install --constraint constraints.txt .[cuda]",
 )
-@pytest.mark.parametrize("what", ["train", "infer"])
-def test_a_step_is_compiled_for_a_gpu_that_is_not_here(config_file, what):
+@pytest.mark.parametrize("options", [(), ("--what", "infer"), ("--devices", "2")])
+def test_a_step_is_compiled_for_gpus_that_are_not_here(config_file, options):
     command = [sys.executable, BENCHMARKS / "gpu_program.py", "--config", config_file()]
-    said = subprocess.run([*command, "--what", what], capture_output=True, text=True, check=True)
+    said = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     assert "| backbone" in said.stdout and "GiB held" in said.stdout
+    assert ("| all-reduce" in said.stdout) == ("--devices" in options)

@@ -99,10 +99,8 @@ class Volume(NamedTuple):
     bytes: int
 
 
-_CALL = re.compile(
-    r" = (?P<shapes>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|"
-    r"collective-permute)(?P<started>-start)?\("
-)
+NAMES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_CALL = re.compile(rf" = (?P<shapes>.*?) (?P<kind>{'|'.join(NAMES)})(?P<started>-start)?\(")
 _SHAPE = re.compile(r"(pred|[a-z]+(\d+))\[([\d,]*)\]")
 
 
@@ -112,8 +110,9 @@ def volumes(program: str) -> dict[str, Volume]:
     for call in _CALL.finditer(program):
         times, size = found.get(call["kind"], (0, 0))
         each = sizes(call["shapes"])
-        if call["started"] and call["kind"] == "all-gather":
-            each = each[len(each) // 2 :]  # operands stand before results
+        with_operands = call["kind"] == "all-gather" or call["shapes"].startswith("((")
+        if call["started"] and with_operands:
+            each = each[len(each) // 2 :]  # they stand before results
         if call["started"] and call["kind"] == "collective-permute":
             each = each[1:2]  # operand, result, and what the device needs
         found[call["kind"]] = Volume(times + 1, size + sum(each))

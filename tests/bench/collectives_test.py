@@ -40,9 +40,10 @@ def test_pairs_and_started_exchanges_are_counted():
   %c = f32[] all-reduce-done(%b)
   %d = (f32[4]{0}, f32[32]{0}) all-gather-start(%c), channel_id=3
   %e = (f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%d), channel_id=4
+  %f = ((f32[2]{0}, bf16[4]{0}), (f32[2]{0}, bf16[4]{0})) all-reduce-start(%e, %e), channel_id=5
 """
     assert collectives.volumes(text) == {
-        "all-reduce": (2, 256 + 12 + 4),
+        "all-reduce": (3, 256 + 12 + 4 + 8 + 8),
         "all-gather": (1, 128),
         "collective-permute": (1, 32),
     }
