@@ -11,6 +11,12 @@ from mdhr_jax import devices as all_devices
 from mdhr_jax.errors import InputError
 
 SMALLEST_SHARDED = 2**16  # entries; smaller arrays cost more to gather than to keep
+# Compiler options of a training step: GPUs send gradients as soon as these are known. XLA's default
+# begins no exchange before the last one has ended, and sends gradients after the backward pass.
+OVERLAPPED = {
+    "xla_gpu_experimental_collective_start_as_early_as_possible": True,
+    "xla_gpu_experimental_parallel_collective_overlap_limit": 4,
+}
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:

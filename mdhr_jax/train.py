@@ -291,7 +291,10 @@ def programs(
     return Programs(
         init=jax.jit(init, out_shardings=shardings),
         train=jax.jit(
-            train_step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh))
+            train_step,
+            donate_argnums=0,
+            out_shardings=(shardings, sharding.replicated(mesh)),
+            compiler_options=sharding.OVERLAPPED,
         ),
         score=_scorer(config, mesh),
         abstract=checkpoint.abstract(shapes, shardings),

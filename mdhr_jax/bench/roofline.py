@@ -8,7 +8,7 @@ optimizer, which passes over every parameter.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -49,9 +49,9 @@ def machine(dtype: jnp.dtype) -> Machine:
     return Machine(2 * side**3 / product, 2 * line.nbytes / copy)
 
 
-def products(function: Callable, *arguments: Any) -> list[Product]:
-    """The products of a function of arrays or their shapes."""
-    return list(_products(jax.make_jaxpr(function)(*arguments).jaxpr, 1))
+def products(program: jax.stages.Wrapped, *arguments: Any) -> list[Product]:
+    """The products of a jitted function of arrays or their shapes."""
+    return list(_products(program.trace(*arguments).jaxpr.jaxpr, 1))
 
 
 def floor(work: list[Product], device: Machine, parameters: int = 0) -> float:
