@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -101,6 +102,14 @@ def test_png_is_lossless_and_jpeg_nearly(tmp_path, monkeypatch):
     np.testing.assert_array_equal(png.pictures(np.array([1]))[0], picture)
     difference = jpeg.pictures(np.array([1]))[0] - picture.astype(int)
     assert 0 < np.abs(difference).max() <= 6
+
+
+def test_nothing_stays_in_the_temporary_folder(tmp_path, plain_renderer, monkeypatch):
+    elsewhere = tmp_path / "temporary"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    build(tmp_path / "set", subjects=1)
+    assert not list(elsewhere.iterdir())
 
 
 def test_jpeg_keeps_half_the_resolution_of_colours(tmp_path, plain_renderer):

@@ -129,6 +129,11 @@ class Metadata:
     crop: str = "none"
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing of ours lies with TFDS, whose search leaves an empty folder in /tmp each time."""
+
+
 class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes the frames of a `FrameTable`; a source of frames defines `examples`.
 
@@ -157,7 +162,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.metadata.image_size
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description=self.metadata.source,
             features=tfds.features.FeaturesDict(
