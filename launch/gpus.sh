@@ -5,7 +5,8 @@
 export XLA_CLIENT_MEM_FRACTION="${XLA_CLIENT_MEM_FRACTION:-0.9}"
 
 several_gpus() {
-  # Gradients are summed over the GPUs while the backward pass goes on; compiling takes longer.
+  # XLA plans exchanges by what it knows of the GPU; compiling takes longer. Compiled without one,
+  # the step is the same: that gradients go beside the backward pass is `sharding.OVERLAPPED`.
   export JAX_OPTIMIZATION_LEVEL="${JAX_OPTIMIZATION_LEVEL:-O1}"
   # Kernels start in the order that XLA has planned. On Hopper; not advised on Blackwell.
   if [[ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader)" == 9.* ]]; then
