@@ -168,19 +168,21 @@ def main() -> None:
     parser.add_argument("--what", choices=("train", "infer"), default="train")
     parser.add_argument("--text", type=pathlib.Path, help="file for the compiled program")
     parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--batch_norm_groups", type=int, default=1)
-    parser.add_argument("--fsdp", type=int, default=1)
+    parser.add_argument("--batch_norm_groups", type=int, help="instead of the configuration's")
+    parser.add_argument("--fsdp", type=int, help="instead of the configuration's")
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # where this runs; the program is for a GPU
     config = scaling.load(arguments.config).copy_and_resolve_references()
-    config.precision, config.batch_norm_groups = "bfloat16", arguments.batch_norm_groups
+    config.precision = "bfloat16"
+    config.batch_norm_groups = arguments.batch_norm_groups or config.batch_norm_groups
+    config.fsdp = arguments.fsdp or config.fsdp
     config.batch_size *= arguments.devices
     config.eval_batch_size *= arguments.devices
     node = topologies.get_topology_desc(
         "", "cuda", target_config=H100, topology=f"1x1x{arguments.devices}"
     )
     start = time.perf_counter()
-    mesh = sharding.make_mesh(arguments.fsdp, node.devices)
+    mesh = sharding.make_mesh(config.fsdp, node.devices)
     program = lowered(arguments.what, config, mesh).compile()
     held, text = program.memory_analysis(), program.as_text()
     if arguments.text:
