@@ -131,9 +131,10 @@ def lowered(what: str, config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
         made = bench.training_programs(config, mesh)
         return made.train.lower(made.abstract, batch)
     model = nnx.eval_shape(lambda: runs.model_factory(config)(nnx.Rngs(0)))
-    values = _placed(steps.split(model)[1:], sharding.replicated(mesh))
-    score = jax.jit(runs.eval_step(config), out_shardings=sharding.batched(mesh))
-    return score.lower(*values, {"frames": batch["frames"]})
+    made = runs.scoring(config, mesh)
+    values = jax.eval_shape(made.prepare, *steps.split(model)[1:])
+    placed = _placed(values, sharding.replicated(mesh))
+    return made.step.lower(*placed, {"frames": batch["frames"]})
 
 
 def _placed(tree: object, place: jax.sharding.Sharding) -> object:

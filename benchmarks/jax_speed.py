@@ -41,7 +41,9 @@ class Ours:
         schedule = optax.constant_schedule(self.config.learning_rate)
         programs = train.programs(self.config, self.objective, schedule, self.mesh)
         self.step, self.state = programs.train, programs.init()
-        self.score = jax.jit(runs.eval_step(self.config))
+        self.scoring = runs.scoring(self.config, self.mesh)
+        # Copied: training steps overwrite the state.
+        self.values = jax.tree.map(jnp.copy, self._prepared(self.scoring))
         clips = dict(np.load(folder / "clips.npz"))
         self.held = clips | {"mask": np.ones(clips["labels"].shape, bool)}
         weights = official.export(self.state, self.layout, self.facts["official"])
@@ -54,23 +56,25 @@ class Ours:
 
     def clips(self) -> jax.Array:
         """Scores of `eval_clips` clips."""
-        return self._scored(self.facts["eval_clips"])
+        return self._scored(self.values, self.facts["eval_clips"])
 
     def one_clip(self) -> np.ndarray:
         """Scores of one clip, in the host's memory."""
-        return np.asarray(self._scored(1))
+        return np.asarray(self._scored(self.values, 1))
 
     def validation(self) -> np.ndarray:
         """F1 of every AU over `batches` batches of `clips` clips."""
         count, batches = self.facts["clips"], self.facts["batches"]
-        scores = np.stack([self._scored(count) for _ in range(batches)])
+        values = self._prepared(self.scoring)
+        scores = np.stack([self._scored(values, count) for _ in range(batches)])
         labels, mask = (np.stack([self.held[x][:count]] * batches) for x in ("labels", "mask"))
         return metrics.f1(metrics.count(scores, labels, mask))
 
     def check(self) -> dict[str, object]:
         """Scores of one clip and the loss of the first step in float32, and the scores as timed."""
         exact = ConfigDict(self.config.to_dict() | {"precision": "float32"})
-        scores = jax.jit(runs.eval_step(exact))(*self._values(), self._put(1))
+        scoring = runs.scoring(exact, self.mesh)
+        scores = scoring.step(*self._prepared(scoring), self._put(1))
         loss = jax.jit(self._loss)(*self._values(), self._put(self.facts["clips"]))
         timed = self.one_clip()
         return {"scores": scores.tolist(), "timed": timed.tolist(), "loss": float(loss)}
@@ -95,8 +99,11 @@ class Ours:
                 preprocess.host_train(frame, row, self.config.image_size).transpose(2, 0, 1).copy()
         return time.perf_counter() - start
 
-    def _scored(self, count: int) -> jax.Array:
-        return self.score(*self._values(), self._put(count))
+    def _scored(self, values: tuple[dict, dict], count: int) -> jax.Array:
+        return self.scoring.step(*values, self._put(count))
+
+    def _prepared(self, scoring: steps.Scoring) -> tuple[dict, dict]:
+        return scoring.prepare(*self._values())
 
     def _values(self) -> tuple[dict, dict]:
         return self.state["params"], self.state["batch_stats"]

@@ -31,6 +31,7 @@ from mdhr_jax import (
     preprocess,
     runs,
     sharding,
+    steps,
     train,
     writers,
 )
@@ -73,12 +74,12 @@ def _score(
 ) -> evaluate.Scores:
     transform = jax.jit(runs.eval_transform(config))
 
-    def eval_step(params: dict, batch_stats: dict, batch: dict) -> jax.Array:
+    def step(params: dict, batch_stats: dict, batch: dict) -> jax.Array:
         images = np.asarray(transform(batch["frames"]))
         return jax.device_put(other.scores(images, len(source.layout.aus)))
 
     return evaluate.score(
-        eval_step,
+        steps.Scoring(lambda *values: values, step),
         {"params": {}, "batch_stats": {}},
         source,
         functools.partial(sharding.put_batch, mesh),

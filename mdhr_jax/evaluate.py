@@ -65,7 +65,7 @@ class Scores:
 
 
 def score(
-    eval_step: Callable[[dict, dict, steps.Batch], jax.Array],
+    scoring: steps.Scoring,
     state: dict,
     source: records.FrameSource,
     put: Callable[[pipeline.Batch], steps.Batch],
@@ -80,7 +80,7 @@ def score(
     """Scores every frame of a split of the fold once.
 
     Args:
-      eval_step: jitted `steps.make_eval_step`, its scores `sharding.batched`.
+      scoring: jitted, its scores `sharding.batched` (`runs.scoring`).
       state: holds `params` and `batch_stats`.
       source: the data set.
       put: brings a batch to the devices.
@@ -107,8 +107,10 @@ def score(
         part=part,
     )
 
+    values = scoring.prepare(state["params"], state["batch_stats"])
+
     def run(batch: tuple[pipeline.Batch, steps.Batch]) -> jax.Array:
-        return eval_step(state["params"], state["batch_stats"], batch[1])
+        return scoring.step(*values, batch[1])
 
     for (batch, _), predicted in _late(pipeline.ahead(batches, put), run):
         scores[batch["row"][batch["valid"]]] = sharding.fetch_own(predicted)[batch["valid"]]
@@ -249,7 +251,7 @@ def test(trained: runs.Trained) -> Scores:
     """
     config, mesh = trained.config, sharding.make_mesh()
     return score(
-        jax.jit(runs.eval_step(config), out_shardings=sharding.batched(mesh)),
+        runs.scoring(config, mesh),
         trained.state,
         runs.open_data(config),
         functools.partial(sharding.put_batch, mesh),

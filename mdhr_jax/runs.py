@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
@@ -25,6 +26,7 @@ from configs import base
 from mdhr_jax import (
     checkpoint,
     config_check,
+    devices,
     facs,
     losses,
     preprocess,
@@ -307,9 +309,21 @@ def eval_transform(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     return functools.partial(transform, image_size=config.image_size)
 
 
-def eval_step(config: ConfigDict) -> Callable[[dict, dict, steps.Batch], jax.Array]:
-    """`steps.make_eval_step` as configured."""
-    return steps.make_eval_step(eval_graph(config), transform=eval_transform(config))
+def scoring(config: ConfigDict, mesh: Mesh) -> steps.Scoring:
+    """How the configured model scores clips that are split over the devices."""
+    create, dtype = model_factory(config), precision(config)
+    trained = eval_graph(config)
+
+    def prepare(params: dict, batch_stats: dict) -> tuple[dict, dict]:
+        model = nnx.merge(trained, params, batch_stats)
+        return steps.split(mdhr.folded_view(model, dtype=dtype))[1:]
+
+    folded = nnx.eval_shape(lambda: mdhr.folded_view(create(nnx.Rngs(0)), dtype=dtype))
+    step = steps.make_eval_step(steps.split(folded)[0], transform=eval_transform(config))
+    return steps.Scoring(
+        jax.jit(prepare, out_shardings=sharding.replicated(mesh)),
+        jax.jit(step, out_shardings=sharding.batched(mesh)),
+    )
 
 
 def context(config: ConfigDict) -> int:
@@ -494,11 +508,11 @@ class Predictor:
         self.hold = config.hold
         data = data_of(pathlib.Path(path)) or {}
         self.crop, self.fps = data.get("crop"), data.get("fps")
-        step = eval_step(config)
-        run = jax.jit(lambda frames: step(params, batch_stats, {"frames": frames}))
-        params, batch_stats = trained.state["params"], trained.state["batch_stats"]
-        self._run = run
+        here = sharding.make_mesh(devices=devices.found()[:1])
+        self._scoring = scoring(config, here)
+        state = trained.state
+        self._values = self._scoring.prepare(state["params"], state["batch_stats"])
 
     def scores(self, frames: UInt8[np.ndarray, "b s h w 3"]) -> Float[np.ndarray, "b t n"]:
         """AU scores in [0, 1] of clips of `clip_length` pictures with their context."""
-        return np.asarray(self._run(frames))
+        return np.asarray(self._scoring.step(*self._values, {"frames": frames}))

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -230,9 +231,23 @@ def frames(batch: Batch) -> Num[Array, "b s h w 3"]:
     return batch["frames"]
 
 
-def make_eval_step(
-    graph: nnx.GraphDef, *, transform: Callable[[Array], Array]
-) -> Callable[[dict, dict, Batch], Float[Array, "b t n"]]:
+EvalStep = Callable[[dict, dict, Batch], Float[Array, "b t n"]]
+
+
+class Scoring(NamedTuple):
+    """How a trained model scores clips.
+
+    Attributes:
+      prepare: from parameters and batch statistics to what `step` takes of both, once for many
+        batches (`mdhr.folded_view`).
+      step: from these and a batch to scores.
+    """
+
+    prepare: Callable[[dict, dict], tuple[dict, dict]]
+    step: EvalStep
+
+
+def make_eval_step(graph: nnx.GraphDef, *, transform: Callable[[Array], Array]) -> EvalStep:
     """Builds `(params, batch_stats, batch) -> scores`.
 
     Args:

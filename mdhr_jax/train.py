@@ -308,7 +308,7 @@ def _scorer(
     batch_size = evaluate.batch_size(config.eval_batch_size, mesh)
     return functools.partial(
         evaluate.score,
-        jax.jit(runs.eval_step(config), out_shardings=sharding.batched(mesh)),
+        runs.scoring(config, mesh),
         fold=config.fold,
         split=runs.protocol_of(config).split,
         clip_length=config.clip_length,

@@ -17,6 +17,7 @@ from mdhr_jax import (
     metrics,
     runs,
     sharding,
+    steps,
 )
 from mdhr_jax.data.builders import rendered
 from mdhr_jax.report import tables
@@ -29,10 +30,14 @@ def _brightness(params, batch_stats, batch):
     return jnp.repeat(level[..., None], batch["labels"].shape[-1], -1)
 
 
+def _scoring(step):
+    return steps.Scoring(lambda *values: values, jax.jit(step))
+
+
 @pytest.mark.parametrize(("clip_length", "batch_size"), [(16, 8), (7, 16)])
 def test_every_test_frame_is_scored_once_and_in_order(rendered_set, clip_length, batch_size):
     scored = evaluate.score(
-        jax.jit(_brightness),
+        _scoring(_brightness),
         {"params": {}, "batch_stats": {}},
         rendered_set,
         functools.partial(sharding.put_batch, sharding.make_mesh()),
@@ -58,7 +63,7 @@ def test_scores_that_are_not_finite_are_refused(rendered_set):
 
     with pytest.raises(errors.InputError, match="bp4d: .* not finite in 1 of 144 frames; .* use"):
         evaluate.score(
-            jax.jit(broken),
+            _scoring(broken),
             {"params": {}, "batch_stats": {}},
             rendered_set,
             functools.partial(sharding.put_batch, sharding.make_mesh()),

@@ -96,15 +96,14 @@ def scoring(config: ConfigDict, windows: int) -> Measured:
     """
     mesh = sharding.make_mesh()
     clips = evaluate.batch_size(config.eval_batch_size, mesh)
-    _, *values = programs.split(runs.model_factory(config)(nnx.Rngs(0)))
-    values = jax.device_put(values, sharding.replicated(mesh))
+    made = runs.scoring(config, mesh)
+    values = made.prepare(*programs.split(runs.model_factory(config)(nnx.Rngs(0)))[1:])
     batch = {"frames": random_batch(config, clips, mesh)["frames"]}
-    score = jax.jit(runs.eval_step(config), out_shardings=sharding.batched(mesh))
-    step, compilation = _compiled(score, *values, batch)
+    step, compilation = _compiled(made.step, *values, batch)
     return _measured(
         lambda: step(*values, batch),
         step,
-        roofline.products(score, *values, batch),
+        roofline.products(made.step, *values, batch),
         config,
         mesh,
         frames=clips * config.clip_length,

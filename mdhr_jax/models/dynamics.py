@@ -75,6 +75,10 @@ class ScaleProjection(layers.Layer):
         self.convolution = layers.PatchLinear(size, inputs, outputs, kernel_init=init, rngs=rngs)
         self.norm = layers.BatchNorm(outputs, relu=True)
 
+    def fold(self) -> None:
+        """Called by `mdhr.folded_view`."""
+        self.norm.fold_into(self.convolution)
+
     def __call__(self, maps: Float[Array, "b s H W c"]) -> Float[Array, "b t h w d"]:
         differences = maps[:, 1:] - maps[:, :-1]
         still = ((0, 0), (self.padding, self.padding), (0, 0), (0, 0), (0, 0))

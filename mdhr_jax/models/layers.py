@@ -3,7 +3,8 @@
 
 Parameters and statistics are float32. How a layer runs is set from outside by `nnx.view`:
 `dtype` (float32 for parity, bfloat16 for speed), `use_running_average` and `groups` of batch
-normalisation, `deterministic` of drop-path. Constructors describe the architecture only.
+normalisation, `deterministic` of drop-path. Constructors describe the architecture only. What
+`mdhr.folded_view` computes ahead of scoring is in the methods `narrow` and `fold`.
 """
 
 import functools
@@ -50,7 +51,24 @@ class Layer(nnx.Module):
         return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-class Linear(Layer):
+class Affine(Layer):
+    """Base of layers that use their `kernel` and `bias` in `dtype` only; `bias` may be None."""
+
+    kernel: nnx.Param
+    bias: nnx.Param | None
+
+    def narrow(self) -> None:
+        """Rounds the parameters to `dtype`, as every call does otherwise."""
+        self.kernel = nnx.Param(self.kernel[...].astype(self.dtype))
+        if self.bias is not None:
+            self.bias = nnx.Param(self.bias[...].astype(self.dtype))
+
+    def biased(self, y: Float[Array, "..."]) -> Float[Array, "..."]:
+        """`y + b`."""
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class Linear(Affine):
     """`x W + b` on the last axis.
 
     Default initialisation is PyTorch's: weight and bias uniform on +-1/sqrt(inputs).
@@ -70,11 +88,10 @@ class Linear(Layer):
         default = uniform(1 / math.sqrt(inputs))
         kernel_init, bias_init = kernel_init or default, bias_init or default
         self.kernel = nnx.Param(kernel_init(rngs.params(), (inputs, outputs)))
-        self.bias = nnx.Param(bias_init(rngs.params(), (outputs,))) if bias else None
+        self.bias = nnx.data(nnx.Param(bias_init(rngs.params(), (outputs,))) if bias else None)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... d"]:
-        y = self.dot(x, self.kernel[...])
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        return self.biased(self.dot(x, self.kernel[...]))
 
 
 class PatchLinear(Linear):
@@ -92,7 +109,7 @@ class PatchLinear(Linear):
         return super().__call__(patches)
 
 
-class Conv(Layer):
+class Conv(Affine):
     """A `size` x `size` convolution without bias, zero padding `size // 2`, kernel HWIO."""
 
     def __init__(self, size: int, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
@@ -101,9 +118,10 @@ class Conv(Layer):
         shape = (size, size, inputs, outputs)
         init = jax.nn.initializers.variance_scaling(2, "fan_out", "normal")  # as torchvision
         self.kernel = nnx.Param(init(rngs.params(), shape))
+        self.bias = nnx.data(None)
 
     def __call__(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
-        return lax.conv_general_dilated(
+        y = lax.conv_general_dilated(
             x.astype(self.dtype),
             self.kernel[...].astype(self.dtype),
             window_strides=(self.stride, self.stride),
@@ -111,6 +129,7 @@ class Conv(Layer):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             precision=None if self.dtype == jnp.bfloat16 else lax.Precision.HIGHEST,
         )
+        return self.biased(y)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -214,15 +233,32 @@ class BatchNorm(Layer):
         if use_running_average is not None:
             self.use_running_average = use_running_average
 
+    def fold_into(self, layer: Affine) -> None:
+        """Leaves the running statistics' work to the `layer` before: its kernel and its bias.
+
+        Here only the ReLU remains, so that on a GPU the layer writes its result once.
+        """
+        slope = self._slope()
+        bias = 0 if layer.bias is None else layer.bias[...]
+        layer.kernel = nnx.Param(layer.kernel[...] * slope)
+        layer.bias = nnx.Param((bias - self.mean[...]) * slope + self.bias[...])
+        self.scale = self.bias = self.mean = self.var = None
+
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        if self.scale is None:  # folded
+            return self._rectified(x)
         wide = widened(x)
         y = self._with_running(wide) if self.use_running_average else self._with_own(wide)
         return y.astype(self.dtype)
 
-    def _with_running(self, x: Array) -> Array:
-        slope = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
-        y = (x - self.mean[...]) * slope + self.bias[...]
+    def _slope(self) -> Array:
+        return self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
+
+    def _rectified(self, y: Array) -> Array:
         return jax.nn.relu(y) if self.relu else y
+
+    def _with_running(self, x: Array) -> Array:
+        return self._rectified((x - self.mean[...]) * self._slope() + self.bias[...])
 
     def _with_own(self, x: Array) -> Array:
         if x.shape[0] % self.groups:
@@ -371,11 +407,15 @@ class LinearBlock(nnx.Module):
         self.linear = Linear(inputs, outputs, kernel_init=init, rngs=rngs)
         self.norm = BatchNorm(outputs, relu=True)
 
+    def fold(self) -> None:
+        """Called by `mdhr.folded_view`."""
+        self.norm.fold_into(self.linear)
+
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... d"]:
         return self.norm(self.linear(x))
 
 
-class StackedLinear(Layer):
+class StackedLinear(Affine):
     """`n` linear maps, each with its own parameters, that share their input: one product.
 
     The kernel is stored (c, n, d), so that the stack is one matrix of n*d columns.
@@ -390,8 +430,7 @@ class StackedLinear(Layer):
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... n d"]:
         y = self.dot(x, rearrange(self.kernel[...], "c n d -> c (n d)"))
-        y = rearrange(y, "... (n d) -> ... n d", n=self.kernel[...].shape[1])
-        return y + self.bias[...].astype(self.dtype)
+        return self.biased(rearrange(y, "... (n d) -> ... n d", n=self.kernel[...].shape[1]))
 
 
 class StackedLinearBlock(StackedLinear):
@@ -400,6 +439,10 @@ class StackedLinearBlock(StackedLinear):
     def __init__(self, n: int, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         super().__init__(n, inputs, outputs, rngs=rngs)
         self.norm = BatchNorm(n, outputs, relu=True)
+
+    def fold(self) -> None:
+        """Called by `mdhr.folded_view`."""
+        self.norm.fold_into(self)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... n d"]:
         return self.norm(super().__call__(x))

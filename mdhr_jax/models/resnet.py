@@ -79,6 +79,10 @@ class Stem(nnx.Module):
         self.conv = layers.Conv(7, 3, width, stride=2, rngs=rngs)
         self.norm = layers.BatchNorm(width, relu=True)
 
+    def fold(self) -> None:
+        """Called by `mdhr.folded_view`."""
+        self.norm.fold_into(self.conv)
+
     def __call__(self, frames: Float[Array, "m H W 3"]) -> Float[Array, "m h w c"]:
         return max_pool(self.norm(self.conv(frames)))
 
@@ -90,6 +94,10 @@ class Shortcut(nnx.Module):
         self.stride = stride
         self.linear = layers.Linear(inputs, outputs, bias=False, kernel_init=FAN_OUT, rngs=rngs)
         self.norm = layers.BatchNorm(outputs)
+
+    def fold(self) -> None:
+        """Called by `mdhr.folded_view`."""
+        self.norm.fold_into(self.linear)
 
     def __call__(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
         return self.norm(self.linear(x[:, :: self.stride, :: self.stride]))
@@ -121,6 +129,12 @@ class Bottleneck(layers.Residual):
         self.shortcut = (
             Shortcut(inputs, outputs, stride=stride, rngs=rngs) if changes else Identity()
         )
+
+    def fold(self) -> None:
+        """Called by `mdhr.folded_view`."""
+        self.reduce_norm.fold_into(self.reduce)
+        self.conv_norm.fold_into(self.conv)
+        self.expand_norm.fold_into(self.expand)
 
     def forward(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
         """The block's output."""

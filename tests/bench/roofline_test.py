@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from configs import base
-from mdhr_jax import runs, steps
+from mdhr_jax import runs, sharding, steps
 from mdhr_jax.bench import roofline
 
 
@@ -60,12 +60,14 @@ def test_this_machine_has_a_rate():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "giga"), [("resnet50", 7.178), ("swin_b", 16.298)])
-def test_the_network_s_work_is_what_is_known_of_it(backbone, giga):
+def test_the_network_s_work_is_what_is_known_of_it(backbone, giga, one_device):
     """Multiply-adds per frame of a 16-frame clip, counted by hand elsewhere."""
     config = base.get_config()
     config.model.backbone = backbone
     shapes = jax.eval_shape(lambda: steps.split(runs.model_factory(config)(nnx.Rngs(0)))[1:])
     frames = jax.ShapeDtypeStruct((1, 16, 256, 256, 3), jnp.uint8)
-    work = roofline.products(jax.jit(runs.eval_step(config)), *shapes, {"frames": frames})
+    scoring = runs.scoring(config, sharding.make_mesh())
+    values = jax.eval_shape(scoring.prepare, *shapes)
+    work = roofline.products(scoring.step, *values, {"frames": frames})
     flops = sum(each.flops * each.times for each in work)
     assert flops / 16 / 2e9 == pytest.approx(giga, rel=0.01)

@@ -4,12 +4,11 @@
 import pathlib
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from einops import rearrange
 
-from mdhr_jax import cli, runs, steps
+from mdhr_jax import cli, runs, sharding
 from mdhr_jax.verify import network
 
 pytestmark = pytest.mark.slow
@@ -80,16 +79,22 @@ def convert(*arguments):
     assert cli.main(["convert", *map(str, arguments)]) == 0
 
 
-def evaluate(run, clips):
+@pytest.fixture
+def evaluate(monkeypatch):
     """Scores of normalised clips by a run, as its evaluation computes them."""
-    trained = runs.load(run)
-    step = steps.make_eval_step(runs.eval_graph(trained.config), transform=lambda frames: frames)
-    params, batch_stats = trained.state["params"], trained.state["batch_stats"]
-    return np.asarray(jax.jit(step)(params, batch_stats, {"frames": clips}))
+    monkeypatch.setattr(runs, "eval_transform", lambda config: lambda frames: frames)
+
+    def scores(run, clips):
+        trained = runs.load(run)
+        scoring = runs.scoring(trained.config, sharding.make_mesh())
+        values = scoring.prepare(trained.state["params"], trained.state["batch_stats"])
+        return np.asarray(scoring.step(*values, {"frames": clips}))
+
+    return scores
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_official_checkpoints_come_back_as_they_were(run_torch, folder, one_device, case):
+def test_official_checkpoints_come_back_as_they_were(run_torch, folder, one_device, evaluate, case):
     """Without and with DataParallel's prefix; the bits are the same, so one is evaluated."""
     model = case.layout.name, case.backbone
     run_torch(SAVE, ROOT, ROOT / "benchmarks", *model, case.facts["base_seed"])
