@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What both sides of side_by_side.py share: the clock, and requests over a pipe.
 
-A request is a line of JSON, `{"name": ..., "windows": ...}`, and so is its answer,
+A request is a line of JSON, `{"name": ..., "windows": ..., "seconds": ...}`, and so is its answer,
 `{"answer": ...}` or, when the side cannot do that, `{"error": ...}`. Standard library only: the
 sides run in Python environments of their own.
 """
@@ -12,18 +12,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-WINDOW = 1.0  # seconds, about; longer calls are a window each
-
 
 def seconds_per_call(
-    run: Callable[[], object], wait: Callable[[object], object], windows: int
+    run: Callable[[], object], wait: Callable[[object], object], windows: int, seconds: float
 ) -> list[float]:
-    """Of every window, at whose end the last result is waited for.
+    """Of every window of about `seconds`, at whose end the last result is waited for.
 
-    The first two calls, which compile and warm up, do not count.
+    A longer call is a window. The first two calls, which compile and warm up, do not count.
     """
     _window(run, wait, 1)
-    calls = max(1, round(WINDOW / _window(run, wait, 1)))
+    calls = max(1, round(seconds / _window(run, wait, 1)))
     return [_window(run, wait, calls) for _ in range(windows)]
 
 
@@ -56,9 +54,9 @@ def serve(
     sys.stdout = sys.stderr  # whatever is printed meanwhile
     for line in sys.stdin:
         request = json.loads(line)
-        name, windows = request["name"], request["windows"]
+        name, windows, seconds = request["name"], request["windows"], request["seconds"]
         try:
-            timed = windows and seconds_per_call(programs[name], wait, windows)
+            timed = windows and seconds_per_call(programs[name], wait, windows, seconds)
             reply = {"answer": timed or facts[name]()}
         except Exception as error:  # told, with its reason, in the table
             reply = {"error": f"{type(error).__name__}: {first_line(error)}"}

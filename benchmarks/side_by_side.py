@@ -131,7 +131,7 @@ class Bench:
         try:
             for _ in range(rounds):
                 for side, found in seconds.items():
-                    found += side.ask(program, windows)
+                    found += side.ask(program, windows, self.arguments.seconds)
         except sides.Failed as failed:
             return self._row(variant, program, missing=str(failed))
         return self._row(variant, program, ours=seconds[ours], theirs=seconds[theirs])
@@ -217,6 +217,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of ours, and of PyTorch's autocast: bfloat16 or float32",
     )
     parser.add_argument("--rounds", type=int, default=2, help="turns that each side has")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a window, about")
     parser.add_argument("--torch", help="Python that has PyTorch")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file for every window")
     found = parser.parse_args(arguments)

@@ -77,14 +77,15 @@ class Side:
         self._process.stdout.close()
         self._process.wait()
 
-    def ask(self, name: str, windows: int = 0) -> Any:
-        """A fact, or seconds per call of a program in so many windows.
+    def ask(self, name: str, windows: int = 0, seconds: float = 1.0) -> Any:
+        """A fact, or seconds per call of a program in so many windows of about `seconds`.
 
         Raises:
           Failed: it has none, or has stopped.
         """
         try:
-            self._process.stdin.write(json.dumps({"name": name, "windows": windows}) + "\n")
+            request = {"name": name, "windows": windows, "seconds": seconds}
+            self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:

@@ -100,7 +100,7 @@ def machine(dtype: torch.dtype) -> dict[str, float]:
     side, count = LARGE if DEVICE.type == "cuda" else SMALL
     square, line = torch.ones(side, side, dtype=dtype, device=DEVICE), torch.ones(count).to(DEVICE)
     product, copy = (
-        statistics.median(answers.seconds_per_call(run, wait, 5))
+        statistics.median(answers.seconds_per_call(run, wait, 5, 1.0))
         for run in (lambda: square @ square, lambda: line + 1)
     )
     return {"flops": 2 * side**3 / product, "bandwidth": 2 * line.nbytes / copy}

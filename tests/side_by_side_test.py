@@ -62,7 +62,7 @@ def test_windows_hold_as_many_calls_as_fit(benchmark, monkeypatch):
     clock = iter(range(10**6))
     monkeypatch.setattr(answers.time, "perf_counter", lambda: next(clock) * 0.25)
     calls, waits = [], []
-    seconds = answers.seconds_per_call(lambda: calls.append(1), waits.append, 3)
+    seconds = answers.seconds_per_call(lambda: calls.append(1), waits.append, 3, 1.0)
     # Each window takes 0.25 s of this clock, so the trial call says that four fit in one second.
     assert seconds == [0.25 / 4] * 3 and len(calls) == 1 + 1 + 3 * 4
     assert len(waits) == 5  # once a window
@@ -158,6 +158,7 @@ def test_a_measurement_that_is_ended_keeps_its_rows(benchmark, monkeypatch, tmp_
 NARROW = [
     *("--backbones", "resnet_narrow", "--features", "16", "--image_size", "64"),
     *("--clips", "1", "--frames", "4", "--eval_clips", "2", "--rounds", "1"),
+    *("--seconds", "0.1"),
 ]
 
 

@@ -218,6 +218,7 @@ def test_a_backbone_that_does_not_fit_is_refused_and_no_run_is_begun(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation_elsewhere")
 def test_a_killed_process_resumes_bit_equal(tiny_config, config_file, tmp_path, one_device):
     """kill -9 three times at different moments, then the same command to the end."""
     tiny_config.epochs, tiny_config.batch_size = 5.0, 1  # forty steps
