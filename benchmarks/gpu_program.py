@@ -129,7 +129,7 @@ def lowered(what: str, config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
     batch = _placed(bench.random_batch(config, clips, here), sharding.batched(mesh))
     if what == "train":
         made = bench.training_programs(config, mesh)
-        return made.train.lower(made.abstract, batch)
+        return made.train.lower(made.abstract, batch, made.plan)
     model = nnx.eval_shape(lambda: runs.model_factory(config)(nnx.Rngs(0)))
     made = runs.scoring(config, mesh)
     values = jax.eval_shape(made.prepare, *steps.split(model)[1:])

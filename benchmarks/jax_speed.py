@@ -17,12 +17,12 @@ import answers
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-from mdhr_jax import devices, metrics, preprocess, runs, sharding, steps, train
+from mdhr_jax import devices, metrics, preprocess, runs, sharding, steps
 from mdhr_jax.bench import roofline
+from mdhr_jax.bench import steps as bench
 from mdhr_jax.interop import files, official
 from mdhr_jax.models import mdhr
 
@@ -38,9 +38,9 @@ class Ours:
         self.objective = steps.Objective(
             self.layout, (1.0,) * len(self.layout.aus), self.config.region_loss_weight
         )
-        schedule = optax.constant_schedule(self.config.learning_rate)
-        programs = train.programs(self.config, self.objective, schedule, self.mesh)
-        self.step, self.state = programs.train, programs.init()
+        programs = bench.training_programs(self.config, self.mesh)
+        self.step, self.state = programs.train, programs.init(programs.plan)
+        self.plan = jax.device_put(programs.plan, sharding.replicated(self.mesh))
         self.scoring = runs.scoring(self.config, self.mesh)
         # Copied: training steps overwrite the state.
         self.values = jax.tree.map(jnp.copy, self._prepared(self.scoring))
@@ -51,7 +51,8 @@ class Ours:
 
     def train_step(self) -> dict[str, jax.Array]:
         """One step on `clips` clips."""
-        self.state, scalars = self.step(self.state, self._put(self.facts["clips"]))
+        batch = self._put(self.facts["clips"])
+        self.state, scalars = self.step(self.state, batch, self.plan)
         return scalars
 
     def clips(self) -> jax.Array:

@@ -53,9 +53,10 @@ def theirs(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, l
     """The same of the twin, which gets our batches and learning rates."""
     source, mesh = runs.open_data(config), sharding.make_mesh()
     count = train.count_steps(config, source)
-    state = train.compile_programs(config, source, mesh, count).init()
+    programs = train.compile_programs(config, source, mesh, count)
+    state = programs.init(programs.plan)
     twin.write_start(folder, state, config, source)
-    rates = train.schedule(config, source, count)
+    rates = programs.plan.schedule()
     augment = jax.jit(functools.partial(preprocess.train, image_size=config.image_size))
     batches = train.training_batches(config, source, 0)
     losses = []

@@ -61,7 +61,9 @@ def floor(config: ConfigDict, clips: int) -> float:
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     made = bench.training_programs(config, mesh)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(made.abstract["params"]))
-    work = roofline.products(made.train, made.abstract, bench.random_batch(config, clips, mesh))
+    work = roofline.products(
+        made.train, made.abstract, bench.random_batch(config, clips, mesh), made.plan
+    )
     return roofline.floor(work, H100, parameters)
 
 

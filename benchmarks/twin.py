@@ -43,7 +43,7 @@ def write_start(
         "epsilon": config.epsilon,
         "weight_decay": config.weight_decay,
         "region_loss_weight": config.region_loss_weight,
-        "class_weights": train.objective(config, source).class_weights,
+        "class_weights": train.class_weights(config, source).tolist(),
     }
     (folder / "facts.json").write_text(json.dumps(facts))
 

@@ -11,7 +11,12 @@ import optax
 SCALINGS = {"none": lambda times: 1.0, "linear": lambda times: times, "sqrt": math.sqrt}
 
 
-def cosine(learning_rate: float, *, total_steps: int, warmup_steps: int = 0) -> optax.Schedule:
+def cosine(
+    learning_rate: float | jax.Array,
+    *,
+    total_steps: int | jax.Array,
+    warmup_steps: int | jax.Array = 0,
+) -> optax.Schedule:
     """Linear warm-up from 0, then half a cosine to 0 at `total_steps` (release).
 
     The step counts from 0 and the rate is that of the update about to be made.
@@ -19,7 +24,7 @@ def cosine(learning_rate: float, *, total_steps: int, warmup_steps: int = 0) -> 
 
     def schedule(step: int | jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.result_type(float))  # float64 where that is switched on
-        warm = learning_rate * step / max(warmup_steps, 1)
+        warm = learning_rate * step / jnp.maximum(warmup_steps, 1)
         # (1 + cos x) / 2 as a square: exact near the end, where the sum would cancel.
         remaining = (total_steps - step) / (total_steps - warmup_steps)
         decayed = learning_rate * jnp.square(jnp.sin(jnp.pi / 2 * remaining))

@@ -10,7 +10,7 @@ shardings are the caller's.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -31,7 +31,7 @@ class Objective:
     """What training minimises: weighted asymmetric loss + `region_weight` * cross-entropy."""
 
     layout: facs.AuLayout
-    class_weights: tuple[float, ...]
+    class_weights: Sequence[float] | Float[Array, " n"]
     region_weight: float
     reduction: losses.Reduction = losses.REDUCTIONS["mean"]
 
@@ -100,12 +100,12 @@ def loss_and_gradients(
 def init_state(
     create: Callable[[nnx.Rngs], nnx.Module],
     optimizer: optax.GradientTransformation,
-    seed: int,
+    key: jax.Array,
     *,
     averages: bool = False,
 ) -> State:
     """The state before step 0, of training that averages its parameters or does not."""
-    _, params, batch_stats = split(create(nnx.Rngs(params=seed)))
+    _, params, batch_stats = split(create(nnx.Rngs(params=key)))
     state = {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
@@ -122,7 +122,7 @@ def make_train_step(
     schedule: optax.Schedule,
     *,
     image_size: int,
-    seed: int,
+    key: jax.Array,
     accumulate: int = 1,
     ema: float = 0.0,
     gather: Callable[[dict], dict] = lambda params: params,
@@ -130,7 +130,7 @@ def make_train_step(
     """Builds `(state, batch) -> (state, scalars)`.
 
     A batch holds `frames` (see `frames`), `labels` and `mask` (b, t, n), and `augment` (b, 6), the
-    draw of each clip. Drop-path is a function of (seed, step). Where the loss or the gradient is
+    draw of each clip. Drop-path is a function of (key, step). Where the loss or the gradient is
     not finite, nothing changes but the counts of steps.
 
     With `accumulate` > 1 that many micro-batches are gone through, see `accumulated`. With `ema`
@@ -149,9 +149,9 @@ def make_train_step(
     learn = learn if accumulate == 1 else accumulated(learn, accumulate)
 
     def train_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+        step_key = jax.random.fold_in(key, state["step"])
         params = state["trained"] if ema else state["params"]
-        scalars, gradients, stats = learn(gather(params), state["batch_stats"], batch, key)
+        scalars, gradients, stats = learn(gather(params), state["batch_stats"], batch, step_key)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(gradients, state["opt_state"], params)
             params = optax.apply_updates(params, updates)

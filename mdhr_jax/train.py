@@ -8,12 +8,14 @@ import itertools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt32
 from ml_collections import ConfigDict
 
 from mdhr_jax import (
@@ -100,7 +102,7 @@ def _train(
             "checkpoint to go on from": start,
         }
     )
-    fresh = None if start else runs.with_initial_backbone(compiled.init(), config)
+    fresh = None if start else runs.with_initial_backbone(compiled.init(compiled.plan), config)
     if hosts.is_first():
         runs.claim(workdir, config)  # a backbone that does not fit leaves no run
     state = fresh or checkpoint.restore(saved, "last", compiled.abstract)
@@ -122,10 +124,11 @@ def _train(
     best = hosts.as_first(_best(workdir))
     log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
     feed = pipeline.ahead(itertools.islice(batches, total_steps - start), put)
+    plan = jax.device_put(compiled.plan, sharding.replicated(mesh))
     try:
         for step in range(start + 1, total_steps + 1):
             batch, placed = log.take(feed)
-            state, scalars = compiled.train(state, placed)
+            state, scalars = compiled.train(state, placed, plan)
             log.add(step, scalars, batch)
             if is_due(step, total_steps, config.eval_every):
                 log.flush()
@@ -233,26 +236,51 @@ def evaluation_scalars(scored: evaluate.Scores, config: ConfigDict) -> dict[str,
     }
 
 
+class Plan(NamedTuple):
+    """What differs between a configuration's folds and seeds: these share their programs.
+
+    Attributes:
+      class_weights: of the AUs, from the fold's training labels.
+      key: data of the random key of initial values and drop-path.
+      learning_rate, total_steps, warmup_steps: as of `optim.cosine`.
+    """
+
+    class_weights: Float[Array | np.ndarray, " n"]
+    key: UInt32[Array | np.ndarray, " words"]
+    learning_rate: float | Array
+    total_steps: int | Array
+    warmup_steps: int | Array
+
+    def schedule(self) -> optax.Schedule:
+        """The learning rate of every step."""
+        return optim.cosine(
+            self.learning_rate, total_steps=self.total_steps, warmup_steps=self.warmup_steps
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """What a run executes: `init()`, `train(state, batch)`, `score(state, source, put)`."""
+    """What a run executes.
 
-    init: Callable[[], steps.State]
-    train: Callable[[steps.State, steps.Batch], tuple[steps.State, dict]]
+    `init(plan)` makes the first state, `train(state, batch, plan)` takes a step,
+    `score(state, source, put)` tests.
+    """
+
+    init: Callable[[Plan], steps.State]
+    train: Callable[[steps.State, steps.Batch, Plan], tuple[steps.State, dict]]
     score: Callable[[steps.State, records.FrameSource, Put], evaluate.Scores]
     abstract: steps.State
+    plan: Plan
 
 
 def compile_programs(
     config: ConfigDict, source: records.FrameSource, mesh: Mesh, total_steps: int
 ) -> Programs:
     """The programs of a run on a data set."""
-    return programs(config, objective(config, source), schedule(config, source, total_steps), mesh)
+    return programs(config, plan(config, source, total_steps), mesh)
 
 
-def programs(
-    config: ConfigDict, loss: steps.Objective, schedule: optax.Schedule, mesh: Mesh
-) -> Programs:
+def programs(config: ConfigDict, plan: Plan, mesh: Mesh) -> Programs:
     """The jitted programs of a run, its state laid out on the mesh.
 
     Raises:
@@ -266,28 +294,37 @@ def programs(
             f"devices; use a multiple of {mesh.size * config.accumulate}"
         )
     create = runs.model_factory(config)
-    optimizer = runs.chosen(config, "optimizer", optim.OPTIMIZERS)(
-        schedule,
+    make_optimizer = functools.partial(
+        runs.chosen(config, "optimizer", optim.OPTIMIZERS),
         betas=tuple(config.betas),
         epsilon=config.epsilon,
         weight_decay=config.weight_decay,
     )
-    init = functools.partial(
-        steps.init_state, create, optimizer, config.seed, averages=config.ema > 0
-    )
-    shapes = jax.eval_shape(init)
+    graph, layout = _train_graph(config, create), runs.layout_of(config)
+    reduction = runs.loss_reduction(config)
+
+    def init(plan: Plan) -> steps.State:
+        optimizer, key = make_optimizer(plan.schedule()), jax.random.wrap_key_data(plan.key)
+        return steps.init_state(create, optimizer, key, averages=config.ema > 0)
+
+    def train_step(
+        state: steps.State, batch: steps.Batch, plan: Plan
+    ) -> tuple[steps.State, dict[str, Array]]:
+        step = steps.make_train_step(
+            graph,
+            steps.Objective(layout, plan.class_weights, config.region_loss_weight, reduction),
+            make_optimizer(plan.schedule()),
+            plan.schedule(),
+            image_size=config.image_size,
+            key=jax.random.wrap_key_data(plan.key),
+            accumulate=config.accumulate,
+            ema=config.ema,
+            gather=functools.partial(sharding.gathered, mesh),
+        )
+        return step(state, batch)
+
+    shapes = jax.eval_shape(init, plan)
     shardings = sharding.state_shardings(mesh, shapes)
-    train_step = steps.make_train_step(
-        _train_graph(config, create),
-        loss,
-        optimizer,
-        schedule,
-        image_size=config.image_size,
-        seed=config.seed,
-        accumulate=config.accumulate,
-        ema=config.ema,
-        gather=functools.partial(sharding.gathered, mesh),
-    )
     return Programs(
         init=jax.jit(init, out_shardings=shardings),
         train=jax.jit(
@@ -298,6 +335,7 @@ def programs(
         ),
         score=_scorer(config, mesh),
         abstract=checkpoint.abstract(shapes, shardings),
+        plan=plan,
     )
 
 
@@ -318,11 +356,12 @@ def _scorer(
     )
 
 
-def schedule(config: ConfigDict, source: records.FrameSource, total_steps: int) -> optax.Schedule:
-    """The learning rate of every step.
+def plan(config: ConfigDict, source: records.FrameSource, total_steps: int) -> Plan:
+    """That of a run on a data set.
 
     Raises:
-      InputError: the warm-up is as long as the run, or there is no such scaling.
+      InputError: the warm-up is as long as the run, there is no such scaling, or no AU is ever
+        active in training.
     """
     epochs = config.warmup_epochs * steps_per_epoch(config, source)
     warmup_steps = config.warmup_steps or round(epochs)
@@ -331,9 +370,18 @@ def schedule(config: ConfigDict, source: records.FrameSource, total_steps: int) 
             f"config.warmup_steps or warmup_epochs: {warmup_steps} steps of warm-up leave none of "
             f"the run's {total_steps}; shorten it or train longer"
         )
-    return optim.cosine(
-        peak_learning_rate(config), total_steps=total_steps, warmup_steps=warmup_steps
+    return Plan(
+        class_weights(config, source),
+        key_data(config.seed),
+        peak_learning_rate(config),
+        total_steps,
+        warmup_steps,
     )
+
+
+def key_data(seed: int) -> UInt32[np.ndarray, " words"]:
+    """Data of a seed's random key."""
+    return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
 # Nothing, or the insides of the backbone's blocks: slower by up to a third, in less memory.
@@ -352,8 +400,12 @@ def _train_graph(config: ConfigDict, create: Callable[[nnx.Rngs], mdhr.MDHR]) ->
     return steps.split(mdhr.train_view(model, dtype=dtype, groups=groups, remat=remat))[0]
 
 
-def objective(config: ConfigDict, source: records.FrameSource) -> steps.Objective:
-    """The loss, with class weights from the training labels of the fold."""
+def class_weights(config: ConfigDict, source: records.FrameSource) -> Float[np.ndarray, " n"]:
+    """Of the AUs, from the training labels of the fold.
+
+    Raises:
+      InputError: no AU is ever active there.
+    """
     labels = source.table.labels[source.rows(config.fold, "train")]
     known = np.maximum((labels >= 0).sum(0), 1)
     rates = (labels == 1).sum(0) / known
@@ -363,13 +415,7 @@ def objective(config: ConfigDict, source: records.FrameSource) -> steps.Objectiv
     if never and hosts.is_first():
         # Its weight would be infinite; that of the rarest other AU still teaches "not active".
         print(f"{source.path}: {', '.join(never)} never active in training, weighted as the rarest")
-    weights = facs.class_weights(np.where(rates > 0, rates, rates[rates > 0].min()))
-    return steps.Objective(
-        runs.layout_of(config),
-        tuple(weights.tolist()),
-        config.region_loss_weight,
-        runs.loss_reduction(config),
-    )
+    return facs.class_weights(np.where(rates > 0, rates, rates[rates > 0].min()))
 
 
 def training_batches(

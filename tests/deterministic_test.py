@@ -11,11 +11,11 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from configs import base
-from mdhr_jax import runs, sharding, steps, train
+from mdhr_jax import runs, sharding
+from mdhr_jax.bench import steps as bench
 from mdhr_jax.models import mdhr, swin
 
 
@@ -30,16 +30,15 @@ def lowered(monkeypatch):
         config.update(batch_size=1, clip_length=2, image_size=image_size)
         config.model.update(backbone=backbone, features=4)
         aus = len(runs.layout_of(config).aus)
-        loss = steps.Objective(runs.layout_of(config), (1.0,) * aus, 0.01)
         mesh = sharding.make_mesh(devices=jax.devices()[:1])
-        programs = train.programs(config, loss, optax.constant_schedule(1e-4), mesh)
+        programs = bench.training_programs(config, mesh)
         batch = {
             "frames": jax.ShapeDtypeStruct((1, 2, 256, 256, 3), np.uint8),
             "labels": jax.ShapeDtypeStruct((1, 2, aus), np.int32),
             "mask": jax.ShapeDtypeStruct((1, 2, aus), bool),
             "augment": jax.ShapeDtypeStruct((1, 6), np.float32),
         }
-        return programs.train.lower(programs.abstract, batch).as_text()
+        return programs.train.lower(programs.abstract, batch, programs.plan).as_text()
 
     return write
 

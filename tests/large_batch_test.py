@@ -20,7 +20,7 @@ def test_the_length_of_a_run_is_given_in_epochs_or_in_steps(tiny_config, rendere
 
 def test_the_rate_rises_over_the_steps_of_warm_up_to_the_scaled_one(tiny_config, rendered_set):
     tiny_config.update(warmup_steps=10, batch_size=32, learning_rate_scaling="linear")
-    schedule = train.schedule(tiny_config, rendered_set, 100)
+    schedule = train.plan(tiny_config, rendered_set, 100).schedule()
     np.testing.assert_allclose([schedule(5), schedule(10)], [2e-3, 4e-3], rtol=1e-6)
     tiny_config.update(learning_rate_scaling="sqrt", learning_rate_batch=2)
     assert train.peak_learning_rate(tiny_config) == 4e-3
@@ -77,17 +77,17 @@ def test_the_state_is_split_and_goes_on_from_a_checkpoint(
     programs = train.compile_programs(tiny_config, rendered_set, two_devices, 4)
     batches = train.training_batches(tiny_config, rendered_set, 0)
     batches = [sharding.put_batch(two_devices, x) for x in itertools.islice(batches, 4)]
-    state, losses = programs.init(), []
+    state, losses = programs.init(programs.plan), []
     for step, batch in enumerate(batches):
         if step == 2:
             checkpoint.save(tmp_path, "last", 2, state)
-        state, scalars = programs.train(state, batch)
+        state, scalars = programs.train(state, batch, programs.plan)
         losses.append(float(scalars["loss"]))
     assert all(_is_split(state[part]) for part in state.keys() - {"step", "batch_stats"})
 
     restored = checkpoint.restore(tmp_path, "last", programs.abstract)
     for batch in batches[2:]:
-        restored, _ = programs.train(restored, batch)
+        restored, _ = programs.train(restored, batch, programs.plan)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     assert len(set(losses)) == 4  # it trains
 
@@ -96,7 +96,7 @@ def _step_program(config, source, mesh):
     """The compiled training step, and a batch for it."""
     programs = train.compile_programs(config, source, mesh, 4)
     batch = sharding.put_batch(mesh, next(train.training_batches(config, source, 0)))
-    return programs, programs.train.lower(programs.abstract, batch).compile(), batch
+    return programs, programs.train.lower(programs.abstract, batch, programs.plan).compile(), batch
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_blocks_computed_again_learn_the_same_in_less_memory(tiny_config, render
     mesh, found = sharding.make_mesh(devices=jax.devices()[:1]), {}
     for tiny_config.remat in train.REMAT:
         programs, step, batch = _step_program(tiny_config, rendered_set, mesh)
-        state, scalars = step(programs.init(), batch)
+        state, scalars = step(programs.init(programs.plan), batch, programs.plan)
         memory = step.memory_analysis().temp_size_in_bytes
         found[tiny_config.remat] = memory, state["batch_stats"], scalars
     (all_kept, stats, scalars), (recomputed, stats_again, scalars_again) = found.values()
@@ -145,7 +145,7 @@ def test_the_average_is_what_is_scored_loaded_and_started_from(
     assert mean == pytest.approx(runs.evaluations(tmp_path / "run")[-1]["mean_f1"], abs=1e-12)
 
     tiny_config.model.init_from = str(tmp_path / "run")
-    started = runs.with_initial_backbone(programs.init(), tiny_config)
+    started = runs.with_initial_backbone(programs.init(programs.plan), tiny_config)
     for part in ("params", "trained"):
         jax.tree.map(
             np.testing.assert_array_equal, started[part]["backbone"], loaded["params"]["backbone"]
@@ -153,4 +153,6 @@ def test_the_average_is_what_is_scored_loaded_and_started_from(
     batch = sharding.put_batch(
         sharding.make_mesh(), next(train.training_batches(tiny_config, rendered_set, 0))
     )
-    programs.train(started, batch)  # gives both away: they must not be the same arrays
+    programs.train(
+        started, batch, programs.plan
+    )  # gives both away: they must not be the same arrays

@@ -62,11 +62,13 @@ def test_a_layout_of_five_aus_takes_a_training_step():
 
     schedule = optim.cosine(1e-3, total_steps=100)
     optimizer = optim.adamw(schedule, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=5e-4)
-    state = jax.jit(lambda: steps.init_state(create, optimizer, seed=0))()
+    state = jax.jit(lambda: steps.init_state(create, optimizer, jax.random.key(0)))()
     model = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
     graph, _, _ = steps.split(mdhr.train_view(model, dtype=jnp.float32))
     objective = steps.Objective(mine, class_weights=(1.0,) * 5, region_weight=0.01)
-    step = steps.make_train_step(graph, objective, optimizer, schedule, image_size=32, seed=0)
+    step = steps.make_train_step(
+        graph, objective, optimizer, schedule, image_size=32, key=jax.random.key(0)
+    )
     new_state, scalars = jax.jit(step)(state, random_batch(mine))
 
     assert np.isfinite(scalars["loss"])
@@ -91,11 +93,13 @@ def test_a_backbone_of_ones_own_takes_a_training_step():
 
     schedule = optim.cosine(1e-3, total_steps=100)
     optimizer = optim.adamw(schedule, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=5e-4)
-    state = jax.jit(lambda: steps.init_state(create, optimizer, seed=0))()
+    state = jax.jit(lambda: steps.init_state(create, optimizer, jax.random.key(0)))()
     model = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
     graph, _, _ = steps.split(mdhr.train_view(model, dtype=jnp.float32))
     objective = steps.Objective(facs.DISFA, class_weights=(1.0,) * 8, region_weight=0.01)
-    step = steps.make_train_step(graph, objective, optimizer, schedule, image_size=32, seed=0)
+    step = steps.make_train_step(
+        graph, objective, optimizer, schedule, image_size=32, key=jax.random.key(0)
+    )
     new_state, scalars = jax.jit(step)(state, random_batch(facs.DISFA))
 
     assert np.isfinite(scalars["loss"])

@@ -20,9 +20,9 @@ def _trained(config, source, mesh):
     """Losses and gradient norms of the steps, scores after the last, state."""
     programs = train.compile_programs(config, source, mesh, total_steps=STEPS)
     source, put = train.reading(config, source, mesh)
-    state, losses = programs.init(), []
+    state, losses = programs.init(programs.plan), []
     for batch in itertools.islice(train.training_batches(config, source, 0), STEPS):
-        state, scalars = programs.train(state, put(batch))
+        state, scalars = programs.train(state, put(batch), programs.plan)
         losses.append([float(scalars["loss"]), float(scalars["gradient_norm"])])
     return np.array(losses), programs.score(state, source, put).scores, state
 
@@ -65,10 +65,10 @@ def _corner(frames, augment, *, image_size):
 def _first_step(config, source, mesh, start):
     """Loss and gradients of the first step from a state, and the state."""
     programs = train.compile_programs(config, source, mesh, total_steps=STEPS)
-    start = start or jax.tree.map(_wide, jax.device_get(programs.init()))
+    start = start or jax.tree.map(_wide, jax.device_get(programs.init(programs.plan)))
     state = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), start, programs.abstract)
     batch = sharding.put_batch(mesh, next(train.training_batches(config, source, 0)))
-    state, scalars = programs.train(state, batch)
+    state, scalars = programs.train(state, batch, programs.plan)
     moments = jax.device_get(state["opt_state"][0].mu)  # Adam's first are a tenth of the gradients
     return float(scalars["loss"]), moments, start
 
@@ -105,12 +105,14 @@ def test_a_checkpoint_of_any_number_of_devices_goes_on_with_any_other(
     meshes = [_devices(1), _devices(2), _devices(8, 4)]
     made = [train.compile_programs(sharded_config, source, mesh, STEPS) for mesh in meshes]
     for before, (mesh, programs) in enumerate(zip(meshes, made, strict=True)):
-        state, _ = programs.train(programs.init(), sharding.put_batch(mesh, first))
+        state, _ = programs.train(
+            programs.init(programs.plan), sharding.put_batch(mesh, first), programs.plan
+        )
         checkpoint.save(tmp_path / str(before), "last", 1, state)
         for after, (other_mesh, others) in enumerate(zip(meshes, made, strict=True)):
             restored = checkpoint.restore(tmp_path / str(before), "last", others.abstract)
             jax.tree.map(np.testing.assert_array_equal, restored, state)
-            _, scalars = others.train(restored, sharding.put_batch(other_mesh, second))
+            _, scalars = others.train(restored, sharding.put_batch(other_mesh, second), others.plan)
             losses[before, after] = float(scalars["loss"])
     for (before, _), loss in losses.items():
         assert loss == pytest.approx(losses[before, before], rel=1e-5)
@@ -120,7 +122,7 @@ def _sent(config, source, mesh):
     """What a training step exchanges, and how many bytes parameters and statistics have."""
     programs = train.compile_programs(config, source, mesh, STEPS)
     batch = sharding.put_batch(mesh, next(train.training_batches(config, source, 0)))
-    program = programs.train.lower(programs.abstract, batch).compile()
+    program = programs.train.lower(programs.abstract, batch, programs.plan).compile()
     held = [programs.abstract[part] for part in ("params", "batch_stats")]
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(held))
     return collectives.volumes(program.as_text()), size

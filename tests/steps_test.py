@@ -67,7 +67,9 @@ def _graph(view):
 
 @functools.cache
 def _init(seed, *, averages=False):
-    return jax.jit(lambda: steps.init_state(_create, OPTIMIZER, seed, averages=averages))()
+    return jax.jit(
+        lambda: steps.init_state(_create, OPTIMIZER, jax.random.key(seed), averages=averages)
+    )()
 
 
 @functools.cache
@@ -78,7 +80,7 @@ def _train_step(seed, **changes):
         OPTIMIZER,
         SCHEDULE,
         image_size=SIZE,
-        seed=seed,
+        key=jax.random.key(seed),
         **changes,
     )
     return jax.jit(step)

@@ -111,6 +111,19 @@ def test_steps_without_a_finite_loss_change_nothing(tiny_config, tmp_path, poiso
 
 
 @pytest.mark.slow
+def test_folds_seeds_and_lengths_share_their_programs(tiny_config, rendered_set, one_device):
+    """So that a cross-validation, and a comparison over seeds, compile once."""
+    mesh, texts = sharding.make_mesh(), set()
+    batch = sharding.put_batch(mesh, next(train.training_batches(tiny_config, rendered_set, 0)))
+    for fold, seed, total_steps in ((1, 0, 8), (2, 1, 100)):
+        tiny_config.update(fold=fold, seed=seed)
+        made = train.compile_programs(tiny_config, rendered_set, mesh, total_steps)
+        texts.add(made.init.lower(made.plan).as_text())
+        texts.add(made.train.lower(made.abstract, batch, made.plan).as_text())
+    assert len(texts) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(train.INPUTS))
 def test_nothing_is_compiled_after_the_second_step(
     tiny_config, rendered_set, tmp_path, one_device, name
@@ -121,13 +134,13 @@ def test_nothing_is_compiled_after_the_second_step(
     programs = train.compile_programs(tiny_config, source, mesh, 6)
     source, put = train.reading(tiny_config, source, mesh)
     batches = train.training_batches(tiny_config, source, 0)
-    state = programs.init()
+    state = programs.init(programs.plan)
     for _ in range(2):
-        state, scalars = programs.train(state, put(next(batches)))
+        state, scalars = programs.train(state, put(next(batches)), programs.plan)
     programs.score(state, source, put)
     with jax.log_compiles(), _recorded() as compiled:
         for _ in range(4):
-            state, scalars = programs.train(state, put(next(batches)))
+            state, scalars = programs.train(state, put(next(batches)), programs.plan)
             float(scalars["loss"])
         programs.score(state, source, put)
     assert compiled == []
@@ -185,7 +198,7 @@ def other_run(tiny_config, tmp_path):
     config = tiny_config.copy_and_resolve_references()
     config.seed = 1
     programs = train.compile_programs(config, runs.open_data(config), sharding.make_mesh(), 1)
-    state = programs.init()
+    state = programs.init(programs.plan)
     runs.claim(tmp_path / "other", config)
     checkpoint.save(runs.checkpoints(tmp_path / "other"), "best", 0, state)
     return tmp_path / "other", state["params"]
@@ -307,7 +320,7 @@ def without(rendered_set):
 
 def test_an_au_that_never_occurs_is_weighted_as_the_rarest(tiny_config, without, capsys):
     source = without(3)
-    weights = np.array(train.objective(tiny_config, source).class_weights)
+    weights = train.class_weights(tiny_config, source)
     assert "AU06 never active in training, weighted as the rarest" in capsys.readouterr().out
     others = np.delete(weights, 3)
     assert weights[3] == others.max()
@@ -316,7 +329,7 @@ def test_an_au_that_never_occurs_is_weighted_as_the_rarest(tiny_config, without,
 
 def test_a_fold_without_any_active_au_is_refused(tiny_config, without):
     with pytest.raises(errors.InputError, match="no AU is ever active in fold 1's training"):
-        train.objective(tiny_config, without(*range(12)))
+        train.class_weights(tiny_config, without(*range(12)))
 
 
 def test_values_that_cannot_be_are_refused(tiny_config, tmp_path):
@@ -338,16 +351,22 @@ def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path, 
 def counting(monkeypatch, one_device):
     """Programs that count steps instead of training; `before_step` is called with the number."""
 
-    def init():
+    def init(plan):
         return {"step": jnp.int32(0), "params": {}, "batch_stats": {}, "opt_state": ()}
 
     def arrange(before_step):
-        def step(state, batch):
+        def step(state, batch, plan):
             before_step(int(state["step"]) + 1)
             scalars = {"loss": jnp.float32(1), "gradient_norm": jnp.float32(1)}
             return state | {"step": state["step"] + 1}, scalars
 
-        programs = train.Programs(init, step, lambda *arguments: None, {})
+        programs = train.Programs(
+            init,
+            step,
+            lambda *arguments: None,
+            {},
+            train.Plan(*[np.zeros(2, np.uint32)] * 2, 1e-3, 8, 0),
+        )
         monkeypatch.setattr(train, "compile_programs", lambda *arguments: programs)
 
     return arrange

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -53,19 +52,20 @@ def training(config: ConfigDict, windows: int) -> Measured:
     """
     mesh = sharding.make_mesh(config.fsdp)
     made = training_programs(config, mesh)
-    state, batch = made.init(), random_batch(config, config.batch_size, mesh)
+    state, batch = made.init(made.plan), random_batch(config, config.batch_size, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    step, compilation = _compiled(made.train, state, batch)
+    plan = jax.device_put(made.plan, sharding.replicated(mesh))
+    step, compilation = _compiled(made.train, state, batch, plan)
 
     def run() -> dict:
         nonlocal state
-        state, scalars = step(state, batch)
+        state, scalars = step(state, batch, plan)
         return scalars
 
     return _measured(
         run,
         step,
-        roofline.products(made.train, made.abstract, batch),
+        roofline.products(made.train, made.abstract, batch, plan),
         config,
         mesh,
         frames=config.batch_size * config.clip_length,
@@ -76,16 +76,13 @@ def training(config: ConfigDict, windows: int) -> Measured:
 
 
 def training_programs(config: ConfigDict, mesh: Mesh) -> train.Programs:
-    """Those of a run, without a data set: all AUs weigh the same, the learning rate is constant.
+    """Those of a run, without a data set: all AUs weigh the same, the run is a long one.
 
     Raises:
       InputError: the configuration is wrong.
     """
-    layout = runs.layout_of(config)
-    loss = programs.Objective(
-        layout, (1.0,) * len(layout.aus), config.region_loss_weight, runs.loss_reduction(config)
-    )
-    return train.programs(config, loss, optax.constant_schedule(config.learning_rate), mesh)
+    weights, key = np.ones(len(runs.layout_of(config).aus)), train.key_data(config.seed)
+    return train.programs(config, train.Plan(weights, key, config.learning_rate, 10**6, 0), mesh)
 
 
 def scoring(config: ConfigDict, windows: int) -> Measured:

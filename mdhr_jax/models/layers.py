@@ -110,7 +110,10 @@ class PatchLinear(Linear):
 
 
 class Conv(Affine):
-    """A `size` x `size` convolution without bias, zero padding `size // 2`, kernel HWIO."""
+    """A `size` x `size` convolution, zero padding `size // 2`, kernel HWIO.
+
+    It has no bias but that of a norm that is folded into it.
+    """
 
     def __init__(self, size: int, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
         super().__init__()
