@@ -124,7 +124,7 @@ def _train(
     best = hosts.as_first(_best(workdir))
     log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
     feed = pipeline.ahead(itertools.islice(batches, total_steps - start), put)
-    plan = jax.device_put(compiled.plan, sharding.replicated(mesh))
+    plan = jax.tree.map(lambda x: sharding.put_everywhere(mesh, np.asarray(x)), compiled.plan)
     try:
         for step in range(start + 1, total_steps + 1):
             batch, placed = log.take(feed)
