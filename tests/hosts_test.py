@@ -231,6 +231,7 @@ def test_where_one_is_killed_the_others_end(four_steps, start, tmp_path):
     until = time.monotonic() + 300
     while not (tmp_path / "run/checkpoints/last").exists() and time.monotonic() < until:
         time.sleep(0.5)
+    assert (tmp_path / "run/checkpoints/last").exists()
     processes[1].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     codes, said = _end(processes)
