@@ -40,7 +40,7 @@ class Ours:
         )
         programs = bench.training_programs(self.config, self.mesh)
         self.step, self.state = programs.train, programs.init(programs.plan)
-        self.plan = jax.device_put(programs.plan, sharding.replicated(self.mesh))
+        self.plan = programs.plan.placed(self.mesh)
         self.scoring = runs.scoring(self.config, self.mesh)
         # Copied: training steps overwrite the state.
         self.values = jax.tree.map(jnp.copy, self._prepared(self.scoring))

@@ -124,7 +124,7 @@ def _train(
     best = hosts.as_first(_best(workdir))
     log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
     feed = pipeline.ahead(itertools.islice(batches, total_steps - start), put)
-    plan = jax.tree.map(lambda x: sharding.put_everywhere(mesh, np.asarray(x)), compiled.plan)
+    plan = compiled.plan.placed(mesh)
     try:
         for step in range(start + 1, total_steps + 1):
             batch, placed = log.take(feed)
@@ -250,6 +250,10 @@ class Plan(NamedTuple):
     learning_rate: float | Array
     total_steps: int | Array
     warmup_steps: int | Array
+
+    def placed(self, mesh: Mesh) -> "Plan":
+        """The same on every device, of several processes too."""
+        return jax.tree.map(lambda x: sharding.put_everywhere(mesh, np.asarray(x)), self)
 
     def schedule(self) -> optax.Schedule:
         """The learning rate of every step."""

@@ -54,7 +54,7 @@ def training(config: ConfigDict, windows: int) -> Measured:
     made = training_programs(config, mesh)
     state, batch = made.init(made.plan), random_batch(config, config.batch_size, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    plan = jax.device_put(made.plan, sharding.replicated(mesh))
+    plan = made.plan.placed(mesh)
     step, compilation = _compiled(made.train, state, batch, plan)
 
     def run() -> dict:
