@@ -298,9 +298,7 @@ def check_image_size(config: ConfigDict, model: mdhr.MDHR) -> None:
 
 def eval_graph(config: ConfigDict) -> nnx.GraphDef:
     """The model's definition as it runs in testing."""
-    model = _outline(config)
-    check_image_size(config, model)
-    return steps.split(mdhr.eval_view(model, dtype=precision(config)))[0]
+    return steps.split(_tested(config))[0]
 
 
 def eval_transform(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
@@ -311,14 +309,14 @@ def eval_transform(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
 
 def scoring(config: ConfigDict, mesh: Mesh) -> steps.Scoring:
     """How the configured model scores clips that are split over the devices."""
-    create, dtype = model_factory(config), precision(config)
-    trained = eval_graph(config)
+    tested, dtype = _tested(config), precision(config)
+    graph, *_ = steps.split(tested)
 
     def prepare(params: dict, batch_stats: dict) -> tuple[dict, dict]:
-        model = nnx.merge(trained, params, batch_stats)
+        model = nnx.merge(graph, params, batch_stats)
         return steps.split(mdhr.folded_view(model, dtype=dtype))[1:]
 
-    folded = nnx.eval_shape(lambda: mdhr.folded_view(create(nnx.Rngs(0)), dtype=dtype))
+    folded = nnx.eval_shape(functools.partial(mdhr.folded_view, dtype=dtype), tested)
     step = steps.make_eval_step(steps.split(folded)[0], transform=eval_transform(config))
     return steps.Scoring(
         jax.jit(prepare, out_shardings=sharding.replicated(mesh)),
@@ -329,6 +327,13 @@ def scoring(config: ConfigDict, mesh: Mesh) -> steps.Scoring:
 def context(config: ConfigDict) -> int:
     """Frames before and after a clip that the configured model reads."""
     return _outline(config).dynamics.context
+
+
+def _tested(config: ConfigDict) -> mdhr.MDHR:
+    """The outline as it runs in testing."""
+    model = _outline(config)
+    check_image_size(config, model)
+    return mdhr.eval_view(model, dtype=precision(config))
 
 
 def _outline(config: ConfigDict) -> mdhr.MDHR:
