@@ -72,5 +72,5 @@ def get_config() -> ConfigDict:
     config.evaluation_crop = "whole"  # whole pictures, or "centre": faces as large as in training
     config.threshold = 0.5  # score from which an AU counts as active
     config.eval_every = 700  # steps; the release: 25 epochs of 28 steps
-    config.checkpoint_every = 350  # steps; a killed run loses at most this many
+    config.checkpoint_every = 350  # steps; a kill loses at most these and a few seconds more
     return config

@@ -14,7 +14,8 @@ import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -23,6 +24,7 @@ from mdhr_jax import hosts
 from mdhr_jax.errors import InputError
 
 _SUMS = "files.json"
+_NEW = "new"  # a checkpoint that does not count yet
 # Its threads log the traceback of what it then raises.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
@@ -34,29 +36,88 @@ def _parts(state: dict) -> dict[str, dict]:
     return {"model": model} | ({"optimizer": rest} if rest else {})
 
 
+class Saver:
+    """Saves a run's checkpoints while it trains on; where its `with` ends, all is written.
+
+    A checkpoint counts from when it is wholly written, not from when `save` returns. Several
+    processes (`hosts`) do this together, on a file system that all of them see; each writes what
+    its devices hold.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        self._directory = directory.absolute()
+        self._beside = ThreadPoolExecutor(1, "checkpoint")
+        self._written, self._place = None, None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *more: object) -> None:
+        with self._beside:
+            if error is None:  # else other processes may not come to wait
+                self.wait()
+
+    def save(self, kinds: Sequence[str], step: int, state: dict) -> None:
+        """Begins to save `state`, which may be given away then, as the run's newest of those kinds.
+
+        The older ones are dropped when it is written. Waits for what is being written before.
+
+        Raises:
+          InputError: this checkpoint or the one before it cannot be written; older ones are kept.
+        """
+        self.wait()
+        folders, parts = [self._directory / kind for kind in kinds], _parts(state)
+        self._place = folders[0] / str(step)
+        with _writing(self._place):
+            if hosts.is_first():
+                for folder in folders:  # what killed commands have left
+                    _remove(place for place in _folders(folder) if not place.name.isdecimal())
+            hosts.wait("nothing is left of a killed save")
+            response = ocp.save_checkpointables_async(folders[0] / _NEW, parts)
+        self._written = self._beside.submit(_finish, response.result, folders, step, list(parts))
+
+    def wait(self) -> None:
+        """Until what was saved counts, in every process.
+
+        Raises:
+          InputError: as `save`.
+        """
+        written, self._written = self._written, None
+        if written:
+            with _writing(self._place):
+                written.result()
+            hosts.wait("the checkpoint counts")
+
+
 def save(directory: pathlib.Path, kind: str, step: int, state: dict) -> None:
     """Saves `state` as the run's checkpoint of that kind, then drops the older one.
-
-    Several processes (`hosts`) call this together, on a file system that all of them see; each
-    writes what its devices hold.
 
     Raises:
       InputError: it cannot be written; the older one is kept.
     """
-    folder, parts = (directory / kind).absolute(), _parts(state)
-    new, kept = folder / "new", folder / str(step)
-    with _writing(kept):
-        if hosts.is_first():
-            _remove(place for place in _folders(folder) if not place.name.isdecimal())  # by killed
-        hosts.wait("nothing is left of a killed save")
-        ocp.save_checkpointables(new, parts)
-        if hosts.is_first():
-            _put_in_place(new, kept, parts)
-        hosts.wait("the checkpoint counts")
+    with Saver(directory) as saver:
+        saver.save([kind], step, state)
 
 
-def _put_in_place(new: pathlib.Path, kept: pathlib.Path, parts: Collection[str]) -> None:
+def _finish(
+    write: Callable[[], None],
+    folders: Sequence[pathlib.Path],
+    step: int,
+    parts: Collection[str],
+) -> None:
+    """Puts a checkpoint into its places after `write`: all processes have written their part."""
+    write()
+    if not hosts.is_first():
+        return
+    new = folders[0] / _NEW
     (new / _SUMS).write_text(json.dumps(_sums(new, parts), indent=2) + "\n")
+    for folder in folders[1:]:
+        shutil.copytree(new, folder / _NEW)
+    for folder in folders:
+        _put_in_place(folder / _NEW, folder / str(step))
+
+
+def _put_in_place(new: pathlib.Path, kept: pathlib.Path) -> None:
     if kept.exists():
         kept.rename(new.with_name("old"))
     new.rename(kept)  # from here on it counts

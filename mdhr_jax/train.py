@@ -125,25 +125,24 @@ def _train(
     log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
     feed = pipeline.ahead(itertools.islice(batches, total_steps - start), put)
     plan = compiled.plan.placed(mesh)
-    try:
+    with checkpoint.Saver(saved) as saver, contextlib.closing(writer):
         for step in range(start + 1, total_steps + 1):
             batch, placed = log.take(feed)
             state, scalars = compiled.train(state, placed, plan)
             log.add(step, scalars, batch)
+            kinds = ["last"] if is_due(step, total_steps, config.checkpoint_every) else []
             if is_due(step, total_steps, config.eval_every):
                 log.flush()
                 result = evaluation_scalars(compiled.score(state, source, put), config)
                 writer.evaluation(step, result)
                 if chooses and result["mean_f1"] > best:
                     best = result["mean_f1"]
-                    checkpoint.save(saved, "best", step, state)
+                    kinds = ["best", *kinds]
                 log.restart_clock()
-            if is_due(step, total_steps, config.checkpoint_every):
+            if kinds:
                 log.flush()
-                checkpoint.save(saved, "last", step, state)
+                saver.save(kinds, step, state)
                 log.restart_clock()
-    finally:
-        writer.close()
 
 
 def _said_of(mesh: Mesh) -> str:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
 import gc
 import pathlib
 import resource
@@ -20,8 +21,8 @@ def _state(value):
     }
 
 
-def _abstract():
-    state = jax.eval_shape(lambda: _state(0))
+def _abstract(make=lambda: _state(0)):
+    state = jax.eval_shape(make)
     return checkpoint.abstract(state, sharding.state_shardings(sharding.make_mesh(), state))
 
 
@@ -35,6 +36,51 @@ def test_the_newest_of_a_kind_comes_back_bit_equal_and_the_older_one_is_dropped(
     np.testing.assert_array_equal(restored["params"]["stack"][0], np.full(3, 7))
     np.testing.assert_array_equal(restored["opt_state"][0], np.full(5, 7))
     assert int(checkpoint.restore(tmp_path, "best", _abstract())["step"]) == 5
+
+
+def test_what_is_saved_may_be_given_away_at_once(tmp_path):
+    """While it is written, steps take its place in memory."""
+    step = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    state = _state(3) | {"opt_state": (jnp.zeros(2**24),)}
+    with checkpoint.Saver(tmp_path) as saver:
+        saver.save(["last"], 3, state)
+        for _ in range(20):
+            state = step(state)
+        jax.block_until_ready(state)
+    restored = checkpoint.restore(tmp_path, "last", _abstract(lambda: state))
+    assert int(restored["step"]) == 3
+    assert not np.asarray(restored["opt_state"][0]).any()
+
+
+def test_one_state_is_saved_as_two_kinds(tmp_path):
+    with checkpoint.Saver(tmp_path) as saver:
+        saver.save(["last"], 3, _state(3))
+        saver.save(["best", "last"], 7, _state(7))
+        saver.save(["last"], 9, _state(9))
+    for kind, step in (("best", 7), ("last", 9)):
+        assert [path.name for path in (tmp_path / kind).iterdir()] == [str(step)]
+        assert int(checkpoint.restore(tmp_path, kind, _abstract())["opt_state"][0][0]) == step
+
+
+def test_what_could_not_be_written_is_told_by_the_next_save(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with checkpoint.Saver(tmp_path) as saver:
+        saver.save(["last"], 3, _state(3))
+        saver.wait()
+        monkeypatch.setattr(checkpoint, "_put_in_place", full)
+        saver.save(["last"], 4, _state(4))
+        with pytest.raises(errors.InputError, match="last/4: .*No space left.* before it is kept"):
+            saver.save(["last"], 5, _state(5))
+    assert int(checkpoint.restore(tmp_path, "last", _abstract())["step"]) == 3
+
+
+def test_an_error_in_training_still_leaves_what_was_being_saved(tmp_path):
+    with pytest.raises(KeyboardInterrupt), checkpoint.Saver(tmp_path) as saver:
+        saver.save(["last"], 3, _state(3))
+        raise KeyboardInterrupt
+    assert checkpoint.latest_step(tmp_path, "last") == 3
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):

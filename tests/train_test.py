@@ -384,8 +384,11 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(tiny_config, tmp_path, c
     # A limit on the size of files stands in for the full disk.
     def fill(step):
         if step == full_at:
+            while step > 3 and checkpoint.latest_step(saved, "last") != 3:
+                time.sleep(0.01)
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
 
+    saved = runs.checkpoints(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     counting(fill)
     tiny_config.eval_every = 100
@@ -395,5 +398,4 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(tiny_config, tmp_path, c
         gc.collect()  # complains of the unwritten rest here, not in another test
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    saved = checkpoint.latest_step(runs.checkpoints(tmp_path), "last")
-    assert saved == (None if full_at == 1 else 3)
+    assert checkpoint.latest_step(saved, "last") == (None if full_at == 1 else 3)
