@@ -441,31 +441,40 @@ def evaluations(workdir: pathlib.Path) -> list[dict]:
     return [row for row in writers.read(workdir / "metrics.jsonl") if row["kind"] == "eval"]
 
 
-def with_initial_backbone(state: dict, config: ConfigDict) -> dict:
-    """`state` with the backbone that `config.model.init_from` names, if it names one.
+def initial_backbone(config: ConfigDict, abstract: dict) -> dict:
+    """The backbone that `config.model.init_from` names, laid out as in an abstract state.
+
+    Returns:
+      its `params` and `batch_stats`; nothing where none is named.
 
     Raises:
       InputError: no such run or file, or its backbone is another one.
     """
     path = pathlib.Path(config.model.init_from)
     if not config.model.init_from:
-        return state
-    own = {part: {"backbone": state[part]["backbone"]} for part in official.PARTS}
+        return {}
+    wanted = {part: {"backbone": abstract[part]["backbone"]} for part in official.PARTS}
     if files.is_weight_file(path):
-        other = _official_backbone(path, config, own)
+        other = _official_backbone(path, config, wanted)
     else:
         other = load(path).state
-    started = dict(state)
-    for part, like in own.items():
-        old, new = like["backbone"], other[part]["backbone"]
-        if jax.tree.map(jnp.shape, old) != jax.tree.map(jnp.shape, new):
-            raise InputError(
-                f"config.model.init_from={path}: its backbone does not fit "
-                f"{config.model.backbone!r}; name a run with the same backbone"
-            )
-        placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), new, old)
-        started[part] = state[part] | {"backbone": placed}
-    if "trained" in state:
+    found = {part: {"backbone": other[part]["backbone"]} for part in official.PARTS}
+    if _shapes(found) != _shapes(wanted):
+        raise InputError(
+            f"config.model.init_from={path}: its backbone does not fit {config.model.backbone!r}; "
+            "name a run with the same backbone"
+        )
+    return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), found, wanted)
+
+
+def _shapes(tree: dict) -> dict:
+    return jax.tree.map(lambda x: x.shape, tree)
+
+
+def with_backbone(state: dict, backbone: dict) -> dict:
+    """`state` with the backbone of `initial_backbone` in place of its own."""
+    started = state | {part: state[part] | values for part, values in backbone.items()}
+    if backbone and "trained" in state:
         # A copy: a training step overwrites both.
         started["trained"] = jax.tree.map(jnp.copy, started["params"])
     return started

@@ -8,6 +8,7 @@ import itertools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -37,6 +38,7 @@ from mdhr_jax.errors import InputError, NonFiniteLossError
 from mdhr_jax.models import mdhr
 
 type Put = Callable[[pipeline.Batch], steps.Batch]
+type Fed = tuple[pipeline.Batch, steps.Batch]
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
@@ -102,33 +104,43 @@ def _train(
             "checkpoint to go on from": start,
         }
     )
-    fresh = None if start else runs.with_initial_backbone(compiled.init(compiled.plan), config)
+    backbone = {} if start else runs.initial_backbone(config, compiled.abstract)
     if hosts.is_first():
         runs.claim(workdir, config)  # a backbone that does not fit leaves no run
-    state = fresh or checkpoint.restore(saved, "last", compiled.abstract)
+    restored = checkpoint.restore(saved, "last", compiled.abstract) if start else None
     if hosts.is_first():
         runs.claim_data(workdir, source)
-    source, put = reading(config, source, mesh)
-    part = sharding.own_part(mesh, config.batch_size)
-    batches = training_batches(config, source, start, part)
-    if hosts.is_first():
         print(
             f"{workdir}: step {start} of {total_steps} on {_said_of(mesh)}, learning rate up to "
             f"{peak_learning_rate(config):.3g}",
             flush=True,
         )
+    if start == total_steps:
+        return
+
+    def first_state() -> steps.State:
+        return restored or runs.with_backbone(compiled.init(compiled.plan), backbone)
+
+    plan = compiled.plan.placed(mesh)
+    with ThreadPoolExecutor(1) as beside:
+        # XLA compiles this for as long as a step, and either on few cores.
+        making = beside.submit(first_state)
+        source, put = reading(config, source, mesh)
+        part = sharding.own_part(mesh, config.batch_size)
+        batches = training_batches(config, source, start, part)
+        feed = pipeline.ahead(itertools.islice(batches, total_steps - start), put)
+        take_step, feed = _compiled_step(compiled, feed, plan)
+    state = making.result()
 
     chooses = runs.protocol_of(config).chooses
     make_writer = writers.RunWriter if hosts.is_first() else writers.Silence
     writer = make_writer(workdir, step=start, total_steps=total_steps)
     best = hosts.as_first(_best(workdir))
     log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
-    feed = pipeline.ahead(itertools.islice(batches, total_steps - start), put)
-    plan = compiled.plan.placed(mesh)
     with checkpoint.Saver(saved) as saver, contextlib.closing(writer):
         for step in range(start + 1, total_steps + 1):
             batch, placed = log.take(feed)
-            state, scalars = compiled.train(state, placed, plan)
+            state, scalars = take_step(state, placed, plan)
             log.add(step, scalars, batch)
             kinds = ["last"] if is_due(step, total_steps, config.checkpoint_every) else []
             if is_due(step, total_steps, config.eval_every):
@@ -143,6 +155,15 @@ def _train(
                 log.flush()
                 saver.save(kinds, step, state)
                 log.restart_clock()
+
+
+def _compiled_step(
+    compiled: "Programs", feed: Iterator[Fed], plan: "Plan"
+) -> tuple[Callable, Iterator[Fed]]:
+    """The training step for such batches as `feed` has, and these, the first one included."""
+    first = next(feed)
+    step = compiled.train.lower(compiled.abstract, first[1], plan).compile()
+    return step, itertools.chain([first], feed)
 
 
 def _said_of(mesh: Mesh) -> str:

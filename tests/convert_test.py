@@ -78,7 +78,7 @@ def test_a_run_starts_from_the_backbone_of_a_file(run, config, tmp_path):
     config.model.init_from = str(file)
     create = runs.model_factory(config)
     fresh = jax.device_put(runs._model_state(create), jax.devices()[0])
-    started = runs.with_initial_backbone(fresh, config)
+    started = runs.with_backbone(fresh, runs.initial_backbone(config, fresh))
     for part in official.PARTS:
         jax.tree.map(
             np.testing.assert_array_equal, started[part]["backbone"], state[part]["backbone"]

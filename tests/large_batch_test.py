@@ -145,7 +145,8 @@ def test_the_average_is_what_is_scored_loaded_and_started_from(
     assert mean == pytest.approx(runs.evaluations(tmp_path / "run")[-1]["mean_f1"], abs=1e-12)
 
     tiny_config.model.init_from = str(tmp_path / "run")
-    started = runs.with_initial_backbone(programs.init(programs.plan), tiny_config)
+    backbone = runs.initial_backbone(tiny_config, programs.abstract)
+    started = runs.with_backbone(programs.init(programs.plan), backbone)
     for part in ("params", "trained"):
         jax.tree.map(
             np.testing.assert_array_equal, started[part]["backbone"], loaded["params"]["backbone"]
