@@ -123,7 +123,7 @@ def _train(
 
     plan = compiled.plan.placed(mesh)
     with ThreadPoolExecutor(1) as beside:
-        # XLA compiles this for as long as a step, and either on few cores.
+        # XLA compiles the initial values for as long as the step, and either on few cores.
         making = beside.submit(first_state)
         source, put = reading(config, source, mesh)
         part = sharding.own_part(mesh, config.batch_size)
