@@ -121,6 +121,7 @@ def run(name: str, config: ConfigDict, out: pathlib.Path) -> experiments.Run:
         subjects=subjects,
         counts=counts.tolist(),
         seconds=None,
+        frames=len(scored.rows),
     )
 
 

@@ -2,7 +2,7 @@
 """The same training with and without a part: seeds, differences, and how sure they are.
 
 Differences are taken run by run, same seed and same fold; what another set of test people would
-have given is estimated by drawing the test subjects anew (bootstrap).
+have given is estimated by drawing the test subjects anew (bootstrap), of every fold its own.
 """
 
 import dataclasses
@@ -128,45 +128,42 @@ class Summary:
 
 def summarise(done: Sequence[Run], variants: Sequence[str]) -> list[Summary]:
     """What each variant reached, and how it differs from the first."""
-    counts = {
-        name: {(r.seed, r.fold): r.count_array for r in done if r.variant == name}
-        for name in variants
-    }
-    reference = counts[variants[0]]
+    finished = {name: {(r.seed, r.fold): r for r in done if r.variant == name} for name in variants}
+    reference = finished[variants[0]]
     summaries = []
-    for name, own in counts.items():
+    for name, own in finished.items():
         shared = sorted(own.keys() & reference.keys()) if own is not reference else []
         summary = Summary(
             name,
-            _by_seed(own),
-            _estimate([[c] for c in own.values()]),
+            _by_seed(list(own.values())),
+            _estimate([[run] for run in own.values()]),
             _estimate([[own[key], reference[key]] for key in shared]),
         )
         summaries.append(summary)
     return summaries
 
 
-def _by_seed(counts: Mapping[tuple[int, int], np.ndarray]) -> dict[int, float]:
-    seeds = sorted({seed for seed, _ in counts})
+def _by_seed(done: Sequence[Run]) -> dict[int, float]:
     return {
-        seed: 100 * float(np.mean([_f1(c) for (s, _), c in counts.items() if s == seed]))
-        for seed in seeds
+        seed: 100 * float(np.mean([_f1(run) for run in done if run.seed == seed]))
+        for seed in sorted({run.seed for run in done})
     }
 
 
-def _f1(counts: np.ndarray) -> float:
-    return float(mean_f1(bootstrap.total(counts)))
+def _f1(run: Run) -> float:
+    return float(mean_f1(bootstrap.total(run.count_array)))
 
 
-def _estimate(cases: Sequence[Sequence[np.ndarray]]) -> Estimate:
-    """Mean over cases of `(s, n, 4)` counts of the F1, or with two of them of its difference."""
+def _drawn_f1(run: Run) -> Float[np.ndarray, " draws"]:
+    return mean_f1(bootstrap.resampled(run.count_array, run.subjects))
+
+
+def _estimate(cases: Sequence[Sequence[Run]]) -> Estimate:
+    """Mean over cases of a run's F1, or of two runs' difference."""
     if not cases:
         return Estimate()
     found = np.mean([_f1(first) - sum(map(_f1, rest)) for first, *rest in cases])
-    drawn = [
-        mean_f1(bootstrap.resampled(first)) - sum(mean_f1(bootstrap.resampled(c)) for c in rest)
-        for first, *rest in cases
-    ]
+    drawn = [_drawn_f1(first) - sum(map(_drawn_f1, rest)) for first, *rest in cases]
     low, high = bootstrap.interval(np.mean(drawn, axis=0))
     return Estimate(100 * float(found), 100 * float(low), 100 * float(high))
 
@@ -203,13 +200,14 @@ def caption(done: Sequence[Run]) -> str:
     seeds, folds = ({getattr(run, key) for run in done} for key in ("seed", "fold"))
     tested = {run.fold: run for run in done}.values()
     people = sorted(person for run in tested for person in run.subjects)
-    frames = sum(int(run.count_array[:, 0].sum()) for run in tested)
+    frames = [run.frames for run in tested]
+    size = "" if None in frames else f", {sum(frames)} frames"
     chosen = protocol.PROTOCOLS[config["protocol"]].step
     return (
         f"Layout {config['layout']}, data {config['data']}, protocol {config['protocol']}, step "
         f"{_list({run.step for run in done})} ({chosen}), threshold {config['threshold']}, seeds "
         f"{_list(seeds)}, fold {_list(folds)}: {len(people)} test subjects, {people[0]} ... "
-        f"{people[-1]}, {frames} frames, always-positive {always_positive_f1(done):.1f}. In "
+        f"{people[-1]}{size}, always-positive {always_positive_f1(done):.1f}. In "
         f"brackets {bootstrap.INTERVAL:.0%} intervals: {bootstrap.DRAWS} draws of the test "
         f"subjects, differences paired; they do not hold the spread between seeds.{_pace(done)}"
     )

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from mdhr_jax import evaluate, protocol, runs, train
@@ -33,7 +33,7 @@ def crossval(
     """
     protocol.check_trained_for(config.protocol, asked, "this configuration")
     folds = range(1, len(runs.open_data(config).folds) + 1)
-    results, counts = [], []
+    results, subjects, counts = [], [], []
     for fold in folds:
         config.fold = fold
         place = workdir / f"fold{fold}"
@@ -41,22 +41,27 @@ def crossval(
         trained = runs.load(place)
         scored = evaluate.test(trained)
         results.append(evaluate.table(trained, scored, oracle))
-        counts.append(scored.subject_counts(trained.thresholds)[1])
+        people, own = scored.subject_counts(trained.thresholds)
+        subjects += people
+        counts.append(own)
         tables.write(trained.layout, results[-1], "F1", place / "evaluation")
-    summary = summarise(results, counts)
+    summary = summarise(results, subjects, np.concatenate(counts))
     tables.write(runs.layout_of(config), summary, "F1 mean of folds", workdir)
     return summary
 
 
-def summarise(results: Sequence[tables.Table], counts: Sequence[np.ndarray]) -> tables.Table:
+def summarise(
+    results: Sequence[tables.Table], subjects: Sequence[str], counts: Int[np.ndarray, "s n 4"]
+) -> tables.Table:
     """The folds' F1, each measure's mean over folds, and F1 of all frames with its interval.
 
     Args:
       results: the folds' tables.
-      counts: tp, fp, tn, fn of the folds' test subjects and AUs, `(s, n, 4)` each.
+      subjects: the test subjects of all folds.
+      counts: tp, fp, tn, fn of each of them and every AU.
     """
     first, details = results[0], [result.details for result in results]
-    pooled = tables.f1_columns(np.concatenate(counts))
+    pooled = tables.f1_columns(subjects, counts)
     columns = {
         **{f"F1 fold {i}": result.column("F1") for i, result in enumerate(results, start=1)},
         "F1 mean of folds": _mean_of_folds(results, "F1"),

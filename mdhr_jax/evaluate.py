@@ -279,6 +279,7 @@ def table(trained: runs.Trained, scored: Scores, oracle: bool = False) -> tables
     chosen_here = scored.best_thresholds(trained.config.threshold)
     return tables.evaluation(
         trained.layout,
+        people,
         counts,
         scored.roc_auc(),
         details={
@@ -306,7 +307,7 @@ def difference(
         "test subjects": people,
         "frames": len(scored.rows),
     }
-    return tables.difference(trained.layout, counts, others, details)
+    return tables.difference(trained.layout, people, counts, others, details)
 
 
 def check_comparable(trained: runs.Trained, other: runs.Trained) -> None:

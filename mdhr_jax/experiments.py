@@ -51,6 +51,7 @@ class Run:
       subjects: test subjects.
       counts: per subject, per AU: tp, fp, tn, fn.
       seconds: training and evaluation; None for a run that was interrupted.
+      frames: that it was tested on; None: an earlier version did not say.
     """
 
     variant: str
@@ -62,6 +63,7 @@ class Run:
     subjects: Sequence[str]
     counts: Sequence[Sequence[Sequence[int]]]
     seconds: float | None
+    frames: int | None = None
 
     @property
     def count_array(self) -> Int[np.ndarray, "s n 4"]:
@@ -276,4 +278,5 @@ def _run(job: Job) -> Run:
         subjects=subjects,
         counts=counts.tolist(),
         seconds=None if resumed else round(time.perf_counter() - start, 1),
+        frames=len(scored.rows),
     )

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 
 import numpy as np
@@ -67,9 +68,10 @@ def test_folds_of_a_seed_are_averaged_and_compared_with_their_own(random_counts,
     assert first.by_seed == {0: pytest.approx(np.mean([percent(run) for run in full]))}
     gains = [percent(b) - percent(a) for a, b in zip(full, less, strict=True)]
     assert second.gain.value == pytest.approx(np.mean(gains))
-    people, frames = len(full[0].subjects) * 2, int(full[0].count_array[:, 0].sum()) * 2
     caption = compare.caption([*full, *less])
-    assert f"fold 1 2: {people} test subjects, S000 ... S011, {frames} frames" in caption
+    assert "fold 1 2: 24 test subjects, S100 ... S211, 100 frames, always" in caption
+    earlier = [dataclasses.replace(run, frames=None) for run in full]
+    assert "S100 ... S211, always" in compare.caption(earlier)
 
 
 def test_drawn_subjects_spread_as_means_of_subjects_do():
@@ -77,12 +79,59 @@ def test_drawn_subjects_spread_as_means_of_subjects_do():
     rng = np.random.default_rng(1)
     hits = rng.integers(0, 21, 400)
     counts = np.stack([hits, 0 * hits, 0 * hits, 20 - hits], axis=-1)[:, None]
-    drawn = compare.mean_f1(bootstrap.resampled(counts))
+    drawn = compare.mean_f1(bootstrap.resampled(counts, list(map(str, range(400)))))
     recall = hits.mean() / 20
     slope = 2 / (1 + recall) ** 2
     expected = slope * (hits / 20).std() / np.sqrt(400)
     assert abs(drawn.std() / expected - 1) < 0.1
     assert abs(drawn.mean() - 2 * recall / (1 + recall)) < expected
+
+
+def _width(estimate):
+    return estimate.high - estimate.low
+
+
+def _simulated_widths(full, less):
+    """Of the mean over folds of F1, and of its difference: every fold's people drawn anew."""
+    rng, drawn = np.random.default_rng(5), []
+    for _ in range(4000):
+        both = []
+        for pairs in zip(*(full, less), strict=True):
+            people = rng.integers(0, len(pairs[0].subjects), len(pairs[0].subjects))
+            total = [run.count_array[people].sum(0) for run in pairs]
+            both.append([100 * metrics.f1(metrics.Counts(*counts.T)).mean() for counts in total])
+        of_full, of_less = np.mean(both, axis=0)
+        drawn.append((of_full, of_less - of_full))
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    return high - low
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_people_of_other_folds_are_drawn_independently(random_counts, finished_run, seeds):
+    """In whatever order they are named; seeds and variants of a fold are of the same people."""
+    rng = np.random.default_rng(3)
+    orders = [np.arange(9), np.arange(9)[::-1], rng.permutation(9)]
+    counts, worse = (random_counts(rng, hits, people=9) for hits in (10, 5))
+    counts[:5, :, 0], worse[:3, :, 0] = 0, 0  # people differ
+    for chosen in ([0, 0, 0], [0, 1, 2]):
+        full, less = (
+            [
+                finished_run(name, seed, each[orders[order]], fold)
+                for seed in range(seeds)
+                for fold, order in enumerate(chosen, start=1)
+            ]
+            for name, each in (("full", counts), ("less", worse))
+        )
+        first, second = compare.summarise([*full, *less], ["full", "less"])
+        expected = _simulated_widths(full[:3], less[:3])
+        np.testing.assert_allclose([_width(first.f1), _width(second.gain)], expected, rtol=0.08)
+
+
+def test_the_order_of_people_does_not_matter():
+    names = ["b", "a", "c"]
+    drawn, sorted_draw = bootstrap.draws(names), bootstrap.draws(sorted(names))
+    np.testing.assert_array_equal(drawn[:, [1, 0, 2]], sorted_draw)
+    assert (bootstrap.draws(["x", "y", "z"]) != sorted_draw).any()
 
 
 def test_unfinished_comparisons_have_a_table_too(runs_of_two):

@@ -174,11 +174,14 @@ def random_counts():
 
 
 def _finished_run(variant, seed, counts, fold=1):
-    """What an experiment leaves whose test subjects have these counts, `(s, n, 4)`."""
+    """What an experiment leaves whose test subjects have these counts, `(s, n, 4)`, of 50 frames.
+
+    Each fold has its own people.
+    """
     config = {"layout": "bp4d", "data": "rendered", "protocol": "last", "threshold": 0.5}
-    people = [f"S{number:03d}" for number in range(len(counts))]
+    people = [f"S{fold}{number:02d}" for number in range(len(counts))]
     counts = np.array(counts).tolist()
-    return experiments.Run(variant, seed, fold, 8, config, {}, people, counts, 60.0)
+    return experiments.Run(variant, seed, fold, 8, config, {}, people, counts, 60.0, 50)
 
 
 @pytest.fixture

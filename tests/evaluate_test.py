@@ -80,14 +80,15 @@ def test_batches_are_rounded_up_to_the_devices():
 
 def _result(layout, counts, auc):
     details = {"protocol": "last", "step": 7, "test subjects": ["F001"], "frames": 20}
-    return tables.evaluation(layout, np.array(counts), np.array(auc), details)
+    return tables.evaluation(layout, list("abcd"), np.array(counts), np.array(auc), details)
 
 
 def test_cross_validation_shows_folds_their_mean_and_all_frames_together(two_aus, table_cells):
     counts = np.random.default_rng(0).integers(1, 9, (3, 4, 2, 4))
     counts[1, :, 1, [0, 3]] = 0  # AU12 never occurs in fold 2
     results = [_result(two_aus, fold, [0.6, 0.7]) for fold in counts]
-    summary = crossval.summarise(results, list(counts))
+    people = [f"{fold}{person}" for fold in "123" for person in "abcd"]
+    summary = crossval.summarise(results, people, np.concatenate(counts))
     first, second, mean = (table_cells(summary, row) for row in ("AU01", "AU12", "mean"))
     f1 = np.stack([metrics.f1(metrics.Counts(*c.sum(0).T)) for c in counts])
     assert first["F1 fold 2"] == f1[1, 0]

@@ -58,9 +58,8 @@ def _known(scored):
 
 def _drawn_f1(scored, thresholds):
     """`_f1` of every draw of the test subjects."""
-    different, draw = np.unique(
-        bootstrap.draws(len(set(scored.subjects))), axis=0, return_inverse=True
-    )
+    people = sorted(set(scored.subjects))
+    different, draw = np.unique(bootstrap.draws(people), axis=0, return_inverse=True)
     aus = list(zip(_known(scored), thresholds, strict=True))
     f1 = [_f1((t, s >= np.float32(at), times[p]) for (t, s, p), at in aus) for times in different]
     return np.array(f1)[draw]
@@ -153,9 +152,12 @@ def test_a_table_is_what_scikit_learn_says():
 @pytest.mark.slow
 def test_a_cross_validation_is_what_scikit_learn_says():
     trained, folds = _trained(), [_scores(i, p) for i, p in enumerate([["A", "B"], ["C"], ["D"]])]
+    counted = [scored.subject_counts(trained.thresholds) for scored in folds]
+    people, counts = zip(*counted, strict=True)
     summary = crossval.summarise(
         [evaluate.table(trained, scored, oracle=True) for scored in folds],
-        [scored.subject_counts(trained.thresholds)[1] for scored in folds],
+        sum(people, []),
+        np.concatenate(counts),
     )
     parts = zip(*(dataclasses.astuple(scored)[1:] for scored in folds), strict=True)
     rows, subjects, *arrays = map(np.concatenate, parts)

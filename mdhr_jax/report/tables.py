@@ -135,6 +135,7 @@ def write(layout: facs.AuLayout, result: Table, measure: str, out: pathlib.Path)
 
 def evaluation(
     layout: facs.AuLayout,
+    subjects: Sequence[str],
     counts: Int[np.ndarray, "s n 4"],
     roc_auc: Float[np.ndarray, " n"],
     details: Mapping[str, Any],
@@ -149,7 +150,8 @@ def evaluation(
 
     Args:
       layout: the AUs that were scored.
-      counts: tp, fp, tn, fn of every test subject and AU.
+      subjects: the people tested on.
+      counts: tp, fp, tn, fn of each of them and every AU.
       roc_auc: per AU.
       details: what the caption says.
       oracle: counts with thresholds chosen on these frames, shown as such in one more column.
@@ -164,7 +166,7 @@ def evaluation(
         )
     total = bootstrap.total(counts)
     columns = {
-        **f1_columns(counts),
+        **f1_columns(subjects, counts),
         "bal. acc.": _with_mean(metrics.balanced_accuracy(total)),
         "ROC-AUC": _with_mean(roc_auc),
         "accuracy": _with_mean(metrics.accuracy(total)),
@@ -182,15 +184,16 @@ def evaluation(
     return Table.of_columns(details, (*layout.au_names, *SUMMARIES), columns)
 
 
-def f1_columns(counts: Int[np.ndarray, "s n 4"]) -> Columns:
+def f1_columns(subjects: Sequence[str], counts: Int[np.ndarray, "s n 4"]) -> Columns:
     """`F1` of all subjects together and the ends of its interval, `low` and `high`."""
     total = bootstrap.total(counts)
-    low, high = bootstrap.f1_interval(counts)
+    low, high = bootstrap.f1_interval(counts, subjects)
     return {"F1": _f1(total), "low": _occurring(low, total), "high": _occurring(high, total)}
 
 
 def difference(
     layout: facs.AuLayout,
+    subjects: Sequence[str],
     counts: Int[np.ndarray, "s n 4"],
     others: Int[np.ndarray, "s n 4"],
     details: Mapping[str, Any],
@@ -199,12 +202,13 @@ def difference(
 
     Args:
       layout: the AUs that were scored.
-      counts: tp, fp, tn, fn of every test subject and AU with the first model.
-      others: likewise with the other, of the same subjects.
+      subjects: the people tested on.
+      counts: tp, fp, tn, fn of each of them and every AU with the first model.
+      others: likewise with the other.
       details: what the caption says.
     """
     total, other = bootstrap.total(counts), bootstrap.total(others)
-    low, high = bootstrap.difference_interval(counts, others)
+    low, high = bootstrap.difference_interval(counts, others, subjects)
     columns = {
         "F1": _f1(total),
         "F1 against": _f1(other),

@@ -11,13 +11,14 @@ from mdhr_jax.report import tables
 
 # Two people; tp, fp, tn, fn of two AUs: in all 6 2 8 4 and 1 0 3 0.
 COUNTS = np.array([[[5, 2, 3, 0], [1, 0, 1, 0]], [[1, 0, 5, 4], [0, 0, 2, 0]]])
-DETAILS = {"protocol": "official", "step": 1200, "test subjects": ["F001", "M002"], "frames": 20}
+PEOPLE = ["F001", "M002"]
+DETAILS = {"protocol": "official", "step": 1200, "test subjects": PEOPLE, "frames": 20}
 
 
 @pytest.fixture
 def tabulate(two_aus):
     def table(layout=two_aus, counts=COUNTS, auc=(0.75, 1.0)):
-        return tables.evaluation(layout, counts, np.array(auc), DETAILS)
+        return tables.evaluation(layout, PEOPLE, counts, np.array(auc), DETAILS)
 
     return table
 
@@ -45,7 +46,8 @@ def test_an_au_that_never_occurs_is_not_available_and_counted_both_ways(tabulate
     assert table_cells(table, "mean")["F1"] == pytest.approx(12 / 18 / 2)
     assert table_cells(table, "mean, occurring")["F1"] == pytest.approx(12 / 18)
     assert table_cells(table, "mean")["ROC-AUC"] == 0.75
-    compared = tables.difference(facs.LAYOUTS["bp4d"], *[np.tile(silent, (1, 6, 1))] * 2, DETAILS)
+    both = [np.tile(silent, (1, 6, 1))] * 2
+    compared = tables.difference(facs.LAYOUTS["bp4d"], PEOPLE, *both, DETAILS)
     assert math.isnan(table_cells(compared, "AU24")["difference"])
     assert table_cells(compared, "AU23")["difference"] == 0
 
