@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Sequence
 
 from configs import ablations
-from mdhr_jax import compare, experiments
+from mdhr_jax import compare, experiments, files
 from mdhr_jax.report import markdown
 
 # Below this many points over always-positive the first row has learned too little to compare with.
@@ -47,7 +47,7 @@ def run(
         wanted = [run for run in done if run.variant in own]
         rows = compare.summarise(wanted, [row.name for row in table.rows])
         text = beside_the_paper(table, rows, wanted)
-        (results / f"{name}.md").write_text(text)
+        files.write(results / f"{name}.md", text)
         compare.picture(results / f"{name}.png", rows, wanted, paper_gains(table))
     return text
 

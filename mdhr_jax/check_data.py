@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageDraw
 
+from mdhr_jax import files
 from mdhr_jax.data import decoded, list_check, records
 from mdhr_jax.data.builders import prepare, recordings
 from mdhr_jax.errors import InputError
@@ -74,7 +75,7 @@ def check(
     report = _report(source, findings)
     try:
         (out / "sheets").mkdir(parents=True, exist_ok=True)
-        (out / "report.md").write_text(report)
+        files.write(out / "report.md", report)
         for subject in dict.fromkeys(source.table.subjects):
             _sheet(source, subject).save(out / "sheets" / f"{subject}.png")
     except OSError as error:

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from mdhr_jax import compiled
+from mdhr_jax import compiled, files
 from mdhr_jax.errors import InputError, NonFiniteLossError
 
 Flags = flags.FlagValues
@@ -772,7 +772,7 @@ def _bench(values: Flags, arguments: Sequence[str]) -> int:
     said, table = run.run(what, config, windows=values.windows, profile=values.profile)
     print(table, end="")
     if values.json:
-        pathlib.Path(values.json).write_text(json.dumps(said, indent=1) + "\n")
+        files.write(pathlib.Path(values.json), json.dumps(said, indent=1) + "\n")
     return 0
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from mdhr_jax import bootstrap, experiments, metrics, protocol, runs
+from mdhr_jax import bootstrap, experiments, files, metrics, protocol, runs
 from mdhr_jax.errors import InputError
 from mdhr_jax.experiments import Run, Variant
 from mdhr_jax.report import markdown, plots
@@ -51,7 +51,7 @@ def compare(
     for done in experiments.complete(plan, workdir=workdir, results=results, processes=processes):
         rows = summarise(done, names)
         text = table(rows, done)
-        (results / "table.md").write_text(text)
+        files.write(results / "table.md", text)
         picture(results / "comparison.png", rows, done)
     return text
 

@@ -9,7 +9,6 @@ that two equal runs write equal files; clock times go to TensorBoard and the pro
 import contextlib
 import json
 import math
-import os
 import pathlib
 import sys
 import time
@@ -20,7 +19,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from mdhr_jax import errors
+from mdhr_jax import errors, files
 from mdhr_jax.progress import Bar
 
 
@@ -142,10 +141,7 @@ def resume_at(path: pathlib.Path, step: int) -> None:
       InputError: a line is not a JSON object with a step.
     """
     kept = [json.dumps(row) + "\n" for row in read(path) if row["step"] <= step]
-    replacement = path.with_name(path.name + ".new")
-    replacement.parent.mkdir(parents=True, exist_ok=True)
-    replacement.write_text("".join(kept))
-    os.replace(replacement, path)
+    files.write(path, "".join(kept))
 
 
 def _row(line: str, place: str) -> dict:

@@ -8,6 +8,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from mdhr_jax import files
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import torch_files
 
@@ -49,17 +50,14 @@ def write(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
       InputError: it can't be written.
     """
     path = pathlib.Path(path)
-    unfinished = path.with_name(f"{path.name}.unfinished")
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
-            safetensors.numpy.save_file(arrays, unfinished, {"format": "pt"})
-        else:
-            torch_files.write(unfinished, arrays)
-        unfinished.replace(path)
+        with files.replacing(path) as unfinished:
+            if path.suffix == ".safetensors":
+                safetensors.numpy.save_file(arrays, unfinished, {"format": "pt"})
+            else:
+                torch_files.write(unfinished, arrays)
     except (OSError, safetensors.SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
         raise InputError(f"{path}: can't be written ({error})") from error
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from mdhr_jax import bootstrap, errors, facs, metrics
+from mdhr_jax import bootstrap, errors, facs, files, metrics
 from mdhr_jax.report import markdown, paper
 
 SUMMARIES = ("mean", "mean, occurring", "all AUs as one")
@@ -114,9 +114,8 @@ class Table:
 
     def write(self, stem: pathlib.Path) -> None:
         """Writes `<stem>.csv`, `<stem>.json` and `<stem>.md`."""
-        stem.parent.mkdir(parents=True, exist_ok=True)
         for suffix, text in (("csv", self.csv()), ("json", self.json()), ("md", self.markdown())):
-            stem.with_name(f"{stem.name}.{suffix}").write_text(text)
+            files.write(stem.with_name(f"{stem.name}.{suffix}"), text)
 
 
 def write(layout: facs.AuLayout, result: Table, measure: str, out: pathlib.Path) -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mdhr_jax import files
 from mdhr_jax.data.builders import frames, recordings
 from mdhr_jax.data.builders.recordings import Recording
 from mdhr_jax.errors import InputError
@@ -117,9 +118,7 @@ def claim(folder: pathlib.Path, settings: Settings) -> None:
     wanted = json.dumps([_VERSION, said, settings.size, settings.image_format])
     file = folder / _SETTINGS
     if not file.exists():
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(wanted)
-        unfinished.replace(file)
+        files.write(file, wanted)
     elif file.read_text() != wanted:
         raise InputError(
             f"{folder}: was begun with other settings; use those again, or delete this folder to "
@@ -232,10 +231,9 @@ def _write(
     part: pathlib.Path,
     rows: Sequence[_Row],
     report: VideoReport,
-    files: Mapping[str, tuple[int, str]],
+    sources: Mapping[str, tuple[int, str]],
 ) -> None:
-    unfinished = part.with_suffix(".unfinished")
-    with unfinished.open("wb") as file:
+    with files.replacing(part) as unfinished, unfinished.open("wb") as file:
         np.savez(
             file,
             images=np.frombuffer(b"".join(row.image for row in rows), np.uint8),
@@ -246,11 +244,8 @@ def _write(
             transform=np.array([row.transform for row in rows], np.float32).reshape(-1, 4),
             source=np.array([row.source for row in rows], "U64"),
             report=np.array(json.dumps(dataclasses.asdict(report))),
-            files=np.array(json.dumps(files)),
+            files=np.array(json.dumps(sources)),
         )
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(part)
 
 
 def read(part: pathlib.Path) -> Part:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mdhr_jax import facs, locks, workers
+from mdhr_jax import facs, files, locks, workers
 from mdhr_jax.data import clips, folds
 from mdhr_jax.data.builders import frames, parts, recordings
 from mdhr_jax.data.builders.recordings import Found, Recording
@@ -232,14 +232,14 @@ def _made(
     progress: bool,
 ) -> dict[str, parts.Part]:
     """The part of every recording; those that are not there yet are cut."""
-    files = {recording.name: parts.place(folder, recording) for recording in chosen}
-    todo = [recording for recording in chosen if not files[recording.name].exists()]
-    jobs = [(recording, settings, files[recording.name]) for recording in todo]
+    places = {recording.name: parts.place(folder, recording) for recording in chosen}
+    todo = [recording for recording in chosen if not places[recording.name].exists()]
+    jobs = [(recording, settings, places[recording.name]) for recording in todo]
     total, left = (sum(len(each.numbers) for each in some) for some in (chosen, todo))
     with Bar(total, "frame", initial=total - left, about="faces", show=progress) as bar:
         for recording, *_ in workers.pooled(parts.cut, jobs, processes):
             bar.update(len(recording.numbers))
-    return {name: parts.read(file) for name, file in files.items()}
+    return {name: parts.read(file) for name, file in places.items()}
 
 
 def _refuse_unreadable(made: Mapping[str, parts.Part], folder: pathlib.Path, skip: bool) -> None:
@@ -250,7 +250,7 @@ def _refuse_unreadable(made: Mapping[str, parts.Part], folder: pathlib.Path, ski
         return
     lines = [line for report in reports for line in report.unreadable]
     file = folder / "unreadable.txt"
-    file.write_text("\n".join(lines) + "\n")
+    files.write(file, "\n".join(lines) + "\n")
     for part in made.values():
         if part.report.unreadable:  # it is done anew when the pictures are mended
             part.file.unlink()
@@ -308,10 +308,10 @@ def _beside(made: Mapping[str, parts.Part], found: Found) -> dict[str, bytes]:
         "notes": list(found.notes),
         "videos": {name: dataclasses.asdict(part.report) for name, part in made.items()},
     }
-    files = {str(file): _state(file) for file in found.labels}
+    states = {str(file): _state(file) for file in found.labels}
     for part in made.values():
-        files |= part.files
-    sources = {found.place(pathlib.Path(file)): files[file] for file in sorted(files)}
+        states |= part.files
+    sources = {found.place(pathlib.Path(file)): states[file] for file in sorted(states)}
     written = {REPORT: report, SOURCES: sources}
     return {name: (json.dumps(value, indent=1) + "\n").encode() for name, value in written.items()}
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are whole or absent, also after a power cut."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+from mdhr_jax.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A place for a new file, which becomes `path` when all of it is on the disk.
+
+    After an error `path` is what it was. Makes the folder.
+
+    Raises:
+      InputError: `path` is something else than a file.
+      OSError: it cannot be written.
+    """
+    path = path.resolve()  # the file behind a link
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no regular file; name another one")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        yield unfinished
+        sync(unfinished)
+        unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
+    with contextlib.suppress(OSError):  # not every file system can
+        sync(path.parent)
+
+
+def write(path: pathlib.Path, content: str | bytes) -> None:
+    """Writes a file, wholly or not at all; text as UTF-8.
+
+    Raises:
+      InputError: as `replacing`.
+      OSError: it cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)
+
+
+def sync(path: pathlib.Path) -> None:
+    """Brings a file, or the names in a folder, to the disk.
+
+    Raises:
+      OSError: the disk cannot take it.
+    """
+    place = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
