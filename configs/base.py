@@ -70,6 +70,7 @@ def get_config() -> ConfigDict:
     config.held_out = 0.2  # protocol held-out: share of the training subjects who choose
     config.tune_thresholds = False  # protocol held-out: a threshold per AU, chosen there too
     config.evaluation_crop = "whole"  # whole pictures, or "centre": faces as large as in training
+    config.allow_seen_subjects = False  # test on people whom model.init_from has seen, marked so
     config.threshold = 0.5  # score from which an AU counts as active
     config.eval_every = 700  # steps; the release: 25 epochs of 28 steps
     config.checkpoint_every = 350  # steps; a kill loses at most these and a few seconds more

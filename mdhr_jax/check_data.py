@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from mdhr_jax import files
 from mdhr_jax.data import decoded, list_check, records
-from mdhr_jax.data.builders import prepare, recordings
+from mdhr_jax.data.builders import frames, prepare, recordings
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
 from mdhr_jax.report import markdown
@@ -92,7 +92,7 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
     problems, same = [], 0
     owner: dict[bytes, str] = {}
     shared: collections.Counter[tuple[str, str]] = collections.Counter()
-    before = b""
+    before, written = b"", frames.PicturesDigest()
     picture = np.empty((source.image_size, source.image_size, 3), np.uint8)
     with Bar(len(table), "frame", about=str(source.path), show=progress) as bar:
         for row in range(len(table)):
@@ -109,6 +109,7 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
                     f"record {row}: decoded.npy shows another picture; delete that file"
                 )
             problems += _contradictions(source, row, record)
+            written.add(record["image"])
             digest = hashlib.sha256(record["image"]).digest()
             same += digest == before
             before = digest
@@ -120,6 +121,8 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
         f"{video}: {count} of its pictures stand under {other}, too"
         for (video, other), count in shared.items()
     ]
+    if not problems and source.metadata.pictures_sha256 not in ("", written.hexdigest()):
+        problems.append("its pictures are not those that were written; prepare it again")
     return Findings(problems, same)
 
 

@@ -5,7 +5,8 @@ A run keeps two kinds of checkpoint: `last`, from which it resumes, and `best`, 
 F1 on the test fold so far (the release reports that one). A save is complete or absent: a killed
 process leaves the previous one (unless it dies between the two renamings that replace a step's own
 checkpoint by a new one). `files.json` in a checkpoint holds the SHA-256 of each of its
-files, so that a damaged one is refused: Orbax would restore wrong values.
+files, so that a damaged one is refused: Orbax would restore wrong values. `said.json` holds what
+the run knew of itself. All is on the disk before a checkpoint counts.
 """
 
 import contextlib
@@ -14,16 +15,19 @@ import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import types
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from mdhr_jax import hosts
+from mdhr_jax import files, hosts
 from mdhr_jax.errors import InputError
 
-_SUMS = "files.json"
+_SUMS, _SAID = "files.json", "said.json"
+_NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 _NEW = "new"  # a checkpoint that does not count yet
 # Its threads log the traceback of what it then raises.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -57,10 +61,18 @@ class Saver:
             if error is None:  # else other processes may not come to wait
                 self.wait()
 
-    def save(self, kinds: Sequence[str], step: int, state: dict) -> None:
+    def save(
+        self, kinds: Sequence[str], step: int, state: dict, said: Mapping[str, Any] = _NOTHING
+    ) -> None:
         """Begins to save `state`, which may be given away then, as the run's newest of those kinds.
 
         The older ones are dropped when it is written. Waits for what is being written before.
+
+        Args:
+          kinds: such as `last`.
+          step: updates so far.
+          state: the run's.
+          said: what the run knows of itself beside its state, as JSON has it.
 
         Raises:
           InputError: this checkpoint or the one before it cannot be written; older ones are kept.
@@ -74,7 +86,9 @@ class Saver:
                     _remove(place for place in _folders(folder) if not place.name.isdecimal())
             hosts.wait("nothing is left of a killed save")
             response = ocp.save_checkpointables_async(folders[0] / _NEW, parts)
-        self._written = self._beside.submit(_finish, response.result, folders, step, list(parts))
+        self._written = self._beside.submit(
+            _finish, response.result, folders, step, list(parts), json.dumps(dict(said))
+        )
 
     def wait(self) -> None:
         """Until what was saved counts, in every process.
@@ -104,16 +118,20 @@ def _finish(
     folders: Sequence[pathlib.Path],
     step: int,
     parts: Collection[str],
+    said: str,
 ) -> None:
     """Puts a checkpoint into its places after `write`: all processes have written their part."""
     write()
     if not hosts.is_first():
         return
     new = folders[0] / _NEW
-    (new / _SUMS).write_text(json.dumps(_sums(new, parts), indent=2) + "\n")
+    files.write(new / _SAID, said)
+    files.write(new / _SUMS, json.dumps(_sums(new, parts), indent=2) + "\n")
     for folder in folders[1:]:
         shutil.copytree(new, folder / _NEW)
     for folder in folders:
+        for path in (folder / _NEW).rglob("*"):
+            files.sync(path)
         _put_in_place(folder / _NEW, folder / str(step))
 
 
@@ -121,6 +139,7 @@ def _put_in_place(new: pathlib.Path, kept: pathlib.Path) -> None:
     if kept.exists():
         kept.rename(new.with_name("old"))
     new.rename(kept)  # from here on it counts
+    files.sync(new.parent)
     _remove(place for place in _folders(new.parent) if place != kept)
 
 
@@ -152,8 +171,8 @@ def _remove(places: Iterable[pathlib.Path]) -> None:
 
 def _sums(checkpoint: pathlib.Path, parts: Collection[str]) -> dict[str, str]:
     """SHA-256 of the files that these parts are read from, by name within the checkpoint."""
-    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
-    named = {str(path.relative_to(checkpoint)): path for path in files}
+    found = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    named = {str(path.relative_to(checkpoint)): path for path in found}
     return {
         name: _sha256(path)
         for name, path in named.items()
@@ -208,6 +227,19 @@ def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:
     return {name: value for part in parts.values() for name, value in part.items()}
 
 
+def said(directory: pathlib.Path, kind: str) -> dict[str, Any]:
+    """What the run knew of itself at its newest checkpoint; nothing in those of earlier versions.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    file = directory / kind / str(latest_step(directory, kind)) / _SAID
+    try:
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+    except (OSError, TypeError, ValueError) as error:
+        raise _damaged(file.parent, _SAID) from error
+
+
 def _check_files(place: pathlib.Path, parts: Collection[str]) -> None:
     """Refuses a checkpoint whose files are not those that were saved; other parts stay unread."""
     try:
@@ -215,7 +247,10 @@ def _check_files(place: pathlib.Path, parts: Collection[str]) -> None:
     except (OSError, TypeError, ValueError) as error:
         raise _damaged(place, _SUMS) from error
     expected = {(name, digest) for name, digest in saved.items() if _belongs(name, parts)}
-    differing = expected - _sums(place, parts).items()
+    found = _sums(place, parts)
+    differing = expected - found.items()
+    if any("/" in name and name not in saved for name in found):
+        raise _damaged(place, _SUMS)
     if differing:
         raise _damaged(place, min(name for name, _ in differing))
 

@@ -624,9 +624,19 @@ def _evaluate_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
     _path(values, "against", "Another one: show the paired difference in F1 as well.")
     _path(values, "data", "Directory of a data set; default: the run's.")
-    _path(values, "out", "Directory for the tables; default: RUN/evaluation.")
+    _path(values, "out", "Directory for the tables; default: RUN/evaluation, or FILE.evaluation.")
     _measure_flags(values)
     flags.DEFINE_integer("fold", None, "Fold to test on; default: the run's.", flag_values=values)
+    _seen_flag(values)
+
+
+def _seen_flag(values: Flags) -> None:
+    flags.DEFINE_boolean(
+        "allow_seen_subjects",
+        False,
+        "Test on people whom the model has learned from, too; the result says so.",
+        flag_values=values,
+    )
 
 
 def _evaluate(values: Flags, arguments: Sequence[str]) -> int:
@@ -635,14 +645,15 @@ def _evaluate(values: Flags, arguments: Sequence[str]) -> int:
     _exactly(arguments)
     _required(values, "checkpoint")
     run = pathlib.Path(values.checkpoint)
-    beside = run.with_suffix("") if run.is_file() else run
-    out = pathlib.Path(values.out or beside / "evaluation")
+    beside = f"{run}.evaluation" if run.is_file() else run / "evaluation"
+    out = pathlib.Path(values.out or beside)
     text = evaluate.write_tables(
         values.checkpoint,
         out,
         data=values.data,
         fold=values.fold,
         asked=values.protocol,
+        allow_seen=values.allow_seen_subjects,
         oracle=values.oracle_thresholds,
         against=values.against,
     )
@@ -665,6 +676,7 @@ def _figures_flags(values: Flags, arguments: Sequence[str]) -> None:
     flags.DEFINE_list(
         "frames", [], "VIDEO:NUMBER,... of the fold; default: 4, by labels.", flag_values=values
     )
+    _seen_flag(values)
 
 
 def _figures(values: Flags, arguments: Sequence[str]) -> int:
@@ -679,6 +691,7 @@ def _figures(values: Flags, arguments: Sequence[str]) -> int:
         data=values.data,
         fold=values.fold,
         frames=values.frames,
+        allow_seen=values.allow_seen_subjects,
     )
     print(said)
     return 0

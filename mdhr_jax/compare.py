@@ -207,10 +207,15 @@ def caption(done: Sequence[Run]) -> str:
         f"Layout {config['layout']}, data {config['data']}, protocol {config['protocol']}, step "
         f"{_list({run.step for run in done})} ({chosen}), threshold {config['threshold']}, seeds "
         f"{_list(seeds)}, fold {_list(folds)}: {len(people)} test subjects, {people[0]} ... "
-        f"{people[-1]}{size}, always-positive {always_positive_f1(done):.1f}. In "
+        f"{people[-1]}{size}{_seen(done)}, always-positive {always_positive_f1(done):.1f}. In "
         f"brackets {bootstrap.INTERVAL:.0%} intervals: {bootstrap.DRAWS} draws of the test "
         f"subjects, differences paired; they do not hold the spread between seeds.{_pace(done)}"
     )
+
+
+def _seen(done: Sequence[Run]) -> str:
+    said = sorted({run.seen for run in done if run.seen})
+    return f", seen in training: {'; '.join(said)}" if said else ""
 
 
 def _list(numbers: set[int]) -> str:

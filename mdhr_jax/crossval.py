@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, protocol, runs, train
+from mdhr_jax import evaluate, protocol, runs, seen, train
 from mdhr_jax.report import tables
 
 
@@ -32,7 +32,10 @@ def crossval(
       InputError: as `train.train`; `asked` is another protocol than the configured one.
     """
     protocol.check_trained_for(config.protocol, asked, "this configuration")
-    folds = range(1, len(runs.open_data(config).folds) + 1)
+    source = runs.open_data(config)
+    folds = range(1, len(source.folds) + 1)
+    for config.fold in folds:  # before the first is trained
+        seen.check_start(config, source)
     results, subjects, counts = [], [], []
     for fold in folds:
         config.fold = fold
@@ -75,6 +78,7 @@ def summarise(
     together = {
         "step": [each["step"] for each in details],
         "test subjects": sorted(person for each in details for person in each["test subjects"]),
+        "seen in training": "; ".join(sorted({each["seen in training"] for each in details})),
         "frames": sum(each["frames"] for each in details),
         "low to high": tables.interval_of("F1 pooled"),
     }

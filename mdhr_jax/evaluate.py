@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from mdhr_jax import hosts, metrics, protocol, runs, sharding, steps
+from mdhr_jax import hosts, metrics, protocol, provenance, runs, seen, sharding, steps
 from mdhr_jax.data import clips, pipeline, records
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files
@@ -30,6 +31,7 @@ class Scores:
       scores: in [0, 1].
       labels: 0 or 1, as known.
       mask: True where the label is known.
+      verdict: who of the people was seen in training, as far as it is known.
     """
 
     source: str
@@ -38,6 +40,7 @@ class Scores:
     scores: Float[np.ndarray, "m n"]
     labels: Int[np.ndarray, "m n"]
     mask: Bool[np.ndarray, "m n"]
+    verdict: seen.Verdict | None = None
 
     def counts(self, threshold: float | Float[np.ndarray, " n"]) -> metrics.Counts:
         """Hits and misses over all frames."""
@@ -149,6 +152,7 @@ def evaluate(
     data: str | pathlib.Path | None = None,
     fold: int | None = None,
     asked: str | None = None,
+    allow_seen: bool = False,
 ) -> tuple[tables.Table, Scores]:
     """Evaluates a run under its protocol, or an official weight file, on a test fold.
 
@@ -157,11 +161,12 @@ def evaluate(
       data: data set; the one that the run trained on when None.
       fold: fold to test on; the run's own when None.
       asked: protocol that the caller expects.
+      allow_seen: tests on people who were seen in training, too; the table says so.
 
     Raises:
       InputError: as `load` and `test`.
     """
-    trained = load(checkpoint, data=data, fold=fold, asked=asked)
+    trained = load(checkpoint, data=data, fold=fold, asked=asked, allow_seen=allow_seen)
     scored = test(trained)
     return table(trained, scored), scored
 
@@ -173,6 +178,7 @@ def write_tables(
     data: str | pathlib.Path | None = None,
     fold: int | None = None,
     asked: str | None = None,
+    allow_seen: bool = False,
     oracle: bool = False,
     against: str | pathlib.Path | None = None,
 ) -> str:
@@ -184,14 +190,15 @@ def write_tables(
       data: data set; the one that the run trained on when None.
       fold: fold to test on; the run's own when None.
       asked: protocol that the caller expects.
+      allow_seen: as in `evaluate`.
       oracle: shows F1 with thresholds chosen on the test fold as well.
       against: another run or file, to take the difference from.
 
     Raises:
       InputError: as `load` and `test`, or as `check_comparable`.
     """
-    trained = load(checkpoint, data=data, fold=fold, asked=asked)
-    other = load(against, data=data, fold=fold, asked=asked) if against else None
+    ask = functools.partial(load, data=data, fold=fold, asked=asked, allow_seen=allow_seen)
+    trained, other = ask(checkpoint), ask(against) if against else None
     if other:
         check_comparable(trained, other)
     out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written costs no evaluation
@@ -211,6 +218,7 @@ def load(
     data: str | pathlib.Path | None = None,
     fold: int | None = None,
     asked: str | None = None,
+    allow_seen: bool = False,
 ) -> runs.Trained:
     """Reads what is to be evaluated; arguments as those of `evaluate`.
 
@@ -219,7 +227,7 @@ def load(
 
     Raises:
       InputError: no run, no checkpoint, a file without data set or fold, a run of another
-        protocol, or a fold whose test subjects the run was trained on.
+        protocol, no data set, or test subjects whom the model has learned from.
     """
     if files.is_weight_file(checkpoint) and not (data and fold):
         raise InputError(
@@ -229,18 +237,23 @@ def load(
     trained = runs.load(checkpoint)
     config = trained.config
     protocol.check_trained_for(trained.protocol.name, asked, trained.path)
-    data, fold = str(data or config.data), config.fold if fold is None else fold
-    if fold != config.fold and _is_same_place(data, config.data):
-        raise InputError(
-            f"{trained.path}: trained for fold {config.fold}, that is on the test subjects of fold "
-            f"{fold}; evaluate a run that was trained for fold {fold}"
-        )
-    config.data, config.fold = data, fold
+    config.data, config.fold = str(data or config.data), config.fold if fold is None else fold
+    source = runs.open_data(config)
+    seen.check_tested(trained.path, source, config.fold, allowed=allow_seen)
+    _warn_of_other_pictures(trained.path, source)
     return trained
 
 
-def _is_same_place(path: str, other: str) -> bool:
-    return bool(other) and pathlib.Path(path).resolve() == pathlib.Path(other).resolve()
+def _warn_of_other_pictures(path: pathlib.Path, source: records.FrameSource) -> None:
+    """Scores of faces that are cut in another way, or move at another pace, may be worse."""
+    learned, tested = provenance.read(path), source.metadata
+    if learned and (learned.crop, learned.fps) != (tested.crop, tested.fps):
+        print(
+            f"{path}: has learned from faces cut by {learned.crop}, {learned.fps:g} frames per "
+            f"second; those tested are cut by {tested.crop}, {tested.fps:g} frames per second: its "
+            "scores may be worse",
+            file=sys.stderr,
+        )
 
 
 def test(trained: runs.Trained) -> Scores:
@@ -249,17 +262,19 @@ def test(trained: runs.Trained) -> Scores:
     Raises:
       InputError: no data set, one with other AUs, or no such fold.
     """
-    config, mesh = trained.config, sharding.make_mesh()
-    return score(
+    config, mesh, source = trained.config, sharding.make_mesh(), runs.open_data(trained.config)
+    verdict = seen.verdict(seen.of_model(trained.path), source, config.fold)
+    scored = score(
         runs.scoring(config, mesh),
         trained.state,
-        runs.open_data(config),
+        source,
         functools.partial(sharding.put_batch, mesh),
         fold=config.fold,
         clip_length=config.clip_length,
         context=runs.context(config),
         batch_size=batch_size(config.eval_batch_size, mesh),
     )
+    return dataclasses.replace(scored, verdict=verdict)
 
 
 def batch_size(clips: int, mesh: Mesh) -> int:
@@ -287,6 +302,7 @@ def table(trained: runs.Trained, scored: Scores, oracle: bool = False) -> tables
             "data": scored.source,
             **_choices(trained),
             "test subjects": people,
+            "seen in training": str(scored.verdict),
             "frames": len(scored.rows),
         },
         oracle=scored.counts(chosen_here) if oracle else None,
@@ -305,6 +321,8 @@ def difference(
         "F1": {"of": str(trained.path), **_choices(trained)},
         "F1 against": {"of": str(other.path), **_choices(other)},
         "test subjects": people,
+        "seen in training": str(scored.verdict),
+        "seen in training of the other": str(scored_other.verdict),
         "frames": len(scored.rows),
     }
     return tables.difference(trained.layout, people, counts, others, details)

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, locks, runs, train, workers
+from mdhr_jax import evaluate, locks, runs, seen, train, workers
 from mdhr_jax.errors import InputError, NonFiniteLossError
 from mdhr_jax.progress import Bar
 
@@ -52,6 +52,7 @@ class Run:
       counts: per subject, per AU: tp, fp, tn, fn.
       seconds: training and evaluation; None for a run that was interrupted.
       frames: that it was tested on; None: an earlier version did not say.
+      seen: who of the subjects was seen in training, in words; empty: likewise.
     """
 
     variant: str
@@ -64,6 +65,7 @@ class Run:
     counts: Sequence[Sequence[Sequence[int]]]
     seconds: float | None
     frames: int | None = None
+    seen: str = ""
 
     @property
     def count_array(self) -> Int[np.ndarray, "s n 4"]:
@@ -97,7 +99,7 @@ class Plan:
         if self.steps is not None:
             shared["steps"], shared["epochs"] = self.steps, 0.0
         metadata = runs.open_data(self.config).metadata
-        shared["data"] = f"{metadata.builder}, seed {metadata.seed}, {metadata.index_sha256[:16]}"
+        shared["data"] = f"{metadata.builder}, seed {metadata.seed}, {metadata.fingerprint[:16]}"
         return shared
 
 
@@ -134,7 +136,10 @@ def complete(
       NonFiniteLossError: likewise, a run whose loss was no number.
     """
     for variant in plan.variants:
-        runs.check(_configured(plan.config, variant))
+        config = _configured(plan.config, variant)
+        runs.check(config)
+        for config.fold in plan.folds:
+            seen.check_start(config, runs.open_data(config))
     results.mkdir(parents=True, exist_ok=True)
     common, done = plan.common(), read_runs(results / RUNS)
     check_same(done, common, plan.variants, results / RUNS)
@@ -209,8 +214,9 @@ def check_same(
     """
     overrides = {variant.name: runs.flatten(variant.overrides) for variant in variants}
     for run in done:
-        keys = common.keys() | run.config.keys()
-        changed = sorted(key for key in keys if run.config.get(key) != common.get(key))
+        own = runs.ADDED | run.config
+        keys = common.keys() | own.keys()
+        changed = sorted(key for key in keys if own.get(key) != common.get(key))
         if run.overrides != overrides.get(run.variant, run.overrides):
             changed.append(f"variant {run.variant!r}")
         if changed:
@@ -279,4 +285,5 @@ def _run(job: Job) -> Run:
         counts=counts.tolist(),
         seconds=None if resumed else round(time.perf_counter() - start, 1),
         frames=len(scored.rows),
+        seen=str(scored.verdict),
     )

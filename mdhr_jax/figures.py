@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, UInt8
 
-from mdhr_jax import evaluate, facs, preprocess, runs, steps
+from mdhr_jax import evaluate, facs, preprocess, runs, seen, steps
 from mdhr_jax.data import selection
 from mdhr_jax.errors import InputError
 from mdhr_jax.report import au_graph, scale_maps
@@ -23,7 +23,7 @@ COUNT = 4  # frames of a figure
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class Observed:
     """Frames, and what a model saw in and around them.
 
     Attributes:
@@ -61,7 +61,7 @@ class Kind:
     remedy: str
     interest: Callable[[selection.TestFold], Float[np.ndarray, "m n"]]
     rule: str
-    draw: Callable[[pathlib.Path, runs.Trained, Seen, str], list[str]]
+    draw: Callable[[pathlib.Path, runs.Trained, Observed, str], list[str]]
 
 
 def figure(
@@ -72,6 +72,7 @@ def figure(
     data: str | pathlib.Path | None = None,
     fold: int | None = None,
     frames: Sequence[str] = (),
+    allow_seen: bool = False,
 ) -> str:
     """Draws a figure of the paper, a key of `FIGURES`, and says in words what it shows.
 
@@ -82,6 +83,7 @@ def figure(
       data: data set; the one that the run trained on when None.
       fold: fold whose test frames are shown; the run's own when None.
       frames: `VIDEO:NUMBER` of each; `COUNT` are chosen when there are none.
+      allow_seen: shows people who were seen in training, too; the caption says so.
 
     Raises:
       InputError: as `evaluate.load`; no such frame, a name that does not end in `.png`, or a model
@@ -90,25 +92,27 @@ def figure(
     kind, out = FIGURES[number], pathlib.Path(out)
     if out.suffix != ".png":
         raise InputError(f"--out={out}: end the name in .png")
-    trained = evaluate.load(checkpoint, data=data, fold=fold)
+    trained = evaluate.load(checkpoint, data=data, fold=fold, allow_seen=allow_seen)
+    source = runs.open_data(trained.config)
     test = selection.open_fold(
-        runs.open_data(trained.config, data),
-        fold or trained.config.fold,
+        source,
+        trained.config.fold,
         clip_length=trained.config.clip_length,
         context=runs.context(trained.config),
     )
     rows = [test.find(name) for name in frames] or selection.choose(
         kind.interest(test), test.people, COUNT
     )
-    seen = observe(trained, test, rows, kind)
+    observed = observe(trained, test, rows, kind)
     how = "as asked for" if frames else f"chosen by their labels, one per person: {kind.rule}"
+    known = seen.verdict(seen.of_model(trained.path), source, test.fold)
     caption = (
         f"{trained.path.name}, step {int(trained.state['step'])}, on people of test fold "
-        f"{test.fold}. Frames {how}."
+        f"{test.fold}, seen in training: {known}. Frames {how}."
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        content = kind.draw(out, trained, seen, caption)
+        content = kind.draw(out, trained, observed, caption)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
     return "\n".join([f"{out}: {caption}", *content])
@@ -116,7 +120,7 @@ def figure(
 
 def observe(
     trained: runs.Trained, test: selection.TestFold, rows: Sequence[int], kind: Kind
-) -> Seen:
+) -> Observed:
     """Runs the model once, on the clips of these frames."""
     clip, place = np.array([test.clip(row) for row in rows]).T
     graph, transform = runs.eval_graph(trained.config), runs.eval_transform(trained.config)
@@ -132,7 +136,7 @@ def observe(
     frames = np.stack([test.source.pictures(test.rows[own]) for own in test.index.rows[clip]])
     state = trained.state
     images, scores, shown = jax.jit(run)(state["params"], state["batch_stats"], frames)
-    return Seen(
+    return Observed(
         names=[test.name(row) for row in rows],
         labels=test.table.labels[rows],
         pictures=test.source.pictures(test.rows[rows]),
@@ -153,26 +157,28 @@ def motion(
 
 
 def _draw_scale_maps(
-    out: pathlib.Path, trained: runs.Trained, seen: Seen, caption: str
+    out: pathlib.Path, trained: runs.Trained, observed: Observed, caption: str
 ) -> list[str]:
     dynamics = trained.config.model.dynamics
     scales = sorted(dynamics.scales)
-    active = [_aus(trained.layout, labels == 1) for labels in seen.labels]
-    rows, columns = seen.shown.shape[1:3]
+    active = [_aus(trained.layout, labels == 1) for labels in observed.labels]
+    rows, columns = observed.shown.shape[1:3]
     scale_maps.scale_maps(
         out,
-        seen.clips[np.arange(len(seen.place)), seen.place],
-        motion(seen.clips, seen.place, dynamics.k),
-        seen.shown,
+        observed.clips[np.arange(len(observed.place)), observed.place],
+        motion(observed.clips, observed.place, dynamics.k),
+        observed.shown,
         scales,
-        [_title(name, aus) for name, aus in zip(seen.names, active, strict=True)],
+        [_title(name, aus) for name, aus in zip(observed.names, active, strict=True)],
         f"{caption} Motion: mean change between frames, {dynamics.k} before and after this one, as "
         f"the model averages it. Weights are chosen at {rows} x {columns} positions.",
     )
     return [
         f"{name}: active AUs {aus}; mean weight "
         + ", ".join(f"scale {s} {mean:.2f}" for s, mean in zip(scales, own, strict=True))
-        for name, aus, own in zip(seen.names, active, seen.shown.mean(axis=(1, 2)), strict=True)
+        for name, aus, own in zip(
+            observed.names, active, observed.shown.mean(axis=(1, 2)), strict=True
+        )
     ]
 
 
@@ -187,17 +193,17 @@ def _aus(layout: facs.AuLayout, active: Bool[np.ndarray, " n"]) -> str:
 
 
 def _draw_au_graphs(
-    out: pathlib.Path, trained: runs.Trained, seen: Seen, caption: str
+    out: pathlib.Path, trained: runs.Trained, observed: Observed, caption: str
 ) -> list[str]:
     layout = trained.layout
     au_graph.au_graphs(
         out,
         layout,
-        seen.pictures,
-        seen.predicted,
-        seen.labels,
-        seen.shown,
-        [name.replace(":", ", frame ") for name in seen.names],
+        observed.pictures,
+        observed.predicted,
+        observed.labels,
+        observed.shown,
+        [name.replace(":", ", frame ") for name in observed.names],
         f"{caption} Edges {trained.config.model.edges}: an arrow leads from an AU to one that "
         f"attends to it; the strongest {au_graph.NUMBERED} have their weight. Attention of AUs to "
         "themselves is not drawn.",
@@ -206,7 +212,7 @@ def _draw_au_graphs(
         f"{name}: active AUs {_aus(layout, labels == 1)}; predicted {_aus(layout, predicted)}; "
         f"strongest attention {_strongest(layout, attention)}"
         for name, labels, predicted, attention in zip(
-            seen.names, seen.labels, seen.predicted, seen.shown, strict=True
+            observed.names, observed.labels, observed.predicted, observed.shown, strict=True
         )
     ]
 

@@ -31,18 +31,21 @@ from mdhr_jax import (
     losses,
     preprocess,
     protocol,
+    provenance,
     sharding,
     steps,
     writers,
 )
+from mdhr_jax import files as whole
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, names, official
 from mdhr_jax.models import mdhr
 
-_DATA = "data.json"
 # How the same is computed: a run may go on with other values of these.
 MEANS = ("fsdp", "input")
+# Keys that runs of earlier versions do not have, and what these did.
+ADDED = {"allow_seen_subjects": False}
 PRECISIONS = {name: jnp.dtype(name) for name in ("float32", "bfloat16")}
 
 
@@ -84,77 +87,43 @@ def check(config: ConfigDict) -> None:
     config_check.check(values, known)
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+def claim(
+    workdir: pathlib.Path, config: ConfigDict, learned: provenance.Learned | None = None
+) -> None:
     """Saves the configuration in a new run, or checks that it trains as an old run does.
 
+    Args:
+      workdir: the run.
+      config: as it is to be trained.
+      learned: what it learns from; None for a run that is not trained here.
+
     Raises:
-      InputError: the run was started with other values; the keys are named.
+      InputError: the run was started with other values (the keys are named) or another data set.
     """
     file = config_file(workdir)
     if not file.exists():
-        _write(file, config.to_dict())
+        if learned:
+            provenance.write(workdir, learned)
+        _write(file, config)
         return
-    old, new = flatten(load_config(workdir).to_dict()), flatten(config.to_dict())
-    changed = [key for key in sorted(new) if old[key] != new[key] and key not in MEANS]
+    stored = load_config(workdir)
+    old, new = flatten(stored.to_dict()), flatten(config.to_dict())
+    changed = [key for key in sorted(new) if old[key] != new[key] and key not in (*MEANS, "data")]
     if changed:
         listed = ", ".join(f"{key} ({old[key]} -> {new[key]})" for key in changed)
         raise InputError(
             f"{workdir}: this run has another configuration: {listed}; "
             "use these values again or another --workdir"
         )
+    if learned:
+        provenance.check(workdir, learned)
+    if stored.data != config.data:  # the data set has moved
+        stored.data = config.data
+        _write(file, stored)
 
 
-def claim_data(workdir: pathlib.Path, source: records.FrameSource) -> None:
-    """Saves what a run is trained on, or checks that it is what an old run was trained on.
-
-    Raises:
-      InputError: the data set is another one, or `data.json` is damaged.
-    """
-    metadata = source.metadata
-    said = {
-        "builder": metadata.builder,
-        "index": metadata.index_sha256,
-        "crop": metadata.crop,
-        "aus": list(source.layout.aus),
-        "fps": metadata.fps,
-    }
-    old = data_of(workdir)
-    if old is None:
-        _write(workdir / _DATA, said)
-    elif old != said:
-        raise InputError(
-            f"{workdir}: this run was begun with another data set (other frames, labels or crops); "
-            "use that one again or another --workdir"
-        )
-
-
-def _write(file: pathlib.Path, said: dict) -> None:
-    """Writes a JSON file, wholly or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps(said, indent=2) + "\n")
-    new.replace(file)
-
-
-def data_of(path: pathlib.Path) -> dict | None:
-    """What a run was trained on (`data.json`); None for a weight file and a converted run.
-
-    Raises:
-      InputError: the file is damaged.
-    """
-    file = path / _DATA
-    if not file.exists():
-        return None
-    try:
-        said = json.loads(file.read_text())
-        return {key: said[key] for key in ("builder", "index", "crop", "aus", "fps")}
-    except KeyError as error:
-        raise InputError(f"{file}: has no entry {error}; train again with this version") from error
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{file}: does not say what the run was trained on; bring back a copy of it, or train "
-            "again"
-        ) from error
+def _write(file: pathlib.Path, config: ConfigDict) -> None:
+    whole.write(file, json.dumps(config.to_dict(), indent=2) + "\n")
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
@@ -170,7 +139,7 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
         raise InputError(f"{workdir}: holds no run (no readable config.json in it)") from error
     if not isinstance(values, dict):
         raise InputError(f"{file}: holds no configuration; bring back a copy of it")
-    config = ConfigDict(values)
+    config = ConfigDict(ADDED | values)
     with _naming(file):
         check(config)
     return config
@@ -382,15 +351,17 @@ def _load_run(path: pathlib.Path) -> Trained:
     shapes, shardings = _abstract_model(config)
     wanted = checkpoint.abstract(shapes, shardings)
     state = checkpoint.restore(checkpoints(path), chosen.checkpoint, wanted)
-    return Trained(path, config, chosen, state, _thresholds(path, config, int(state["step"])))
+    said = checkpoint.said(checkpoints(path), chosen.checkpoint)
+    thresholds = _thresholds(path, config, int(state["step"]), said.get("evaluation"))
+    return Trained(path, config, chosen, state, thresholds)
 
 
 def _check_aus(path: pathlib.Path, layout: facs.AuLayout) -> None:
     """Refuses a run whose layout has had other AUs, or in another order: scores have no names."""
-    said = data_of(path)
-    if said and said["aus"] != list(layout.aus):
+    learned = provenance.read(path)
+    if learned and learned.aus != list(layout.aus):
         raise InputError(
-            f"{path}: was trained on AUs {said['aus']}, layout {layout.name!r} now has "
+            f"{path}: was trained on AUs {learned.aus}, layout {layout.name!r} now has "
             f"{list(layout.aus)}; register the layout as it was"
         )
 
@@ -422,12 +393,17 @@ def threshold_scalars(
     return dict(zip(names, thresholds.tolist(), strict=True))
 
 
-def _thresholds(workdir: pathlib.Path, config: ConfigDict, step: int) -> np.ndarray:
-    """The fixed threshold for every AU, or those that were chosen at that step's evaluation."""
+def _thresholds(
+    workdir: pathlib.Path, config: ConfigDict, step: int, evaluation: dict | None
+) -> np.ndarray:
+    """The fixed threshold for every AU, or those that were chosen at that step's evaluation.
+
+    The checkpoint's, or the one in the metrics for a checkpoint of an earlier version.
+    """
     layout = layout_of(config)
     if not config.tune_thresholds:
         return np.full(len(layout.aus), config.threshold)
-    for row in evaluations(workdir):
+    for row in [evaluation] if evaluation else evaluations(workdir):
         if row["step"] == step:
             return np.array([row[f"threshold/{name}"] for name in layout.au_names])
     raise InputError(
@@ -520,8 +496,8 @@ class Predictor:
         self.clip_length, self.context = config.clip_length, context(config)
         self.thresholds = trained.thresholds
         self.hold = config.hold
-        data = data_of(pathlib.Path(path)) or {}
-        self.crop, self.fps = data.get("crop"), data.get("fps")
+        learned = provenance.read(pathlib.Path(path))
+        self.crop, self.fps = (learned.crop, learned.fps) if learned else (None, None)
         here = sharding.make_mesh(devices=devices.found()[:1])
         self._scoring = scoring(config, here)
         state = trained.state

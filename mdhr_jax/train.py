@@ -28,7 +28,9 @@ from mdhr_jax import (
     metrics,
     optim,
     preprocess,
+    provenance,
     runs,
+    seen,
     sharding,
     steps,
     writers,
@@ -59,6 +61,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     runs.check(config)
     runs.chosen(config, "input", INPUTS)
     source, mesh = runs.open_data(config), sharding.make_mesh(config.fsdp)
+    seen.check_start(config, source)
     compiled = compile_programs(config, source, mesh, count_steps(config, source))
     # After what may refuse the configuration, before anything takes time.
     with _alone(workdir), _writing(workdir):
@@ -100,16 +103,16 @@ def _train(
     hosts.agree(
         {
             "configuration": config.to_dict(),
-            "data set": source.metadata.index_sha256,
+            "data set": source.metadata.fingerprint,
             "checkpoint to go on from": start,
         }
     )
     backbone = {} if start else runs.initial_backbone(config, compiled.abstract)
     if hosts.is_first():
-        runs.claim(workdir, config)  # a backbone that does not fit leaves no run
+        learned = provenance.Learned.of(source, seen.in_training(config, source))
+        runs.claim(workdir, config, learned)  # a backbone that does not fit leaves no run
     restored = checkpoint.restore(saved, "last", compiled.abstract) if start else None
     if hosts.is_first():
-        runs.claim_data(workdir, source)
         print(
             f"{workdir}: step {start} of {total_steps} on {_said_of(mesh)}, learning rate up to "
             f"{peak_learning_rate(config):.3g}",
@@ -135,7 +138,9 @@ def _train(
     chooses = runs.protocol_of(config).chooses
     make_writer = writers.RunWriter if hosts.is_first() else writers.Silence
     writer = make_writer(workdir, step=start, total_steps=total_steps)
-    best = hosts.as_first(_best(workdir))
+    known = checkpoint.said(saved, "last") if start else {}
+    best = hosts.as_first(known.get("best_mean_f1", _best(workdir)))
+    evaluation = known.get("evaluation")
     log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
     with checkpoint.Saver(saved) as saver, contextlib.closing(writer):
         for step in range(start + 1, total_steps + 1):
@@ -147,13 +152,15 @@ def _train(
                 log.flush()
                 result = evaluation_scalars(compiled.score(state, source, put), config)
                 writer.evaluation(step, result)
+                evaluation = {"step": step, **result}
                 if chooses and result["mean_f1"] > best:
                     best = result["mean_f1"]
                     kinds = ["best", *kinds]
                 log.restart_clock()
             if kinds:
                 log.flush()
-                saver.save(kinds, step, state)
+                writer.sync()  # a checkpoint never knows more than the metrics
+                saver.save(kinds, step, state, {"best_mean_f1": best, "evaluation": evaluation})
                 log.restart_clock()
 
 
@@ -174,7 +181,7 @@ def _said_of(mesh: Mesh) -> str:
 
 
 def _best(workdir: pathlib.Path) -> float:
-    """The highest mean F1 of the run's evaluations so far."""
+    """The highest mean F1 of a run's evaluations whose checkpoint does not say it."""
     return max((row["mean_f1"] for row in runs.evaluations(workdir)), default=-1.0)
 
 

@@ -9,6 +9,7 @@ that two equal runs write equal files; clock times go to TensorBoard and the pro
 import contextlib
 import json
 import math
+import os
 import pathlib
 import sys
 import time
@@ -38,7 +39,7 @@ class RunWriter:
 
     def __init__(self, workdir: pathlib.Path, *, step: int, total_steps: int):
         rows = workdir / "metrics.jsonl"
-        resume_at(rows, step)
+        last = resume_at(rows, step)
         self._rows = rows.open("a", buffering=1)  # a finished line survives the process
         (workdir / "tensorboard").mkdir(exist_ok=True)
         # Not a SummaryWriter: when its thread cannot write, the run waits for ever.
@@ -46,6 +47,11 @@ class RunWriter:
         again = SessionLog(status=SessionLog.START)  # hides what an earlier process wrote later
         self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=again))
         self._progress = Bar(total_steps, "step", initial=step)
+        if last < step:
+            self.say(
+                f"{rows}: ends at step {last}, before the checkpoint's {step}; what is missing is "
+                "lost, the run goes on"
+            )
 
     def train(
         self,
@@ -84,6 +90,10 @@ class RunWriter:
         """A line above the progress bar."""
         self._progress.write(line, file=sys.stderr)
 
+    def sync(self) -> None:
+        """Brings `metrics.jsonl` to the disk."""
+        os.fsync(self._rows.fileno())
+
     def close(self) -> None:
         """Closes the files and ends the progress bar."""
         closing = contextlib.closing  # of all of them, even if one cannot be written
@@ -118,6 +128,9 @@ class Silence:
     def say(self, line: str) -> None:
         pass
 
+    def sync(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -134,14 +147,18 @@ def read(path: pathlib.Path) -> list[dict]:
     return [_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 
 
-def resume_at(path: pathlib.Path, step: int) -> None:
+def resume_at(path: pathlib.Path, step: int) -> int:
     """Drops the rows after `step` from a `metrics.jsonl`, all or none of them.
+
+    Returns:
+      The step of the last row, 0 if there is none.
 
     Raises:
       InputError: a line is not a JSON object with a step.
     """
-    kept = [json.dumps(row) + "\n" for row in read(path) if row["step"] <= step]
-    files.write(path, "".join(kept))
+    kept = [row for row in read(path) if row["step"] <= step]
+    files.write(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return max((row["step"] for row in kept), default=0)
 
 
 def _row(line: str, place: str) -> dict:

@@ -17,7 +17,8 @@ HOMES = {
     "grain": {"data.pipeline"},
     "tensorflow_datasets": {"data.builders"},
     "ml_collections": {
-        *("runs", "train", "crossval", "compare", "experiments", "quickstart", "cli", "bench")
+        "seen",
+        *("runs", "train", "crossval", "compare", "experiments", "quickstart", "cli", "bench"),
     },
     "av": {"faces.decoder"},
     "lz4": {"faces.mtcnn.weights"},

@@ -9,12 +9,13 @@ import subprocess
 import tempfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
 
 from configs import base
-from mdhr_jax import compiled, experiments, facs, runs, sharding
+from mdhr_jax import checkpoint, compiled, experiments, facs, provenance, runs, seen, sharding
 from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
 
@@ -121,6 +122,30 @@ def tiny_config(rendered_set):
     config.eval_every = 4
     config.checkpoint_every = 3
     return config
+
+
+@pytest.fixture
+def make_run(tiny_config, tmp_path, one_device):
+    """Runs with random values, as if they had been trained."""
+
+    def make(name, **keys):
+        config = tiny_config.copy_and_resolve_references()
+        config.protocol = "last"
+        config.update_from_flattened_dict(keys)
+        source = runs.open_data(config)
+        learned = provenance.Learned.of(source, seen.in_training(config, source))
+        runs.claim(tmp_path / name, config, learned)
+        shapes = jax.eval_shape(functools.partial(runs._model_state, runs.model_factory(config)))
+        rng = np.random.default_rng(config.seed)
+        state = jax.tree.map(
+            lambda x: jnp.asarray(rng.uniform(0.5, 1, x.shape), x.dtype),
+            {"params": shapes["params"], "batch_stats": shapes["batch_stats"]},
+        )
+        state["step"] = jnp.int32(9)
+        checkpoint.save(runs.checkpoints(tmp_path / name), "last", 9, state)
+        return tmp_path / name
+
+    return make
 
 
 @pytest.fixture

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from mdhr_jax import (
-    checkpoint,
     cli,
     crossval,
     errors,
     evaluate,
     facs,
     metrics,
-    runs,
     sharding,
     steps,
 )
@@ -105,27 +103,6 @@ def test_cross_validation_shows_folds_their_mean_and_all_frames_together(two_aus
     assert "step 7 7 7," in summary.caption
 
 
-@pytest.fixture
-def make_run(tiny_config, tmp_path, one_device):
-    """Runs with random values, as if they had been trained."""
-
-    def make(name, **keys):
-        config = tiny_config.copy_and_resolve_references()
-        config.update(protocol="last", **keys)
-        runs.claim(tmp_path / name, config)
-        shapes = jax.eval_shape(functools.partial(runs._model_state, runs.model_factory(config)))
-        rng = np.random.default_rng(config.seed)
-        state = jax.tree.map(
-            lambda x: jnp.asarray(rng.uniform(0.5, 1, x.shape), x.dtype),
-            {"params": shapes["params"], "batch_stats": shapes["batch_stats"]},
-        )
-        state["step"] = jnp.int32(9)
-        checkpoint.save(runs.checkpoints(tmp_path / name), "last", 9, state)
-        return tmp_path / name
-
-    return make
-
-
 @pytest.mark.slow
 def test_two_runs_are_compared_on_the_same_frames(make_run, capsys):
     first, second = make_run("first"), make_run("second", seed=1, threshold=0.4)
@@ -181,14 +158,6 @@ def test_runs_that_can_not_be_compared_are_refused(make_run, capsys, tmp_path):
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
     assert not (first / "evaluation").exists()
-
-
-@pytest.mark.slow
-def test_the_people_of_another_fold_were_seen_in_training(make_run, tiny_config):
-    run = make_run("first")
-    for data in (None, tiny_config.data):
-        with pytest.raises(errors.InputError, match="trained for fold 1, that is on the test"):
-            evaluate.evaluate(run, data=data, fold=2)
 
 
 @pytest.mark.slow

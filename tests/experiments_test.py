@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from mdhr_jax import errors, experiments
+from mdhr_jax import errors, experiments, runs
 from mdhr_jax.experiments import Plan, Variant
 
 
@@ -57,3 +57,21 @@ def test_a_budget_in_steps_stands_for_the_epochs(tiny_config):
     plans = [Plan(tiny_config, [], [0], [1], steps) for steps in (None, 5)]
     assert [plan.common()["epochs"] for plan in plans] == [8.0, 0.0]
     assert [plan.common()["steps"] for plan in plans] == [0, 5]
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("image_size", 48), ("image_format", "png"), ("crop", "center"), ("pictures_sha256", "x")],
+)
+def test_the_same_frames_and_labels_with_other_pictures_are_another_data_set(
+    finished_run, random_counts, tiny_config, rendered_set, tmp_path, monkeypatch, entry, value
+):
+    plan = Plan(tiny_config, [Variant("full", {})], [0], [1])
+    done = finished_run("full", 0, random_counts(np.random.default_rng(0)))
+    done = dataclasses.replace(done, config=plan.common())
+    (tmp_path / "runs.jsonl").write_text(json.dumps(dataclasses.asdict(done)) + "\n")
+    metadata = dataclasses.replace(rendered_set.metadata, **{entry: value})
+    other = dataclasses.replace(rendered_set, metadata=metadata)
+    monkeypatch.setattr(runs, "open_data", lambda config: other)
+    with pytest.raises(errors.InputError, match="or data set .differing: data.; name another"):
+        next(experiments.complete(plan, workdir=tmp_path, results=tmp_path))

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from configs import base
-from mdhr_jax import checkpoint, errors, facs, runs
+from mdhr_jax import checkpoint, errors, facs, provenance, runs
+from mdhr_jax.data import people
 
 
 @pytest.mark.parametrize(
@@ -97,48 +98,57 @@ def test_a_damaged_configuration_is_refused(tmp_path, text, expected):
     assert "\n" not in str(refused.value)
 
 
+def _learned(source):
+    return provenance.Learned.of(source, people.Seen(people.videos(source.table)))
+
+
 def test_a_configuration_is_written_wholly_or_not_at_all(tiny_config, tmp_path, monkeypatch):
-    def full(file, text):
+    def full(file, data):
         file.open("w").close()
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.write_text", full)
+        patch.setattr("pathlib.Path.write_bytes", full)
         with pytest.raises(OSError, match="No space left"):
             runs.claim(tmp_path, tiny_config)
     runs.claim(tmp_path, tiny_config)
     assert runs.load_config(tmp_path).to_dict() == json.loads(json.dumps(tiny_config.to_dict()))
 
 
-def test_a_run_keeps_to_its_data_set(rendered_set, tmp_path):
-    runs.claim_data(tmp_path, rendered_set)
-    runs.claim_data(tmp_path, rendered_set)
-    assert runs.data_of(tmp_path)["crop"] == "none"
-    metadata = dataclasses.replace(rendered_set.metadata, index_sha256="other")
-    with pytest.raises(errors.InputError, match="begun with another data set"):
-        runs.claim_data(tmp_path, dataclasses.replace(rendered_set, metadata=metadata))
+def test_a_run_keeps_to_its_data_set_wherever_that_lies(tiny_config, rendered_set, tmp_path):
+    runs.claim(tmp_path, tiny_config, _learned(rendered_set))
+    tiny_config.data = "elsewhere"
+    runs.claim(tmp_path, tiny_config, _learned(rendered_set))
+    assert runs.load_config(tmp_path).data == "elsewhere"
+    assert provenance.read(tmp_path) == _learned(rendered_set)
+    tiny_config.data = "third"
+    for entry, value in [
+        ("index_sha256", "x"),
+        ("pictures_sha256", "x"),
+        ("crop", "x"),
+        ("image_size", 9),
+    ]:
+        metadata = dataclasses.replace(rendered_set.metadata, **{entry: value})
+        other = dataclasses.replace(rendered_set, metadata=metadata)
+        with pytest.raises(errors.InputError, match="begun with another data set"):
+            runs.claim(tmp_path, tiny_config, _learned(other))
+    assert runs.load_config(tmp_path).data == "elsewhere"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '"crop"'])
+@pytest.mark.parametrize("text", ["", "[]", "null", '"crop"', '{"crop": "none"}'])
 def test_a_damaged_data_file_is_refused(rendered_set, tmp_path, text):
     (tmp_path / "data.json").write_text(text)
-    for read in (runs.data_of, lambda path: runs.claim_data(path, rendered_set)):
+    learned = _learned(rendered_set)
+    for read in (provenance.read, lambda path: provenance.check(path, learned)):
         with pytest.raises(errors.InputError, match=r"data\.json: does not say what the run was"):
             read(tmp_path)
-
-
-def test_a_data_file_of_an_earlier_version_is_refused(rendered_set, tmp_path):
-    (tmp_path / "data.json").write_text('{"crop": "none"}')
-    with pytest.raises(errors.InputError, match=r"data\.json: has no entry 'builder'; train again"):
-        runs.claim_data(tmp_path, rendered_set)
 
 
 @pytest.mark.parametrize("aus", [facs.BP4D.aus[::-1], facs.BP4D.aus[:-1]])
 def test_a_layout_that_has_changed_under_its_name_is_refused(
     tiny_config, rendered_set, tmp_path, monkeypatch, aus
 ):
-    runs.claim(tmp_path, tiny_config)
-    runs.claim_data(tmp_path, rendered_set)
+    runs.claim(tmp_path, tiny_config, _learned(rendered_set))
     with pytest.raises(errors.InputError, match="holds no 'best' checkpoint"):
         runs.load(tmp_path)
     regions = (facs.Region("all", facs.LOWER, aus),)

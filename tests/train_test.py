@@ -352,8 +352,7 @@ def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path, 
 def counting(monkeypatch, one_device):
     """Programs that count steps instead of training; `before_step` is called with the number."""
 
-    def init(plan):
-        return {"step": jnp.int32(0), "params": {}, "batch_stats": {}, "opt_state": ()}
+    first = {"step": jnp.int32(0), "params": {}, "batch_stats": {}, "opt_state": {}}
 
     def arrange(before_step):
         def step(state, batch, plan):
@@ -363,15 +362,64 @@ def counting(monkeypatch, one_device):
 
         step.lower = lambda *arguments: types.SimpleNamespace(compile=lambda: step)
         programs = train.Programs(
-            init,
+            lambda plan: first,
             step,
             lambda *arguments: None,
-            {},
+            checkpoint.abstract(first, jax.tree.map(lambda x: x.sharding, first)),
             train.Plan(*[np.zeros(2, np.uint32)] * 2, 1e-3, 8, 0),
         )
         monkeypatch.setattr(train, "compile_programs", lambda *arguments: programs)
 
     return arrange
+
+
+def test_a_lost_metrics_file_is_told_and_does_not_replace_the_best(
+    tiny_config, tmp_path, counting, monkeypatch, capsys
+):
+    f1 = iter([0.9, 0.5, 0.3, 0.2])
+    monkeypatch.setattr(train, "evaluation_scalars", lambda *arguments: {"mean_f1": next(f1)})
+    tiny_config.eval_every = tiny_config.checkpoint_every = 2
+
+    def stop(step):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    counting(stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(tiny_config, tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    counting(lambda step: None)
+    train.train(tiny_config, tmp_path)
+    assert "metrics.jsonl: ends at step 0, before the checkpoint's 4" in capsys.readouterr().err
+    saved = runs.checkpoints(tmp_path)
+    assert checkpoint.latest_step(saved, "best") == 2
+    assert checkpoint.latest_step(saved, "last") == 8
+    assert checkpoint.said(saved, "best") == {
+        "best_mean_f1": 0.9,
+        "evaluation": {"step": 2, "mean_f1": 0.9},
+    }
+
+
+def test_the_metrics_are_on_the_disk_before_a_checkpoint_counts(
+    tiny_config, tmp_path, counting, monkeypatch
+):
+    done = []
+    sync, put = writers.RunWriter.sync, checkpoint._put_in_place
+    monkeypatch.setattr(
+        writers.RunWriter, "sync", lambda self: (done.append("metrics"), sync(self))
+    )
+    monkeypatch.setattr(
+        checkpoint, "_put_in_place", lambda new, kept: (done.append(kept.name), put(new, kept))
+    )
+    counting(lambda step: None)
+    tiny_config.eval_every = 100
+    tiny_config.protocol = "last"
+    monkeypatch.setattr(train, "evaluation_scalars", lambda *arguments: {"mean_f1": 0.0})
+    train.train(tiny_config, tmp_path)
+    steps = [int(name) for name in done if name != "metrics"]
+    assert steps == [3, 6, 8]
+    for count, step in enumerate(steps, start=1):
+        assert done[: done.index(str(step))].count("metrics") >= count
 
 
 def test_a_directory_that_cannot_be_written_is_refused_before_the_first_step(tiny_config, counting):

@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -160,8 +161,19 @@ def open_dataset(path: str | pathlib.Path) -> FrameSource:
             f"layout has the AUs {list(layout.aus)} here; prepare the set again"
         )
     folds.check_disjoint(metadata.folds)
+    if not metadata.pictures_sha256:
+        _say_unchecked(str(path))
     source = FrameSource(pathlib.Path(path), metadata, layout, table, records, images)
     # A cut-off file shows here, not after an hour of training.
     for subject in dict.fromkeys(table.subjects):
         source.record(int(table.rows_of([subject])[-1]))
     return source
+
+
+@functools.cache  # once a process
+def _say_unchecked(path: str) -> None:
+    print(
+        f"{path}: an earlier version made it and kept no digest of its pictures: whether they are "
+        "the ones that a run has learned from cannot be checked",
+        file=sys.stderr,
+    )

@@ -29,14 +29,14 @@ from jaxtyping import UInt8
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
-from mdhr_jax import facs
+from mdhr_jax import facs, files
 from mdhr_jax.data import clips, folds
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
 
 Picture = UInt8[np.ndarray, "h w c"]
 
-_INDEX = "index.npz"
+_INDEX, _METADATA = "index.npz", "metadata.json"
 _COLUMNS = tuple(field.name for field in dataclasses.fields(clips.FrameTable))
 
 
@@ -114,6 +114,7 @@ class Metadata:
       image_format: key of `CODECS`.
       index_sha256: of `index.npz`.
       crop: how faces were cut out of larger pictures; none, if they fill them.
+      pictures_sha256: of all encoded pictures (`PicturesDigest`); empty in earlier sets.
     """
 
     builder: str
@@ -127,6 +128,29 @@ class Metadata:
     image_format: str
     index_sha256: str
     crop: str = "none"
+    pictures_sha256: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells data sets apart that differ in frames, labels, folds or pictures."""
+        said = {name: value for name, value in vars(self).items() if name != "source"}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class PicturesDigest:
+    """Makes `Metadata.pictures_sha256` of encoded pictures, in the order of the records."""
+
+    def __init__(self):
+        self._sha256 = hashlib.sha256()
+
+    def add(self, image: bytes) -> None:
+        """The next picture; its length tells where it ends."""
+        self._sha256.update(len(image).to_bytes(8, "little"))
+        self._sha256.update(image)
+
+    def hexdigest(self) -> str:
+        """Of those so far."""
+        return self._sha256.hexdigest()
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -143,6 +167,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       table: the frames, subject by subject.
       metadata: see `Metadata`.
       progress: moved on with every frame.
+      pictures: digest of those written so far.
       extras: features that records of this source have beside those that all have.
     """
 
@@ -154,6 +179,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.table = table
         self.metadata = metadata
         self.progress = progress
+        self.pictures = PicturesDigest()
         super().__init__(data_dir=data_dir)
 
     @abc.abstractmethod
@@ -194,6 +220,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             rows = zip(self.examples(video), video.number, video.labels, strict=True)
             for example, number, labels in rows:
                 self.progress.update()
+                self.pictures.add(example["image"])
                 yield (
                     next(keys),
                     {
@@ -221,7 +248,7 @@ def prepare(
     fps: float,
     progress: bool,
     crop: str = "none",
-    beside: Mapping[str, bytes] = types.MappingProxyType({}),
+    beside: Mapping[str, str | bytes] = types.MappingProxyType({}),
 ) -> None:
     """Build a data set into the directory `out`, or keep the same one if it is there already.
 
@@ -250,7 +277,9 @@ def prepare(
         index_sha256=hashlib.sha256(index).hexdigest(),
         crop=crop,
     )
-    if is_made(out, dataclasses.asdict(metadata)):
+    settings = dataclasses.asdict(metadata)
+    del settings["pictures_sha256"]  # known when they are written
+    if is_made(out, settings):
         return
     partial = _incomplete(out)
     shutil.rmtree(partial, ignore_errors=True)
@@ -260,8 +289,9 @@ def prepare(
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
             writer.download_and_prepare(file_format="array_record")
     written = pathlib.Path(writer.data_dir)
-    for file, data in {_INDEX: index, **beside}.items():
-        (written / file).write_bytes(data)
+    said = settings | {"pictures_sha256": writer.pictures.hexdigest()}
+    for file, data in {_INDEX: index, _METADATA: json.dumps(said), **beside}.items():
+        files.write(written / file, data)
     written.rename(out)
     shutil.rmtree(partial)
 
@@ -392,7 +422,7 @@ def read_metadata(path: pathlib.Path) -> Metadata:
         unfinished = _incomplete(path).exists()
         reason = "its preparation was interrupted" if unfinished else "no such directory"
         raise InputError(f"{path}: {reason}; prepare the data set, e.g. with `mdhr synthesize`")
-    file = path / "metadata.json"
+    file = path / _METADATA
     try:
         return Metadata(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError) as error:

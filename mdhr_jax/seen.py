@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No test on people whom a model has learned from, wherever their recordings lie.
+
+A run says in `data.json` whom it has learned from, those included from whom the run had learned
+that it was started from. A weight file says nobody.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from mdhr_jax import provenance, runs
+from mdhr_jax.data import people, records
+from mdhr_jax.errors import InputError
+from mdhr_jax.interop import files
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What is known of the people of a test fold.
+
+    Attributes:
+      seen: names of those whom the model has learned from.
+      alike: names of those who have the name of such a person.
+      unknown: what does not say whom it has learned from.
+    """
+
+    seen: Sequence[str]
+    alike: Sequence[str]
+    unknown: Sequence[str]
+
+    def __str__(self) -> str:
+        known = people.listed(self.seen) if self.seen else "none"
+        if not self.unknown:
+            return known
+        return f"{known} known ({', '.join(self.unknown)}: does not say whom it has learned from)"
+
+
+def in_training(config: ConfigDict, source: records.FrameSource) -> people.Seen:
+    """Whom a run of this configuration learns from, and those whom it starts from."""
+    others = [name for k, fold in enumerate(source.folds, 1) if k != config.fold for name in fold]
+    own = people.Seen(people.videos(source.table.take(source.table.rows_of(others))))
+    start = config.model.init_from
+    return own.with_others(of_model(pathlib.Path(start))) if start else own
+
+
+def of_model(path: pathlib.Path) -> people.Seen:
+    """Whom the model of a run or a weight file has learned from.
+
+    Raises:
+      InputError: the run's `data.json` is damaged.
+    """
+    learned = None if files.is_weight_file(path) else provenance.read(path)
+    if learned is None:
+        return people.Seen({}, [str(path)])
+    if learned.people is None:
+        return _of_earlier_run(path, learned)
+    return people.Seen(learned.people, learned.unknown)
+
+
+def _of_earlier_run(path: pathlib.Path, learned: provenance.Learned) -> people.Seen:
+    """Earlier versions kept no names: known while the data set is still what it was."""
+    config = runs.load_config(path)
+    try:
+        source = runs.open_data(config)
+    except InputError:
+        source = None
+    if source and source.metadata.index_sha256 == learned.index:
+        return in_training(config, source)
+    print(
+        f"{path}: an earlier version trained it and kept no names, and {config.data} is not the "
+        "data set that it was: whether test subjects were seen in training cannot be checked",
+        file=sys.stderr,
+    )
+    return people.Seen({}, [str(path)])
+
+
+def verdict(seen: people.Seen, source: records.FrameSource, fold: int) -> Verdict:
+    """Of those who were seen, who is tested in a fold of a data set."""
+    tested = source.folds[fold - 1] if 1 <= fold <= len(source.folds) else ()
+    videos = people.videos(source.table.take(source.table.rows_of(tested)))
+    official = [name for names in source.layout.folds for name in names]
+    return Verdict(*seen.among(videos, official), seen.unknown)
+
+
+def check_tested(
+    path: pathlib.Path, source: records.FrameSource, fold: int, *, allowed: bool
+) -> None:
+    """Refuses to test a run or weight file on people whom it has learned from.
+
+    Raises:
+      InputError: some of the fold's test subjects were seen, which is not allowed.
+    """
+    found = verdict(of_model(path), source, fold)
+    _refuse(
+        found,
+        f"{path}: has learned from people whom fold {fold} of {source.path} tests",
+        "test on others, or add --allow_seen_subjects, which marks the table",
+        allowed,
+    )
+
+
+def check_start(config: ConfigDict, source: records.FrameSource) -> None:
+    """Refuses to start a run from one that has learned from the run's test subjects.
+
+    Raises:
+      InputError: some of them were seen, and `config.allow_seen_subjects` does not allow it.
+    """
+    start = config.model.init_from
+    if not start:
+        return
+    found = verdict(of_model(pathlib.Path(start)), source, config.fold)
+    _refuse(
+        found,
+        f"config.model.init_from={start}: has learned from people whom fold {config.fold} of "
+        f"{source.path} tests",
+        "start from what has not seen them, or add --config.allow_seen_subjects, which marks the "
+        "tables",
+        config.allow_seen_subjects,
+    )
+
+
+def _refuse(found: Verdict, what: str, remedy: str, allowed: bool) -> None:
+    if found.seen and not allowed:
+        raise InputError(f"{what} ({people.listed(found.seen)}); {remedy}")
+    if found.alike:
+        print(
+            f"{what.partition(': ')[0]}: {people.listed(found.alike)} of the test subjects have "
+            "the names of people whom it has learned from, with other frames or labels: taken for "
+            "other people",
+            file=sys.stderr,
+        )

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mdhr_jax import (
+    cli,
+    compare,
+    crossval,
+    errors,
+    evaluate,
+    experiments,
+    facs,
+    figures,
+    runs,
+    seen,
+    train,
+)
+from mdhr_jax.data import clips, people
+from mdhr_jax.data.builders import rendered
+
+
+def _render(out, **settings):
+    """As `rendered_set`, smaller."""
+    smaller = {"seed": 3, "subjects": 6, "videos_per_subject": 1, "frames_per_video": 9}
+    smaller |= {"image_size": 37, "progress": False} | settings
+    return rendered.build(out, facs.BP4D, **smaller)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Six people, tested two by two in this order: 1 4, 2 5, 3 6."""
+    return _render(tmp_path_factory.mktemp("seen") / "set")
+
+
+@pytest.fixture
+def run(make_run, small):
+    """Of fold 1: has learned from S002, S003, S005, S006."""
+    return make_run("run", data=str(small.path))
+
+
+def test_a_set_made_again_with_one_more_person_deals_people_to_other_folds(run, small, tmp_path):
+    more = _render(tmp_path / "set", subjects=["A", *(f"S{n:03d}" for n in range(1, 7))])
+    assert more.folds[0] == ("A", "S003", "S006")
+    with pytest.raises(errors.InputError, match=r"run: .* whom fold 1 .* \(S003, S006\); test on"):
+        evaluate.load(run, data=more.path)
+
+
+@pytest.mark.parametrize("size", [37, 41])
+def test_a_copy_or_another_crop_of_the_same_recordings_shows_the_same_people(
+    run, small, tmp_path, size
+):
+    if size == small.image_size:
+        shutil.copytree(small.path, tmp_path / "copy")
+    else:
+        _render(tmp_path / "copy", image_size=size)
+    with pytest.raises(errors.InputError, match=r"fold 2 .*/copy tests \(S002, S005\); test on"):
+        evaluate.load(run, data=tmp_path / "copy", fold=2)
+    allowed = evaluate.load(run, data=tmp_path / "copy", fold=2, allow_seen=True)
+    assert allowed.config.fold == 2
+
+
+def test_figures_refuse_them_too(run, tmp_path):
+    with pytest.raises(errors.InputError, match=r"\(S002, S005\); test on others, or add --allow"):
+        figures.figure("3", run, tmp_path / "a.png", fold=2)
+
+
+def test_people_of_the_same_names_are_others_and_told_of(run, tmp_path, capsys):
+    other = _render(tmp_path / "other", seed=4)
+    evaluate.load(run, data=other.path, fold=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{run}: S002, S005 of the test subjects have the names of people whom")
+
+
+def test_names_of_official_folds_are_enough():
+    learned = people.Seen({"F001": ["a"], "S001": ["a"]})
+    tested = {"F001": ["b"], "S001": ["b"], "M001": ["a"]}
+    assert learned.among(tested, ["F001", "M001"]) == (["F001"], ["S001"])
+
+
+def test_a_person_is_known_by_one_video_whatever_its_name():
+    labels = np.random.default_rng(0).integers(-1, 2, (3, 8, 12)).astype(np.int8)
+    number = np.arange(8)
+
+    def seen_of(*videos):
+        table = clips.FrameTable.from_videos([clips.Video(*video) for video in videos])
+        return people.videos(table)
+
+    learned = people.Seen(seen_of(("a", "01", number, labels[0]), ("b", "01", number, labels[1])))
+    for video, expected in [
+        (("c", "01", number, labels[1]), ["01"]),
+        (("a", "01", number + 1, labels[1]), []),  # other frames
+        (("a", "01", number, labels[2]), []),  # other labels
+        (("a", "02", number, labels[0]), []),
+    ]:
+        assert learned.among(seen_of(video), [])[0] == expected
+
+
+@pytest.mark.parametrize("command", ["train", "crossval", "compare"])
+def test_a_start_from_what_has_seen_the_test_subjects_is_refused_before_anything_is_trained(
+    make_run, small, tiny_config, tmp_path, command
+):
+    """A run of fold 3 has learned from the people of folds 1 and 2."""
+    start = make_run("start", data=str(small.path), fold=3)
+    tiny_config.data, tiny_config.model.init_from = str(small.path), str(start)
+    tiny_config.fold = 3
+    work = tmp_path / "work"
+    plan = experiments.Plan(tiny_config, [experiments.Variant("full", {})], [0], [3, 1])
+    begin = {
+        "train": lambda: train.train(tiny_config.copy_and_resolve_references(), work),
+        "crossval": lambda: crossval.crossval(tiny_config, work),
+        "compare": lambda: next(experiments.complete(plan, workdir=work, results=work)),
+    }[command]
+    if command == "train":
+        tiny_config.fold = 1
+    with pytest.raises(errors.InputError, match=r"init_from=.*start: .* fold 1 .*\(S001, S004\)"):
+        begin()
+    assert not work.exists()
+
+
+def test_a_run_knows_whom_its_start_has_seen(make_run, small, tmp_path, tiny_config):
+    other = _render(tmp_path / "other", seed=4)
+    start = make_run("start", data=str(other.path))
+    own = make_run("own", data=str(small.path), **{"model.init_from": str(start)})
+    with pytest.raises(errors.InputError, match=r"own: .* \(S002, S005\); test on others"):
+        evaluate.load(own, data=other.path, fold=2)
+
+    tiny_config.data, tiny_config.model.init_from = str(small.path), "resnet50.pth"
+    learned = seen.in_training(tiny_config, small)
+    assert set(learned.people) == {"S002", "S003", "S005", "S006"}
+    verdict = seen.verdict(learned, small, 1)
+    assert str(verdict) == "none known (resnet50.pth: does not say whom it has learned from)"
+
+
+def test_runs_of_earlier_versions_know_them_while_their_data_are_there(run, small, capsys):
+    file = run / "data.json"
+    said = json.loads(file.read_text())
+    for entry in ("fingerprint", "people", "unknown"):
+        del said[entry]
+    file.write_text(json.dumps(said))
+    with pytest.raises(errors.InputError, match=r"\(S002, S005\); test on others"):
+        evaluate.load(run, fold=2)
+    file.write_text(json.dumps(said | {"index": "another set is there now"}))
+    evaluate.load(run, fold=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "kept no names" in line and "cannot be checked" in line
+
+
+def test_what_was_seen_stands_in_the_tables(run, small, finished_run, random_counts):
+    trained = evaluate.load(run, fold=2, allow_seen=True)
+    verdict = seen.verdict(seen.of_model(run), small, 2)
+    size = len(small.rows(2, "test"))
+    scored = evaluate.Scores(
+        "set",
+        np.arange(size),
+        ["S002"] * size,
+        np.zeros((size, 12), np.float32),
+        np.ones((size, 12), np.int32),
+        np.ones((size, 12), bool),
+        verdict,
+    )
+    assert "seen in training S002, S005, frames" in evaluate.table(trained, scored).caption
+    done = finished_run("full", 0, random_counts(np.random.default_rng(0)))
+    caption = compare.caption([dataclasses.replace(done, seen=str(verdict))])
+    assert "50 frames, seen in training: S002, S005," in caption
+
+
+@pytest.mark.slow
+def test_the_command_refuses_and_marks(run, capsys):
+    assert cli.main(["evaluate", "--checkpoint", str(run), "--fold=2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "(S002, S005); test on others, or add --allow_seen_subjects" in line
+    assert not (run / "evaluation").exists()
+    arguments = ["--checkpoint", str(run), "--fold=2", "--allow_seen_subjects"]
+    assert cli.main(["evaluate", *arguments]) == 0
+    assert "seen in training S002, S005" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_evaluation_tells_of_another_crop(run, small, capsys):
+    said = json.loads((run / "data.json").read_text())
+    (run / "data.json").write_text(json.dumps(said | {"crop": "mtcnn, template bp4d"}))
+    evaluate.load(run)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has learned from faces cut by mtcnn, template bp4d, 25 frames per second; those" in line
+
+
+def test_a_file_keeps_its_tables_beside_itself(run, tmp_path, monkeypatch, capsys):
+    written = []
+    monkeypatch.setattr(evaluate, "write_tables", lambda path, out, **rest: written.append(out))
+    file = tmp_path / "run.pth"
+    file.write_bytes(b"")
+    for checkpoint in (file, run):
+        assert cli.main(["evaluate", "--checkpoint", str(checkpoint)]) == 0
+    assert [str(out.relative_to(tmp_path)) for out in written] == [
+        "run.pth.evaluation",
+        "run/evaluation",
+    ]
+    assert runs.config_file(run).exists()
