@@ -92,7 +92,7 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
     problems, same = [], 0
     owner: dict[bytes, str] = {}
     shared: collections.Counter[tuple[str, str]] = collections.Counter()
-    before, written = b"", frames.PicturesDigest()
+    before, found = b"", frames.Digests()
     picture = np.empty((source.image_size, source.image_size, 3), np.uint8)
     with Bar(len(table), "frame", about=str(source.path), show=progress) as bar:
         for row in range(len(table)):
@@ -109,7 +109,7 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
                     f"record {row}: decoded.npy shows another picture; delete that file"
                 )
             problems += _contradictions(source, row, record)
-            written.add(record["image"])
+            found.add(table.videos[video], record["image"])
             digest = hashlib.sha256(record["image"]).digest()
             same += digest == before
             before = digest
@@ -121,8 +121,12 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
         f"{video}: {count} of its pictures stand under {other}, too"
         for (video, other), count in shared.items()
     ]
-    if not problems and source.metadata.pictures_sha256 not in ("", written.hexdigest()):
-        problems.append("its pictures are not those that were written; prepare it again")
+    pictures = found.by_video()
+    problems += [
+        f"{video}: its pictures are not those that were written"
+        for video, digest in frames.read_digests(source.path, source.metadata).items()
+        if pictures.get(video) != digest
+    ]
     return Findings(problems, same)
 
 

@@ -42,7 +42,7 @@ class Verdict:
 def in_training(config: ConfigDict, source: records.FrameSource) -> people.Seen:
     """Whom a run of this configuration learns from, and those whom it starts from."""
     others = [name for k, fold in enumerate(source.folds, 1) if k != config.fold for name in fold]
-    own = people.Seen(people.videos(source.table.take(source.table.rows_of(others))))
+    own = people.Seen(people.videos(source, others))
     start = config.model.init_from
     return own.with_others(of_model(pathlib.Path(start))) if start else own
 
@@ -81,9 +81,8 @@ def _of_earlier_run(path: pathlib.Path, learned: provenance.Learned) -> people.S
 def verdict(seen: people.Seen, source: records.FrameSource, fold: int) -> Verdict:
     """Of those who were seen, who is tested in a fold of a data set."""
     tested = source.folds[fold - 1] if 1 <= fold <= len(source.folds) else ()
-    videos = people.videos(source.table.take(source.table.rows_of(tested)))
     official = [name for names in source.layout.folds for name in names]
-    return Verdict(*seen.among(videos, official), seen.unknown)
+    return Verdict(*seen.among(people.videos(source, tested), official), seen.unknown)
 
 
 def check_tested(

@@ -61,7 +61,7 @@ def test_a_budget_in_steps_stands_for_the_epochs(tiny_config):
 
 @pytest.mark.parametrize(
     ("entry", "value"),
-    [("image_size", 48), ("image_format", "png"), ("crop", "center"), ("pictures_sha256", "x")],
+    [("image_size", 48), ("image_format", "png"), ("crop", "center"), ("seed", 4)],
 )
 def test_the_same_frames_and_labels_with_other_pictures_are_another_data_set(
     finished_run, random_counts, tiny_config, rendered_set, tmp_path, monkeypatch, entry, value

@@ -99,7 +99,7 @@ def test_a_damaged_configuration_is_refused(tmp_path, text, expected):
 
 
 def _learned(source):
-    return provenance.Learned.of(source, people.Seen(people.videos(source.table)))
+    return provenance.Learned.of(source, people.Seen(people.videos(source, source.table.subjects)))
 
 
 def test_a_configuration_is_written_wholly_or_not_at_all(tiny_config, tmp_path, monkeypatch):
@@ -124,7 +124,6 @@ def test_a_run_keeps_to_its_data_set_wherever_that_lies(tiny_config, rendered_se
     tiny_config.data = "third"
     for entry, value in [
         ("index_sha256", "x"),
-        ("pictures_sha256", "x"),
         ("crop", "x"),
         ("image_size", 9),
     ]:

@@ -20,7 +20,7 @@ from mdhr_jax import (
     train,
 )
 from mdhr_jax.data import clips, people
-from mdhr_jax.data.builders import rendered
+from mdhr_jax.data.builders import frames, rendered
 
 
 def _render(out, **settings):
@@ -81,22 +81,45 @@ def test_names_of_official_folds_are_enough():
     assert learned.among(tested, ["F001", "M001"]) == (["F001"], ["S001"])
 
 
-def test_a_person_is_known_by_one_video_whatever_its_name():
-    labels = np.random.default_rng(0).integers(-1, 2, (3, 8, 12)).astype(np.int8)
-    number = np.arange(8)
+def test_a_person_is_known_by_the_pictures_or_by_the_labels_of_one_video(monkeypatch, small):
+    rng, number = np.random.default_rng(0), np.arange(8)
+    one, two = rng.integers(-1, 2, (2, 8, 12)).astype(np.int8)
+    silent = np.zeros((8, 12), np.int8)
+    pictures = {}
+    monkeypatch.setattr(frames, "read_digests", lambda *arguments: pictures)
 
     def seen_of(*videos):
         table = clips.FrameTable.from_videos([clips.Video(*video) for video in videos])
-        return people.videos(table)
+        return people.videos(dataclasses.replace(small, table=table), table.subjects)
 
-    learned = people.Seen(seen_of(("a", "01", number, labels[0]), ("b", "01", number, labels[1])))
-    for video, expected in [
-        (("c", "01", number, labels[1]), ["01"]),
-        (("a", "01", number + 1, labels[1]), []),  # other frames
-        (("a", "01", number, labels[2]), []),  # other labels
-        (("a", "02", number, labels[0]), []),
+    pictures = {"a": "p1", "b": "p2", "c": "p3"}
+    learned = people.Seen(
+        seen_of(("a", "01", number, one), ("b", "01", number, two), ("c", "01", number, silent))
+    )
+    pictures = {"same": "p2", "other": "q"}
+    for name, person, numbers, labels, known in [
+        ("other", "01", number, two, True),  # another crop, another name
+        ("same", "01", number, -two, True),  # other labels
+        ("same", "01", number, silent, True),
+        ("other", "01", number + 1, two, False),
+        ("other", "01", number, -two, False),
+        ("other", "01", number, silent, False),  # nothing to tell them apart
+        ("same", "02", number, two, False),
     ]:
-        assert learned.among(seen_of(video), [])[0] == expected
+        found, _ = learned.among(seen_of((name, person, numbers, labels)), [])
+        assert found == (["01"] if known else []), (name, person)
+
+
+def test_a_backbone_that_has_seen_other_people_of_these_names_may_begin(
+    make_run, small, tiny_config, tmp_path, capsys
+):
+    """As in launch/twin.sh and launch/tables.sh."""
+    others = _render(tmp_path / "others", seed=1, frames_per_video=3)
+    tiny_config.model.init_from = str(make_run("backbone", data=str(others.path)))
+    tiny_config.data = str(small.path)
+    plan = experiments.Plan(tiny_config, [experiments.Variant("full", {})], [0], [1, 2, 3])
+    assert next(experiments.complete(plan, workdir=tmp_path / "work", results=tmp_path)) == []
+    assert "of the test subjects have the names of people whom it has" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["train", "crossval", "compare"])

@@ -1,30 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who was learned from, and whether those who are tested are among them. numpy only.
+"""Who was learned from, and whether those who are tested are among them.
 
 A name alone tells nobody: rendered people are S001, S002, ... for every seed, and two labs both
-have a 01. A person is known by the name and the frames and labels of the videos, in whatever way
-these were cut to pictures; those of the official folds of BP4D and DISFA by the name.
+have a 01. A person is known by the name and one of the videos, that is by its pictures, or by its
+frames and labels where these tell something: in another crop, pictures are others. Those of the
+official folds of BP4D and DISFA are known by the name.
 """
 
 import collections
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from mdhr_jax.data import clips
+from mdhr_jax.data import clips, records
+from mdhr_jax.data.builders import frames
 
 Videos = Mapping[str, Sequence[str]]
-"""Of each person a digest per video."""
+"""Digests of each person's videos."""
 
 
-def videos(table: clips.FrameTable) -> dict[str, list[str]]:
-    """The people of a table, in the order of their frames."""
+def videos(source: records.FrameSource, subjects: Sequence[str]) -> dict[str, list[str]]:
+    """Those of some people of a data set.
+
+    Raises:
+      InputError: the data set's digests are damaged.
+    """
+    pictures = frames.read_digests(source.path, source.metadata)
     found: dict[str, list[str]] = collections.defaultdict(list)
-    for video in table.to_videos():
-        content = hashlib.sha256(video.number.astype("<i8").tobytes())
-        content.update(video.labels.astype("i1").tobytes())
-        found[video.subject].append(content.hexdigest()[:16])
+    for video in source.table.take(source.table.rows_of(subjects)).to_videos():
+        found[video.subject] += _digests(video, pictures.get(video.name))
     return dict(found)
+
+
+def _digests(video: clips.Video, pictures: str | None) -> Iterator[str]:
+    if pictures is not None:
+        yield pictures
+    # Many have a film in which nothing happens: only its pictures tell it from others.
+    if pictures is None or (video.labels != video.labels[0]).any():
+        labels = video.labels.astype("i1").tobytes()
+        yield hashlib.sha256(video.number.astype("<i8").tobytes() + labels).hexdigest()[:32]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,10 @@
 """The form of a prepared data set on disk, and the TFDS builder that every source shares.
 
 A directory holds one TFDS split per subject in ArrayRecord files, and one record per frame: encoded
-picture, subject, video, frame number, AU vector. Beside them stand `metadata.json` (`Metadata`) and
-`index.npz`, the `FrameTable` of all records in their order: labels are read without touching a
-picture. TensorFlow is never imported, since pictures are encoded here and not by TFDS.
+picture, subject, video, frame number, AU vector. Beside them stand `metadata.json` (`Metadata`),
+`index.npz`, the `FrameTable` of all records in their order, so that labels are read without
+touching a picture, and `pictures.json`, which tells the pictures of each video from others.
+TensorFlow is never imported, since pictures are encoded here and not by TFDS.
 """
 
 import abc
@@ -36,7 +37,7 @@ from mdhr_jax.progress import Bar
 
 Picture = UInt8[np.ndarray, "h w c"]
 
-_INDEX, _METADATA = "index.npz", "metadata.json"
+_INDEX, _PICTURES, _METADATA = "index.npz", "pictures.json", "metadata.json"
 _COLUMNS = tuple(field.name for field in dataclasses.fields(clips.FrameTable))
 
 
@@ -114,7 +115,7 @@ class Metadata:
       image_format: key of `CODECS`.
       index_sha256: of `index.npz`.
       crop: how faces were cut out of larger pictures; none, if they fill them.
-      pictures_sha256: of all encoded pictures (`PicturesDigest`); empty in earlier sets.
+      pictures_sha256: of `pictures.json`, the `Digests` of all videos; empty in earlier sets.
     """
 
     builder: str
@@ -137,20 +138,19 @@ class Metadata:
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
 
-class PicturesDigest:
-    """Makes `Metadata.pictures_sha256` of encoded pictures, in the order of the records."""
+class Digests:
+    """Digests of the encoded pictures of videos, made while these pass by in order."""
 
     def __init__(self):
-        self._sha256 = hashlib.sha256()
+        self._of_videos = collections.defaultdict(hashlib.sha256)
 
-    def add(self, image: bytes) -> None:
-        """The next picture; its length tells where it ends."""
-        self._sha256.update(len(image).to_bytes(8, "little"))
-        self._sha256.update(image)
+    def add(self, video: str, image: bytes) -> None:
+        """The next picture of a video; its length tells where it ends."""
+        self._of_videos[video].update(len(image).to_bytes(8, "little") + image)
 
-    def hexdigest(self) -> str:
+    def by_video(self) -> dict[str, str]:
         """Of those so far."""
-        return self._sha256.hexdigest()
+        return {video: digest.hexdigest()[:32] for video, digest in self._of_videos.items()}
 
 
 class _Info(tfds.core.DatasetInfo):
@@ -167,7 +167,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       table: the frames, subject by subject.
       metadata: see `Metadata`.
       progress: moved on with every frame.
-      pictures: digest of those written so far.
+      digests: of the pictures written so far.
       extras: features that records of this source have beside those that all have.
     """
 
@@ -179,7 +179,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.table = table
         self.metadata = metadata
         self.progress = progress
-        self.pictures = PicturesDigest()
+        self.digests = Digests()
         super().__init__(data_dir=data_dir)
 
     @abc.abstractmethod
@@ -220,7 +220,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             rows = zip(self.examples(video), video.number, video.labels, strict=True)
             for example, number, labels in rows:
                 self.progress.update()
-                self.pictures.add(example["image"])
+                self.digests.add(video.name, example["image"])
                 yield (
                     next(keys),
                     {
@@ -289,8 +289,9 @@ def prepare(
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
             writer.download_and_prepare(file_format="array_record")
     written = pathlib.Path(writer.data_dir)
-    said = settings | {"pictures_sha256": writer.pictures.hexdigest()}
-    for file, data in {_INDEX: index, _METADATA: json.dumps(said), **beside}.items():
+    pictures = json.dumps(writer.digests.by_video(), indent=1).encode()
+    said = json.dumps(settings | {"pictures_sha256": hashlib.sha256(pictures).hexdigest()})
+    for file, data in {_INDEX: index, _PICTURES: pictures, _METADATA: said, **beside}.items():
         files.write(written / file, data)
     written.rename(out)
     shutil.rmtree(partial)
@@ -410,6 +411,21 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
         columns = {name: arrays[name] for name in _COLUMNS}
     names = {name: tuple(columns[name].tolist()) for name in ("videos", "subjects")}
     return clips.FrameTable(**columns | names)
+
+
+def read_digests(path: pathlib.Path, metadata: Metadata) -> dict[str, str]:
+    """Digests of the pictures by video; of none in a set of an earlier version.
+
+    Raises:
+      InputError: they are missing or damaged.
+    """
+    if not metadata.pictures_sha256:
+        return {}
+    file = path / _PICTURES
+    data = file.read_bytes() if file.exists() else b""
+    if hashlib.sha256(data).hexdigest() != metadata.pictures_sha256:
+        raise InputError(f"{file}: missing or damaged, prepare the data set again")
+    return json.loads(data)
 
 
 def read_metadata(path: pathlib.Path) -> Metadata:
