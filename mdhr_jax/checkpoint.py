@@ -3,10 +3,10 @@
 
 A run keeps two kinds of checkpoint: `last`, from which it resumes, and `best`, the highest mean
 F1 on the test fold so far (the release reports that one). A save is complete or absent: a killed
-process leaves the previous one (unless it dies between the two renamings that replace a step's own
-checkpoint by a new one). `files.json` in a checkpoint holds the SHA-256 of each of its
-files, so that a damaged one is refused: Orbax would restore wrong values. `said.json` holds what
-the run knew of itself. All is on the disk before a checkpoint counts.
+process leaves the previous one. That one stays until the next save begins, for those who read it
+meanwhile. `files.json` in a checkpoint holds the SHA-256 of each of its files, so that a damaged
+one is refused: Orbax would restore wrong values. `said.json` holds what the run knew of itself. All
+is on the disk before a checkpoint counts.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import logging
 import pathlib
 import shutil
 import types
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,8 +29,12 @@ from mdhr_jax.errors import InputError
 _SUMS, _SAID = "files.json", "said.json"
 _NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 _NEW = "new"  # a checkpoint that does not count yet
+_OLD = ".old"  # ends the name of one that another of the same step replaces
 # Its threads log the traceback of what it then raises.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+logging.getLogger("asyncio").addFilter(
+    lambda record: "tensorstore" not in record.getMessage().lower()
+)
 
 
 def _parts(state: dict) -> dict[str, dict]:
@@ -60,13 +64,15 @@ class Saver:
         with self._beside:
             if error is None:  # else other processes may not come to wait
                 self.wait()
+                self._drop_older()
 
     def save(
         self, kinds: Sequence[str], step: int, state: dict, said: Mapping[str, Any] = _NOTHING
     ) -> None:
         """Begins to save `state`, which may be given away then, as the run's newest of those kinds.
 
-        The older ones are dropped when it is written. Waits for what is being written before.
+        The one before it is dropped when the next save begins, or the last one has ended. Waits for
+        what is being written before.
 
         Args:
           kinds: such as `last`.
@@ -81,9 +87,7 @@ class Saver:
         folders, parts = [self._directory / kind for kind in kinds], _parts(state)
         self._place = folders[0] / str(step)
         with _writing(self._place):
-            if hosts.is_first():
-                for folder in folders:  # what killed commands have left
-                    _remove(place for place in _folders(folder) if not place.name.isdecimal())
+            self._drop_older()
             hosts.wait("nothing is left of a killed save")
             response = ocp.save_checkpointables_async(folders[0] / _NEW, parts)
         self._written = self._beside.submit(
@@ -101,6 +105,15 @@ class Saver:
             with _writing(self._place):
                 written.result()
             hosts.wait("the checkpoint counts")
+
+    def _drop_older(self) -> None:
+        """Leaves nothing but the newest of each kind, nor what killed commands have left."""
+        if hosts.is_first():
+            for folder in _folders(self._directory):
+                newest = _newest(folder)
+                for place in _folders(folder):
+                    if place != newest:
+                        shutil.rmtree(place)
 
 
 def save(directory: pathlib.Path, kind: str, step: int, state: dict) -> None:
@@ -137,10 +150,9 @@ def _finish(
 
 def _put_in_place(new: pathlib.Path, kept: pathlib.Path) -> None:
     if kept.exists():
-        kept.rename(new.with_name("old"))
+        kept.rename(kept.with_name(kept.name + _OLD))
     new.rename(kept)  # from here on it counts
     files.sync(new.parent)
-    _remove(place for place in _folders(new.parent) if place != kept)
 
 
 @contextlib.contextmanager
@@ -164,9 +176,16 @@ def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
     return [place for place in folder.glob("*") if place.is_dir()]
 
 
-def _remove(places: Iterable[pathlib.Path]) -> None:
-    for place in places:
-        shutil.rmtree(place)
+def _newest(folder: pathlib.Path) -> pathlib.Path | None:
+    """The newest complete checkpoint of a kind."""
+    complete = [place for place in _folders(folder) if _step(place) is not None]
+    return max(complete, key=lambda place: (_step(place), place.suffix != _OLD), default=None)
+
+
+def _step(place: pathlib.Path) -> int | None:
+    """Of a complete checkpoint."""
+    name = place.name.removesuffix(_OLD)
+    return int(name) if name.isdecimal() else None
 
 
 def _sums(checkpoint: pathlib.Path, parts: Collection[str]) -> dict[str, str]:
@@ -192,23 +211,35 @@ def _belongs(name: str, parts: Collection[str]) -> bool:
 
 def latest_step(directory: pathlib.Path, kind: str) -> int | None:
     """Step of the newest complete checkpoint, None when there is none."""
-    names = [place.name for place in _folders(directory / kind)]
-    return max((int(name) for name in names if name.isdecimal()), default=None)
+    newest = _newest(directory / kind)
+    return newest and _step(newest)
 
 
 def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:
     """The newest checkpoint of a kind, laid out as `abstract_state` says (shapes, shardings).
 
     On whichever devices it was saved. Of an `abstract_state` of `step`, `params` and `batch_stats`
-    only the model is read.
+    only the model is read. While a training saves, this begins anew if what it reads is replaced.
 
     Raises:
       InputError: there is none, it is damaged, or it does not fit.
     """
-    step = latest_step(directory, kind)
-    if step is None:
-        raise InputError(f"{directory}: holds no {kind!r} checkpoint; train first")
-    place, wanted = (directory / kind / str(step)).absolute(), _parts(abstract_state)
+    wanted = _parts(abstract_state)
+    while place := _newest(directory.absolute() / kind):
+        sums = _read_sums(place)
+        try:
+            parts = _load(place, wanted)
+        except Exception:
+            if _newest(place.parent) == place and _read_sums(place) == sums:
+                raise
+            continue
+        if _read_sums(place) == sums:
+            return {name: value for part in parts.values() for name, value in part.items()}
+    raise InputError(f"{directory}: holds no {kind!r} checkpoint; train first")
+
+
+def _load(place: pathlib.Path, wanted: dict[str, dict]) -> dict[str, dict]:
+    """The wanted parts of a checkpoint; InputError as `restore`."""
     _check_files(place, wanted)
     stored = ocp.checkpointables_metadata(place).metadata
     if not wanted.keys() <= stored.keys():
@@ -223,17 +254,23 @@ def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:
             f"{place}: another model's checkpoint, {len(differing)} arrays differ, such as {name} "
             f"{shape}; use the configuration it was made with"
         )
-    parts = ocp.load_checkpointables(place, wanted)
-    return {name: value for part in parts.values() for name, value in part.items()}
+    return ocp.load_checkpointables(place, wanted)
 
 
-def said(directory: pathlib.Path, kind: str) -> dict[str, Any]:
-    """What the run knew of itself at its newest checkpoint; nothing in those of earlier versions.
+def _read_sums(place: pathlib.Path) -> bytes:
+    """The file of sums, empty where it is gone: checkpoints with the same one are the same."""
+    with contextlib.suppress(OSError):
+        return (place / _SUMS).read_bytes()
+    return b""
+
+
+def said(directory: pathlib.Path, kind: str, step: int) -> dict[str, Any]:
+    """What the run knew of itself at a checkpoint; nothing in those of earlier versions.
 
     Raises:
       InputError: it cannot be read.
     """
-    file = directory / kind / str(latest_step(directory, kind)) / _SAID
+    file = directory / kind / str(step) / _SAID
     try:
         return dict(json.loads(file.read_text())) if file.exists() else {}
     except (OSError, TypeError, ValueError) as error:
@@ -243,8 +280,8 @@ def said(directory: pathlib.Path, kind: str) -> dict[str, Any]:
 def _check_files(place: pathlib.Path, parts: Collection[str]) -> None:
     """Refuses a checkpoint whose files are not those that were saved; other parts stay unread."""
     try:
-        saved = dict(json.loads((place / _SUMS).read_text()))
-    except (OSError, TypeError, ValueError) as error:
+        saved = dict(json.loads(_read_sums(place)))
+    except (TypeError, ValueError) as error:
         raise _damaged(place, _SUMS) from error
     expected = {(name, digest) for name, digest in saved.items() if _belongs(name, parts)}
     found = _sums(place, parts)

@@ -351,8 +351,9 @@ def _load_run(path: pathlib.Path) -> Trained:
     shapes, shardings = _abstract_model(config)
     wanted = checkpoint.abstract(shapes, shardings)
     state = checkpoint.restore(checkpoints(path), chosen.checkpoint, wanted)
-    said = checkpoint.said(checkpoints(path), chosen.checkpoint)
-    thresholds = _thresholds(path, config, int(state["step"]), said.get("evaluation"))
+    step = int(state["step"])
+    said = checkpoint.said(checkpoints(path), chosen.checkpoint, step)
+    thresholds = _thresholds(path, config, step, said.get("evaluation"))
     return Trained(path, config, chosen, state, thresholds)
 
 

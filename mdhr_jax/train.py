@@ -138,7 +138,7 @@ def _train(
     chooses = runs.protocol_of(config).chooses
     make_writer = writers.RunWriter if hosts.is_first() else writers.Silence
     writer = make_writer(workdir, step=start, total_steps=total_steps)
-    known = checkpoint.said(saved, "last") if start else {}
+    known = checkpoint.said(saved, "last", start) if start else {}
     best = hosts.as_first(known.get("best_mean_f1", _best(workdir)))
     evaluation = known.get("evaluation")
     log = _LateLog(workdir, writer, config.batch_size * config.clip_length)

@@ -3,6 +3,8 @@ import errno
 import gc
 import pathlib
 import resource
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -162,15 +164,66 @@ def _killed(*arguments):
     raise KeyboardInterrupt
 
 
-def test_a_save_that_is_killed_while_it_replaces_its_own_step_is_repeated(tmp_path, monkeypatch):
+def test_a_save_that_is_killed_while_it_replaces_its_own_step_leaves_it(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, "best", 3, _state(3))
-    for _ in range(2):
-        with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "_remove", lambda places: None)
+    rename = pathlib.Path.rename
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            pathlib.Path, "rename", lambda a, b: rename(a, b) if a.name == "3" else _killed()
+        )
+        with pytest.raises(KeyboardInterrupt):
             checkpoint.save(tmp_path, "best", 3, _state(4))
-        assert (tmp_path / "best/old").is_dir()
-        checkpoint.save(tmp_path, "best", 3, _state(5))
-        assert [path.name for path in (tmp_path / "best").iterdir()] == ["3"]
+    assert not (tmp_path / "best/3").exists()
+    assert checkpoint.latest_step(tmp_path, "best") == 3
+    assert int(checkpoint.restore(tmp_path, "best", _abstract())["step"]) == 3
+    checkpoint.save(tmp_path, "best", 3, _state(5))
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["3"]
+    assert int(checkpoint.restore(tmp_path, "best", _abstract())["step"]) == 5
+
+
+def test_the_one_before_stays_for_those_who_read_it_until_the_next_save(tmp_path):
+    with checkpoint.Saver(tmp_path) as saver:
+        for step in (3, 7, 9):
+            saver.save(["last"], step, _state(step))
+            saver.wait()
+            kept = sorted(int(path.name) for path in (tmp_path / "last").iterdir())
+            assert kept == {3: [3], 7: [3, 7], 9: [7, 9]}[step]
+
+
+SAVES = """
+import itertools, pathlib, sys
+import jax.numpy as jnp
+from mdhr_jax import checkpoint
+
+with checkpoint.Saver(pathlib.Path(sys.argv[1])) as saver:
+    for value in itertools.count():
+        params = {"stack": {0: jnp.full(3, value, jnp.float32), 1: jnp.ones((2, 2))}}
+        state = {"step": jnp.int32(value), "params": params, "batch_stats": {"mean": jnp.zeros(3)}}
+        state["opt_state"] = (jnp.full(5, value, jnp.float32),)
+        saver.save(["best", "last"], value // 2, state)  # every step twice
+"""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax' threads
+def test_what_is_loaded_beside_a_training_that_saves_is_one_of_its_states(tmp_path):
+    model = _abstract()
+    del model["opt_state"]
+    for kind in ("best", "last"):
+        checkpoint.save(tmp_path, kind, 0, _state(0))
+    newest = 0
+    training = subprocess.Popen([sys.executable, "-c", SAVES, str(tmp_path)])
+    try:
+        while newest < 20:
+            assert training.poll() is None
+            for kind, wanted in (("best", model), ("last", model), ("last", _abstract())):
+                state = checkpoint.restore(tmp_path, kind, wanted)
+                newest = int(state["step"])
+                for value in (state["params"]["stack"][0], *state.get("opt_state", ())):
+                    assert (np.asarray(value) == newest).all()
+        gc.collect()  # complains of closed loops here, not in another test
+    finally:
+        training.kill()
+        training.wait()
 
 
 @pytest.mark.parametrize("limit", [10, 200])  # the first file fails, or arrays within Orbax do

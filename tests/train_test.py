@@ -394,7 +394,7 @@ def test_a_lost_metrics_file_is_told_and_does_not_replace_the_best(
     saved = runs.checkpoints(tmp_path)
     assert checkpoint.latest_step(saved, "best") == 2
     assert checkpoint.latest_step(saved, "last") == 8
-    assert checkpoint.said(saved, "best") == {
+    assert checkpoint.said(saved, "best", 2) == {
         "best_mean_f1": 0.9,
         "evaluation": {"step": 2, "mean_f1": 0.9},
     }

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading a prepared data set: labels of all frames at once, pictures by random access."""
 
+import contextlib
 import dataclasses
+import errno
 import functools
+import os
 import pathlib
+import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +91,10 @@ class FrameSource:
         try:
             image = self.images[row]
         except RuntimeError as error:
-            raise InputError(f"{self._where(row)}: cannot be read ({error}); {_REMEDY}") from error
+            remedy = _REMEDY
+            if os.strerror(errno.EMFILE) in str(error):
+                remedy = "it keeps a file open for each person: raise the limit with `ulimit -n`"
+            raise InputError(f"{self._where(row)}: cannot be read ({error}); {remedy}") from error
         if not image:  # ArrayRecord reads past the end of some cut-off files
             raise InputError(f"{self._where(row)}: cannot be read (it is empty); {_REMEDY}")
         return image
@@ -164,8 +171,10 @@ def open_dataset(path: str | pathlib.Path) -> FrameSource:
     if not metadata.pictures_sha256:
         _say_unchecked(str(path))
     source = FrameSource(pathlib.Path(path), metadata, layout, table, records, images)
+    people = dict.fromkeys(table.subjects)
+    _allow_open_files(len(people))
     # A cut-off file shows here, not after an hour of training.
-    for subject in dict.fromkeys(table.subjects):
+    for subject in people:
         source.record(int(table.rows_of([subject])[-1]))
     return source
 
@@ -177,3 +186,15 @@ def _say_unchecked(path: str) -> None:
         "the ones that a run has learned from cannot be checked",
         file=sys.stderr,
     )
+
+
+def _allow_open_files(more: int) -> None:
+    """Raises the soft limit by so many, as far as the system lets every process.
+
+    A thousand people are as many open files, the usual limit is 1,024, on macOS 256.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = soft + more if hard == resource.RLIM_INFINITY else min(soft + more, hard)
+    if soft != resource.RLIM_INFINITY:
+        with contextlib.suppress(ValueError):  # macOS has a limit below "unlimited"
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
+import os
+import resource
 import shutil
 import zlib
 
@@ -48,6 +51,34 @@ def test_opening_finds_what_was_built(source, copy):
 def test_rows_of_a_split_are_its_subjects_frames_in_order(source):
     np.testing.assert_array_equal(source.rows(3, "test"), np.arange(16))
     np.testing.assert_array_equal(source.rows(3, "train"), np.arange(16, 30))
+
+
+@pytest.fixture
+def at_the_limit():
+    """A limit of 256 open files, of which two are left."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    with contextlib.ExitStack() as held:
+        while held.enter_context(open(os.devnull)).fileno() < 255 - 2:
+            pass
+        yield
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_there_may_be_more_people_than_open_files(source, at_the_limit):
+    again = records.open_dataset(source.path)
+    assert len(set(again.table.subjects)) == 4
+    assert again.pictures(np.arange(30)).shape == (30, 16, 16, 3)
+
+
+def test_more_people_than_the_system_has_files_for_are_refused(source, at_the_limit, monkeypatch):
+    monkeypatch.setattr(resource, "setrlimit", _raising_value_error)
+    with pytest.raises(errors.InputError, match="Too many open files.* person: .* `ulimit -n`"):
+        records.open_dataset(source.path)
+
+
+def _raising_value_error(*limits):
+    raise ValueError("not allowed to raise maximum limit")
 
 
 def test_missing_directory_is_refused(tmp_path):
