@@ -43,11 +43,14 @@ ARROWS = {
     "preprocess": {"errors"},
     "steps": {"facs", "losses", "preprocess"},
     "synth": {"synth", "facs", "errors"},
-    "data": {"data", "synth", "faces", "facs", "errors", "progress", "locks", "workers"},
+    "data": {
+        *("data", "synth", "faces", "facs", "csv_files", "errors", "progress", "locks", "workers")
+    },
+    "csv_files": {"errors"},
     "locks": {"errors"},
     "workers": {"errors"},
     "pickles": set(),
-    "faces": {"faces", "devices", "pickles", "preprocess", "errors"},
+    "faces": {"faces", "csv_files", "devices", "pickles", "preprocess", "errors"},
     "infer": {"infer", "faces", "preprocess", "facs", "errors", "progress"},
     "interop": {"interop", "pickles", "models", "facs", "errors"},
     "report": {"report", "bootstrap", "metrics", "facs", "errors"},

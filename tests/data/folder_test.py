@@ -94,6 +94,7 @@ def _write(tmp_path, *lines):
     ],
 )
 def test_broken_tables_are_refused(tmp_path, lines, message):
+    (tmp_path / "a").mkdir()
     with pytest.raises(InputError, match=message):
         folder.find(_write(tmp_path, *lines))
 
@@ -136,7 +137,7 @@ def test_tables_of_spreadsheets_are_read(tmp_path):
 
 
 def test_a_table_that_is_not_text_is_refused_with_its_line(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b"frame,subject,AU01\n1,anna,1\n2,\xff,1\n")
+    (tmp_path / "a.csv").write_bytes(b"frame,subject,AU01\n1,anna,1\n2,\x81,1\n")
     with pytest.raises(InputError, match=r"a\.csv, line 3: this is not text"):
         folder.find(tmp_path)
 
