@@ -179,6 +179,42 @@ class Found(NamedTuple):
         return file.relative_to(root).as_posix()
 
 
+def check_numbers(found: Sequence[Recording]) -> None:
+    """Whether the numbers of labels and of pictures are of one count.
+
+    Raises:
+      InputError: a recording's labels and pictures have no number in common; or one would fit the
+        other if it began where that begins, as where one counts from 0 and the other from 1.
+    """
+    both = [
+        (recording, recording.numbers.tolist(), sorted(recording.source.by_number))
+        for recording in found
+        if isinstance(recording.source, Pictures) and recording.source.by_number
+    ]
+    agreed = any(labels[0] == pictures[0] for _, labels, pictures in both)
+    for recording, labels, pictures in both:
+        if _apart(labels, pictures, agreed):
+            raise InputError(
+                f"{recording.name}: labels are of the frames {labels[0]} to {labels[-1]}, the "
+                f"pictures' names end in {pictures[0]} to {pictures[-1]} "
+                f"({recording.source.by_number[pictures[0]].name}); number both from the same "
+                "frame on"
+            )
+
+
+def _apart(labels: Sequence[int], pictures: Sequence[int], agreed: bool) -> bool:
+    """Does one count begin elsewhere? `agreed`: in other recordings they begin with one number."""
+    there_are, start = set(pictures), pictures[0] - labels[0]
+    moved = [number + start for number in labels]
+    if moved == pictures:
+        return start != 0
+    here, there = len(there_are.intersection(labels)), len(there_are.intersection(moved))
+    if {labels[0], pictures[0]} != {0, 1} or here == len(labels):
+        return here == 0
+    # The first picture alone may be missing where others are numbered as their labels are.
+    return there > here or not agreed
+
+
 def unmatched(labels: Collection[str], pictures: Collection[str]) -> tuple[str, ...]:
     """A note on each recording that has only labels, or only pictures."""
     return (
