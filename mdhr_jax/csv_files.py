@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables as text, in the forms in which programs and spreadsheets save them.
 
-Between the cells stand commas, semicolons or tabs, whichever cut the first line into most; a line
-`sep=;` before it says which. Text is UTF-8 or UTF-16 with a byte order mark, UTF-8 without, or else
-Windows-1252, a western Excel's. A decimal comma becomes a point where commas do not part the cells.
-Lines without anything in them, as spreadsheets leave at the end, are no rows.
+Between the cells stand commas, semicolons, tabs or upright strokes, whichever cut the first line
+into most; a line `sep=;` before it says which. Text is UTF-8 or UTF-16 with a byte order mark,
+UTF-8 without, or else Windows-1252, a western Excel's. A decimal comma becomes a point where commas
+do not part the cells. Lines without anything in them, as spreadsheets leave at the end, are no
+rows.
 """
 
 import codecs
@@ -13,11 +14,13 @@ import csv
 import io
 import pathlib
 import re
+import string
 from collections.abc import Iterator, Sequence
 
 from mdhr_jax.errors import InputError
 
-_SEPARATORS = ";\t,"
+_SEPARATORS = ";\t|,"
+_BLANK = string.whitespace + "\x1a\xa0\u200b\ufeff"  # the end of a DOS file; blanks of the web
 _STATED = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"\A([+-]?[0-9]+),([0-9]+(?:[eE][+-]?[0-9]+)?)\Z")
 _MARKS = {
@@ -50,7 +53,7 @@ def rows(file: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
         next(table)
     try:
         for row in table:
-            cells = [cell.strip(" \t\r\n\x1a") for cell in row]
+            cells = [cell.strip(_BLANK) for cell in row]
             if separator != ",":
                 cells = [_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in cells]
             if any(cells):

@@ -308,6 +308,8 @@ PLAIN = "frame,AU01\n1,0\n2,1\n"
     [
         PLAIN.replace(",", ";"),
         PLAIN.replace(",", "\t"),
+        PLAIN.replace(",", " | "),
+        PLAIN.replace(",", "\u00a0,"),
         "sep=;\r\nframe;AU01\r\n1;0\r\n2;1\r\n",
         "frame;AU01\n1,0;0,0\n2,0;1,0\n",
         '"frame";"AU01"\n"1";"0"\n"2";"1"\n',
@@ -400,8 +402,8 @@ def test_what_has_no_labels_is_named(tmp_path):
 
 
 def test_pictures_that_are_not_read_are_refused_by_name(tmp_path):
-    files = {"anna/a.csv": PLAIN, "anna/a/1.jpg": "", "anna/a/2.tga": ""}
-    with pytest.raises(InputError, match=r"2\.tga: pictures of this kind are not read"):
+    files = {"anna/a.csv": PLAIN, "anna/a/1.jpg": "", "anna/a/2.jxl": ""}
+    with pytest.raises(InputError, match=r"2\.jxl: pictures of this kind are not read"):
         _found(tmp_path, files)
     (tmp_path / "anna/a/2.png").touch()  # frame 2 after all
     assert len(folder.find(tmp_path)[0].recordings) == 1

@@ -144,6 +144,19 @@ class _Switching:
             yield squares.Square(frame, frame.picture, int(place >= 3))
 
 
+class _Blind:
+    """A cutter that finds no face in one recording."""
+
+    def squares(self, frames, *, video, side):
+        for frame in frames:
+            yield squares.Square(frame, None if video == "F001/T2" else frame.picture, 0)
+
+
+def test_a_recording_of_which_nothing_is_left_is_named(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr(parts, "cutter", lambda settings: _Blind())
+    assert _prepare(tmp_path).endswith("; nothing is left of F001/T2")
+
+
 def test_no_clip_goes_on_where_another_face_is_followed(tmp_path, plan, monkeypatch):
     monkeypatch.setattr(parts, "cutter", lambda settings: _Switching())
     assert "; 4 breaks; " in _prepare(tmp_path)

@@ -77,10 +77,7 @@ def _below(root: pathlib.Path, place: pathlib.Path) -> str:
 
 
 def _left_out(what: str, names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [f"{len(names)} {what}, left out: {', '.join(names[:3])}{more}"]
+    return [f"{len(names)} {what}, left out: {recordings.few(names)}"] if names else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +131,8 @@ class _Videos:
         )
         if video.subject != subject:
             raise InputError(
-                f"{first}: {name} shows {subject}, but {video.subject} in {video.first}; name one "
-                "person per video, and give each a folder of pictures"
+                f"{first}: {name} shows {subject}, but {video.subject} in {video.first}; give each "
+                "person a video or folder, or name pictures one by one, such as photos/12.jpg"
             )
         return video
 

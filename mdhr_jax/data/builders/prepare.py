@@ -321,8 +321,14 @@ def _summary(out: pathlib.Path, table: clips.FrameTable, made: Mapping[str, part
     return (
         f"{out}: {len(table)} frames of {people} people in {len(table.videos)} videos; left out: "
         f"{missing} without a picture ({unread} of them unreadable), {lost} without a face; "
-        f"{breaks} breaks; {several} show more than one face"
+        f"{breaks} breaks; {several} show more than one face{_nothing_left(made)}"
     )
+
+
+def _nothing_left(made: Mapping[str, parts.Part]) -> str:
+    """The recordings that are not in the set at all."""
+    names = [name for name, part in made.items() if not part.report.kept]
+    return f"; nothing is left of {recordings.few(names)}" if names else ""
 
 
 def _beside(made: Mapping[str, parts.Part], found: Found) -> dict[str, bytes]:

@@ -223,6 +223,12 @@ def unmatched(labels: Collection[str], pictures: Collection[str]) -> tuple[str, 
     )
 
 
+def few(names: Sequence[str]) -> str:
+    """The first of many names, and how many there are beside."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
 def put[Value](found: dict[str, Value], name: str, value: Value, what: str) -> None:
     """Adds what was found of a recording.
 
