@@ -2,10 +2,10 @@
 """Is a prepared data set what it should be? (`mdhr check-data`)
 
 A problem is anything that would change a result: pictures that do not decode, records that
-contradict the index, counts that are not the known ones, a picture under two people, an AU that
-never occurs in a training split, sources that have changed, decoded pictures that are not those of
-the records. The rest is told as well: frames per fold, labels per AU, what was left out, and a
-sheet of pictures per person to look at.
+contradict the index, counts that are not the known ones, a picture under two people or in two
+videos, an AU that never occurs in a training split, sources that have changed, decoded pictures
+that are not those of the records. The rest is told as well: frames per fold, labels per AU, what
+was left out, and a sheet of pictures per person to look at.
 """
 
 import collections
@@ -20,7 +20,7 @@ from jaxtyping import Int
 from PIL import Image, ImageDraw
 
 from mdhr_jax import files
-from mdhr_jax.data import decoded, list_check, records
+from mdhr_jax.data import clips, decoded, list_check, records
 from mdhr_jax.data.builders import frames, prepare, recordings
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
@@ -90,14 +90,13 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
     """Reads every record, decodes its picture, and compares it with `decoded.npy`."""
     table, cached = source.table, decoded.existing(source)
     problems, same = [], 0
-    owner: dict[bytes, str] = {}
+    owner: dict[bytes, int] = {}
     shared: collections.Counter[tuple[str, str]] = collections.Counter()
     before, found = b"", frames.Digests()
     picture = np.empty((source.image_size, source.image_size, 3), np.uint8)
     with Bar(len(table), "frame", about=str(source.path), show=progress) as bar:
         for row in range(len(table)):
-            video = table.video[row]
-            subject = table.subjects[video]
+            video = int(table.video[row])
             try:
                 record = source.record(row)
                 source.decode(row, record["image"], picture)
@@ -113,13 +112,13 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
             digest = hashlib.sha256(record["image"]).digest()
             same += digest == before
             before = digest
-            other = owner.setdefault(digest, subject)
-            if other != subject:
-                shared[table.videos[video], other] += 1
+            other = owner.setdefault(digest, video)
+            if other != video:
+                shared[table.videos[video], _whose(table, other, video)] += 1
             bar.update()
     problems += [
-        f"{video}: {count} of its pictures stand under {other}, too"
-        for (video, other), count in shared.items()
+        f"{video}: {count} of its pictures stand {whose}, too"
+        for (video, whose), count in shared.items()
     ]
     pictures = found.by_video()
     problems += [
@@ -128,6 +127,13 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
         if pictures.get(video) != digest
     ]
     return Findings(problems, same)
+
+
+def _whose(table: clips.FrameTable, other: int, video: int) -> str:
+    """Where the pictures of a video were seen before: a second person is what matters first."""
+    if table.subjects[other] != table.subjects[video]:
+        return f"under {table.subjects[other]}"
+    return f"in {table.videos[other]}"
 
 
 def _contradictions(

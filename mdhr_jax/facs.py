@@ -32,6 +32,25 @@ AU_NAMES = {
     26: "jaw drop",
 }
 
+# Those that the FACS manual describes, of face, head, eyes and behaviour (Ekman et al. 2002).
+NUMBERS = frozenset(
+    (
+        1,
+        2,
+        *range(4, 47),
+        50,
+        *range(51, 67),
+        68,
+        69,
+        *range(70, 75),
+        *range(80, 86),
+        91,
+        92,
+        97,
+        98,
+    )
+)
+
 # Rows of the face in sevenths of its height, `start, stop` (paper section 3.2.1).
 UPPER, MIDDLE, LOWER = (0, 3), (2, 5), (4, 7)
 
@@ -221,6 +240,8 @@ def layout(name: str) -> AuLayout:
             f"layout {name!r} is unknown; choose from {', '.join(LAYOUTS)}, or name AUs: aus-1-2-12"
         )
     aus = tuple(map(int, name.split("-")[1:]))
+    if strange := sorted(set(aus) - NUMBERS):
+        raise ValueError(f"layout {name!r}: FACS has no AU {', '.join(map(str, strange))}")
     lower = [au for au in aus if au not in _UPPER_AUS | _MIDDLE_AUS]
     regions = (
         Region("up", UPPER, tuple(au for au in aus if au in _UPPER_AUS)),

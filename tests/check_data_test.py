@@ -18,13 +18,13 @@ SQUARES = functools.partial(raw_trees.blobs, size=(64, 64))
 NAMES = ("F001/T1", "F003/T1", "M003/T5")
 
 
-def _raw(root, paint=SQUARES, **changes):
+def _raw(root, paint=SQUARES, names=NAMES, **changes):
     rng = np.random.default_rng(0)
     plan = [
         raw_trees.Bp4dVideo(
             *name.split("/"), first=1, labels=rng.integers(0, 2, (8, 12)), **changes
         )
-        for name in NAMES
+        for name in names
     ]
     raw_trees.write_bp4d(root, plan, paint=paint)
     return root
@@ -120,6 +120,16 @@ def test_a_picture_under_two_people(tmp_path):
     report, good = _check(_prepared(raw, tmp_path / "set"), tmp_path)
     assert not good
     assert "- M003/T5: 8 of its pictures stand under F001, too" in report
+
+
+def test_a_picture_in_two_videos(tmp_path):
+    def always_alike(subject, video, count):
+        return SQUARES(subject, "T1", count)
+
+    raw = _raw(tmp_path / "raw", paint=always_alike, names=("F001/T1", "F001/T2", "F003/T1"))
+    report, good = _check(_prepared(raw, tmp_path / "set"), tmp_path)
+    assert not good
+    assert "- F001/T2: 8 of its pictures stand in F001/T1, too" in report
 
 
 def test_a_damaged_picture(good_set, tmp_path):

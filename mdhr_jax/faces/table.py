@@ -10,17 +10,19 @@ Three kinds of columns are known; their order does not matter, other columns are
 
 Frames count from 1, those of py-feat from 0. A column `video` names the video, with or without
 folder and ending; without it the file is about one video. `score` (ours), `confidence` (OpenFace)
-or `FaceScore` says how sure the program was. Rows without a face (success 0, or no landmarks) are
-skipped.
+or `FaceScore` says how sure the program was. A row whose success is 0 or nothing (0.0, False, nan),
+or that lacks a number of a face (empty, nan, -nan(ind)), is a frame without one. The table is read
+as `csv_files` reads any.
 """
 
-import csv
 import pathlib
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
+from mdhr_jax import csv_files
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces.boxes import Boxes
 from mdhr_jax.faces.detect import NO_FACES, Faces
@@ -56,20 +58,16 @@ def read(file: str | pathlib.Path) -> Callable[[str], Table]:
     """
     file = pathlib.Path(file)
     rows: dict[str, dict[int, list[tuple]]] = {}
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            table = csv.DictReader(lines, skipinitialspace=True)
-            columns = [name.strip() for name in table.fieldnames or ()]
-            table.fieldnames = columns
-            landmarks, first = _kind(file, columns)
-            score = next((name for name in _SCORES if name in columns), None)
-            for row in table:
-                found = _row(f"{file}, line {table.line_num}", row, landmarks, first, score)
-                if found is not None:
-                    video, frame, face = found
-                    rows.setdefault(video, {}).setdefault(frame, []).append(face)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file}: cannot be read as a CSV file ({error})") from error
+    _, columns, below = csv_files.with_header(file)
+    landmarks, first = _kind(file, columns)
+    score = next((name for name in _SCORES if name in columns), None)
+    for place, cells in below:
+        row = dict(zip(columns, cells, strict=True))
+        frame = csv_files.integer(row["frame"], place, range(first, 10**8), "frame") - first + 1
+        frames = rows.setdefault(_plain(row.get("video", "")), {})
+        face = _face(place, row, landmarks, score)
+        if face is not None:
+            frames.setdefault(frame, []).append(face)
     tables = {
         video: Table({frame: _faces(found) for frame, found in frames.items()})
         for video, frames in rows.items()
@@ -90,6 +88,7 @@ class _Videos:
         self._only: str | None = None
 
     def __call__(self, video: str) -> Table:
+        video = _plain(video)
         if set(self._tables) == {""}:
             self._only = self._only or video
             if video != self._only:
@@ -105,6 +104,11 @@ class _Videos:
                 break
         listed = ", ".join(found or list(self._tables)[:3]) or "none"
         raise InputError(f"{self._file}: which rows are video {video!r}? It names {listed}")
+
+
+def _plain(video: str) -> str:
+    """The same for all ways to write a name: Macs part letters from their marks, Windows has \\."""
+    return unicodedata.normalize("NFC", video).replace("\\", "/")
 
 
 def _without_ending(video: str) -> str:
@@ -130,34 +134,35 @@ def _kind(file: pathlib.Path, columns: Sequence[str]) -> tuple[Point, int]:
     )
 
 
-def _number(text: str | None) -> float:
-    if text is None:
-        raise ValueError("the row is too short")
-    return float(text or "nan")  # programs leave cells empty where they found nothing
+def _number(text: str) -> float:
+    return float("nan" if text.lower() in csv_files.NOTHING else text)
 
 
 def _five_of(values: Sequence[float]) -> Float[np.ndarray, "5 2"]:
+    if not np.isfinite(values).all():  # nor are the five to be trusted
+        return np.full((5, 2), np.nan)
     points = np.array(values).reshape(68, 2)
     return np.array([points[list(group)].mean(axis=0) for group in _GROUPS])
 
 
-def _row(
-    place: str, row: Mapping[str, str], landmarks: Point, first: int, score: str | None
-) -> tuple[str, int, tuple] | None:
-    """Video, frame and face of a row; None if it has no face."""
+def _face(
+    place: str, row: Mapping[str, str], landmarks: Point, score: str | None
+) -> tuple[Float[np.ndarray, "5 2"], float] | None:
+    """Landmarks and score of a row; None if it has no face."""
+    if not csv_files.truth(row.get("success", "1"), place, "success"):
+        return None
     try:
-        frame = float(row["frame"]) - first + 1
         sure = 1.0 if score is None else _number(row[score])
-        points = np.full((5, 2), np.nan) if row.get("success") == "0" else landmarks(row)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{place}: a number is missing or broken ({error})") from error
-    if not (frame >= 1 and frame.is_integer()):
-        raise InputError(f"{place}: frame {row['frame']!r} is no number from {first} on")
+        points = landmarks(row)
+    except ValueError as error:
+        raise InputError(f"{place}: a number is broken ({error})") from error
     if not np.isfinite([sure, *points.flat]).all():
         return None
     if np.linalg.norm(points[1] - points[0]) < 1 or np.abs(points).max() > _FARTHEST:
+        if sure == 0:
+            return None
         raise InputError(f"{place}: the landmarks are no face (eyes at {points[:2].tolist()})")
-    return (row.get("video") or "").strip(), int(frame), (points, sure)
+    return points, sure
 
 
 def _faces(found: Sequence[tuple[Float[np.ndarray, "5 2"], float]]) -> Faces:

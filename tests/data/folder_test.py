@@ -94,6 +94,7 @@ def _write(tmp_path, *lines):
     ],
 )
 def test_broken_tables_are_refused(tmp_path, lines, message):
+    (tmp_path / "a").mkdir()
     with pytest.raises(InputError, match=message):
         folder.find(_write(tmp_path, *lines))
 
@@ -118,7 +119,9 @@ def test_a_video_or_picture_that_is_a_link_out_of_the_folder_is_refused(tmp_path
         folder.find(_write(inside, "video,frame,subject,AU01", f"{link[0]},1,anna,1"))
 
 
-@pytest.mark.parametrize("text", ["9", "-1", "", "nan", "NaN"])
+@pytest.mark.parametrize(
+    "text", ["9", "-1", "", "nan", "NaN", "NA", "N/A", "#N/A", "-nan(ind)", "1.#QNAN", "None", "."]
+)
 def test_labels_that_nobody_coded_are_unknown(tmp_path, text):
     (tmp_path / "a").mkdir()
     lines = ["video,frame,subject,AU01", f"a,1,anna,{text}", "a,2,anna,1"]
@@ -136,7 +139,7 @@ def test_tables_of_spreadsheets_are_read(tmp_path):
 
 
 def test_a_table_that_is_not_text_is_refused_with_its_line(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b"frame,subject,AU01\n1,anna,1\n2,\xff,1\n")
+    (tmp_path / "a.csv").write_bytes(b"frame,subject,AU01\n1,anna,1\n2,\x81,1\n")
     with pytest.raises(InputError, match=r"a\.csv, line 3: this is not text"):
         folder.find(tmp_path)
 
@@ -175,3 +178,248 @@ def test_frame_0_of_a_video_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match="frames of a video count from 1"):
         folder.find(tmp_path)
+
+
+def _tree(root, files):
+    """Files by name; films without content do where nobody decodes them."""
+    for name, content in files.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+def _found(root, files):
+    """What is found of each recording: frames to labels; and the notes."""
+    found, _ = folder.find(_tree(root, files))
+    read = {
+        (each.subject, each.name): dict(
+            zip(each.numbers.tolist(), each.labels.tolist(), strict=True)
+        )
+        for each in found.recordings
+    }
+    return read, found.notes
+
+
+@pytest.mark.parametrize("kind", ["AU01_p,AU01_c", "au1_P", "AU01,AU01_p"])
+def test_scores_of_a_model_are_no_labels(tmp_path, kind):
+    scores = f"frame,timestamp,{kind}\n1,0.0,0.9{',1' * kind.count(',')}\n"
+    labels = "video,frame,subject,AU01\nanna/a.mp4,1,anna,0\n"
+    files = {"anna/a.csv": scores, "labels.csv": labels, "anna/a.mp4": ""}
+    read, notes = _found(tmp_path, files)
+    assert read == {("anna", "anna/a.mp4"): {1: [0]}}
+    (note,) = notes
+    assert note.startswith("anna/a.csv: these are scores that a model gave")
+
+
+def test_scores_of_a_model_alone_are_refused(tmp_path):
+    files = {"anna/a.csv": "frame,AU01_p\n1,0.9\n", "anna/a.mp4": ""}
+    with pytest.raises(InputError, match=r"no CSV file .* \(anna/a\.csv: these are scores"):
+        _found(tmp_path, files)
+
+
+@pytest.mark.parametrize(
+    "name", ["anna/a.mp4", "anna/a", "./anna//a.mp4", "anna\\a.mp4", "ln/a.mp4"]
+)
+def test_a_film_labelled_twice_is_refused_by_whatever_name(tmp_path, name):
+    (tmp_path / "ln").symlink_to(tmp_path / "anna")
+    files = {
+        "a.csv": f"video,frame,subject,AU01\n{name},1,anna,0\n",
+        "b.csv": "video,frame,subject,AU01\nanna/a.mp4,1,anna,1\n",
+        "anna/a.mp4": "",
+    }
+    with pytest.raises(InputError, match=r"b\.csv, line 2: frame 1 of .* before, in .*a\.csv"):
+        _found(tmp_path, files)
+
+
+def test_a_film_may_be_labelled_in_parts(tmp_path):
+    header = "video,frame,subject,AU01\n"
+    files = {"1.csv": f"{header}a,1,anna,0\n", "2.csv": f"{header}a.mp4,2,anna,1\n", "a.mp4": ""}
+    assert _found(tmp_path, files) == ({("anna", "a"): {1: [0], 2: [1]}}, ())
+
+
+def test_a_film_of_two_people_is_refused(tmp_path):
+    table = "video,frame,subject,AU01\na,1,anna,0\na,2,ben,1\n"
+    with pytest.raises(InputError, match=r"line 3: a shows ben, but anna in .*, line 2"):
+        _found(tmp_path, {"labels.csv": table, "a.mp4": ""})
+
+
+@pytest.mark.parametrize(
+    "lost", ["0", "0.0", "0.00", "False", "FALSE", "no", "", "nan", "NA", "-nan(ind)"]
+)
+@pytest.mark.parametrize("shown", ["1", "1.0", "True"])
+def test_rows_without_a_face_are_left_out_and_counted(tmp_path, lost, shown):
+    table = f"frame,success,AU01_c\n1,{shown},1.0\n2,{lost},0.0\n3,{lost},0.0\n"
+    read, notes = _found(tmp_path, {"anna/a.csv": table, "anna/a.mp4": ""})
+    assert read == {("anna", "anna/a"): {1: [1]}}
+    assert notes == ("anna/a.csv: 2 of 3 rows show no face (success 0), left out",)
+
+
+@pytest.mark.parametrize("success", ["2", "0.98", "maybe"])
+def test_success_is_yes_or_no(tmp_path, success):
+    with pytest.raises(InputError, match=f"line 2: success '{success}' is neither"):
+        _found(tmp_path, {"anna/a.csv": f"frame,success,AU01\n1,{success},1\n"})
+
+
+@pytest.mark.parametrize(
+    "name", ["AU04", "AU4", "au4", "AU_04", "AU 4", "AU-4", "AU.4", "AU4_c", "AU_04_C", "AU004"]
+)
+def test_columns_of_aus_in_every_spelling(tmp_path, name):
+    table = f"frame,AU01,{name},AU12_r,AU12_c,audio,tau2,AUs\n1,0,1,2.5,True,0.1,0.2,3\n"
+    _tree(tmp_path, {"anna/a.csv": table, "anna/a.mp4": ""})
+    found, layout = folder.find(tmp_path)
+    assert layout.aus == (1, 4, 12)
+    assert found.recordings[0].labels.tolist() == [[0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("AU01,AU_04,AU12L,AU12R", "line 1: is AU12L, AU12R the label of an AU"),
+        ("AU01,L_AU12", "is L_AU12"),
+        ("AU01,AU12_std", "is AU12_std"),
+        ("AU01,labelAU12", "is labelAU12"),
+        ("AU01,AU6+12", r"is AU6\+12"),
+        ("AU01,Action Unit 12", "is Action Unit 12"),
+        ("AU01,AU99", "is AU99"),
+        ("AU01,AU3", "is AU3 "),
+        ("AU01,AU0", "is AU0 "),
+        ("AU01 AU12", "is frame|is AU01 AU12"),
+        ("AU01,AU12_r", "AU12_r are intensities without labels"),
+        ("AU04,AU_4", "two columns for one AU, AU04 and AU_4"),
+        ("AU01,frame", "two columns frame"),
+    ],
+)
+def test_columns_that_may_be_labels_are_refused_by_name(tmp_path, columns, message):
+    with pytest.raises(InputError, match=message):
+        _found(tmp_path, {"anna/a.csv": f"frame,{columns}\n", "anna/a.mp4": ""})
+
+
+def test_labels_without_a_column_frame_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"a\.csv, line 1: names AUs, but no column frame"):
+        _found(tmp_path, {"anna/a.csv": "frame_nr,AU01\n1,0\n", "anna/a.mp4": ""})
+
+
+PLAIN = "frame,AU01\n1,0\n2,1\n"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        PLAIN.replace(",", ";"),
+        PLAIN.replace(",", "\t"),
+        PLAIN.replace(",", " | "),
+        PLAIN.replace(",", "\u00a0,"),
+        "sep=;\r\nframe;AU01\r\n1;0\r\n2;1\r\n",
+        "frame;AU01\n1,0;0,0\n2,0;1,0\n",
+        '"frame";"AU01"\n"1";"0"\n"2";"1"\n',
+        PLAIN.encode("utf-16"),
+        PLAIN.replace(",", ";").encode("utf-16-be").join([b"\xfe\xff", b""]),
+        PLAIN.replace(",", ";").encode("utf-8-sig"),
+        PLAIN.replace("\n", "\r"),
+        "frame,AU01,who\n1,0,Müller\n2,1,\n".encode("latin-1"),
+        "frame,AU01\r\n1,0\r\n2,1\r\n,\r\n",
+        "frame;AU01\n1;0\n2;1\n ; \n;;\n\x1a",
+        "\nframe,AU01\n1,0,,\n2,1,\n",
+    ],
+)
+def test_tables_as_programs_save_them(tmp_path, table):
+    files = {"anna/a.csv": PLAIN, "anna/a.mp4": "", "ben/a.csv": table, "ben/a.mp4": ""}
+    labels = {1: [0], 2: [1]}
+    assert _found(tmp_path, files)[0] == {("anna", "anna/a"): labels, ("ben", "ben/a"): labels}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["talk [x1]", "50% *new*", "who?", "a.b", "{1,2}", "Jos\u00e9", "Jose\u0301", "\u91d1\u66dc"],
+)
+@pytest.mark.parametrize("written", ["{}.mp4", "{}"])
+def test_a_name_is_a_name(tmp_path, name, written):
+    files = {
+        "labels.csv": f'video,frame,subject,AU01\n"{written.format(name)}",1,anna,1\n',
+        f"{name}.mp4": "",
+        **dict.fromkeys(["talk x.mp4", "talk 1.mp4", "Jose.mp4", "50% new.mp4", "whom.mp4"], ""),
+    }
+    read, _ = _found(tmp_path, files)
+    assert list(read) == [("anna", written.format(name))]
+
+
+@pytest.mark.parametrize(("film", "table"), [("1", "clip[1]"), ("one", "cli?"), ("2", "clip*")])
+def test_labels_go_to_the_film_of_their_own_name(tmp_path, film, table):
+    """Read as a pattern the table's name would fit another film."""
+    files = {f"clip{film}.mkv": "", "clip.mkv": "", f"{table}.mkv": "", f"{table}.csv": PLAIN}
+    _tree(tmp_path / "anna", files)
+    (recording,) = folder.find(tmp_path)[0].recordings
+    assert recording.source.file.name == f"{table}.mkv"
+
+
+@pytest.mark.parametrize(
+    ("written", "lies"),
+    [("Jos\u00e9/a\u0308.mp4", "Jose\u0301/\u00e4.mp4"), ("Jose\u0301/a", "Jos\u00e9/a.mp4")],
+)
+def test_both_unicode_forms_of_a_name(tmp_path, written, lies):
+    table = f"video,frame,subject,AU01\n{written},1,anna,1\n"
+    _tree(tmp_path, {"labels.csv": table, lies: ""})
+    (recording,) = folder.find(tmp_path)[0].recordings
+    assert recording.source.file == tmp_path / lies
+
+
+def test_a_name_as_windows_writes_it(tmp_path):
+    table = "video,frame,AU01\nanna\\a.mp4,1,1\n"
+    read, _ = _found(tmp_path, {"labels.csv": table, "anna/a.mp4": ""})
+    assert read == {("anna", "anna/a.mp4"): {1: [1]}}
+    with pytest.raises(InputError, match="names no video in"):
+        _found(tmp_path, {"labels.csv": table.replace("anna", "C:\\anna")})
+
+
+def test_a_similar_name_is_shown(tmp_path):
+    table = "video,frame,AU01\nAnna/A.MP4,1,1\n"
+    with pytest.raises(InputError, match=r"found nothing; near it lies .*/anna$"):
+        _found(tmp_path, {"labels.csv": table, "anna/a.mp4": ""})
+
+
+def test_files_of_other_programs_beside_the_film(tmp_path):
+    names = ["a.eaf", "a.pfsx", "a.wav", "a.srt", "a.TextGrid", "a.xlsx", "a.hdf5"]
+    files = dict.fromkeys([f"anna/{name}" for name in names], b"\0")
+    assert len(_found(tmp_path, files | {"anna/a.csv": PLAIN, "anna/a.mp4": ""})[0]) == 1
+
+
+def test_what_systems_put_beside_is_ignored(tmp_path):
+    junk = ["anna/._a.csv", "anna/.DS_Store", "__MACOSX/anna/._a.csv", ".Trash/a.csv", "~$a.csv"]
+    files = dict.fromkeys([*junk, "__MACOSX/anna/a.csv", "@eaDir/a.csv"], b"\0\5\x16\7")
+    read, notes = _found(tmp_path, files | {"anna/a.csv": PLAIN, "anna/a.mp4": ""})
+    assert (list(read), notes) == ([("anna", "anna/a")], ())
+
+
+def test_what_has_no_labels_is_named(tmp_path):
+    films = dict.fromkeys(["anna/a.mp4", "anna/b.MOV", "ben/a.mp4", "cy/p_1.png", "cy/x.png"], "")
+    tables = {"anna/a.csv": PLAIN, "who.csv": "who,when\nanna,today\n"}
+    _, notes = _found(tmp_path, films | tables)
+    assert notes == (
+        "1 tables without a column such as AU01, left out: who.csv",
+        "3 videos or folders of pictures without labels, left out: anna/b.MOV, ben/a.mp4, cy",
+    )
+
+
+def test_pictures_that_are_not_read_are_refused_by_name(tmp_path):
+    files = {"anna/a.csv": PLAIN, "anna/a/1.jpg": "", "anna/a/2.jxl": ""}
+    with pytest.raises(InputError, match=r"2\.jxl: pictures of this kind are not read"):
+        _found(tmp_path, files)
+    (tmp_path / "anna/a/2.png").touch()  # frame 2 after all
+    assert len(folder.find(tmp_path)[0].recordings) == 1
+
+
+def test_a_picture_alone_is_frame_1(tmp_path):
+    table = "video,frame,subject,AU01\nx/anna.jpg,1,anna,1\nx/ben.jpg,1,ben,0\n"
+    _tree(tmp_path, {"labels.csv": table, "x/anna.jpg": "", "x/ben.jpg": ""})
+    anna, ben = folder.find(tmp_path)[0].recordings
+    assert anna.source.by_number == {1: tmp_path / "x/anna.jpg"}
+    assert (anna.subject, ben.subject) == ("anna", "ben")
+
+
+def test_a_film_beside_its_pictures_is_refused(tmp_path):
+    files = {"anna/a.csv": PLAIN, "anna/a.mp4": "", "anna/a/1.jpg": ""}
+    with pytest.raises(InputError, match=r"found a\.mp4, a"):
+        _found(tmp_path, files)
+    (tmp_path / "anna/a/1.jpg").unlink()  # now a folder of whatever
+    assert len(folder.find(tmp_path)[0].recordings) == 1

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mdhr_jax import facs
 from mdhr_jax.data import clips, records
-from mdhr_jax.data.builders import bp4d, disfa, parts, prepare, recordings
+from mdhr_jax.data.builders import bp4d, disfa, folder, parts, prepare, recordings
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares
 from tests.data import raw_trees
@@ -142,6 +142,19 @@ class _Switching:
     def squares(self, frames, *, video, side):
         for place, frame in enumerate(frames):
             yield squares.Square(frame, frame.picture, int(place >= 3))
+
+
+class _Blind:
+    """A cutter that finds no face in one recording."""
+
+    def squares(self, frames, *, video, side):
+        for frame in frames:
+            yield squares.Square(frame, None if video == "F001/T2" else frame.picture, 0)
+
+
+def test_a_recording_of_which_nothing_is_left_is_named(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr(parts, "cutter", lambda settings: _Blind())
+    assert _prepare(tmp_path).endswith("; nothing is left of F001/T2")
 
 
 def test_no_clip_goes_on_where_another_face_is_followed(tmp_path, plan, monkeypatch):
@@ -398,3 +411,51 @@ def test_landmarks_of_another_program_by_place_in_the_video(tmp_path):
     assert source.table.number.tolist() == [0, 1, 2, 3]
     shifts = [source.records[row]["transform"][2] for row in range(4)]
     assert np.all(np.diff(shifts) < 0)  # the face moves to the right
+
+
+def test_pictures_numbered_from_1_get_no_labels_of_the_frame_before(tmp_path):
+    """ffmpeg numbers pictures so, DISFA's labels are of frames from 0."""
+    subject = raw_trees.DisfaSubject("SN001", np.zeros((3, 12), int))
+    raw_trees.write_cropped_disfa(tmp_path / "raw", [subject], size=32)
+    place = tmp_path / "raw/img/SN001"
+    for number in (2, 1, 0):
+        (place / f"{number}.png").rename(place / f"{number + 1}.png")
+    found = disfa.find(tmp_path / "raw", tmp_path / "raw")
+    with pytest.raises(InputError, match=r"SN001: .* 0 to 2, .* end in 1 to 3 \(1\.png\)"):
+        prepare.prepare(tmp_path / "set", found, facs.DISFA, AS_IT_IS, source="disfa")
+    assert not (tmp_path / "set.parts").exists()
+
+
+def _prepare_own(tmp_path, *plan):
+    raw_trees.write_folder(tmp_path / "own", plan)
+    found, layout = folder.find(tmp_path / "own")
+    settings = parts.Settings(crop="center", size=32)
+    options = {"source": "own", "processes": 1, "progress": False}
+    return prepare.prepare(tmp_path / "set", found, layout, settings, **options)
+
+
+def _own(name, **changes):
+    return raw_trees.OwnVideo(f"clips/{name}", [[0], [1]], aus=(1,), subject=name, **changes)
+
+
+def test_labels_of_frames_beyond_the_end_of_a_film_are_refused_by_name(tmp_path):
+    plan = _own("anna"), _own("ben", first=71, frames=2)
+    with pytest.raises(InputError, match="clips/ben: labels are of the frames 71 to 72, .* has 2 "):
+        _prepare_own(tmp_path, *plan)
+
+
+def test_people_may_be_called_as_splits_are(tmp_path):
+    names = ["01", "1e5", "_a_", "test", "train", "validation"]
+    assert f"of {len(names)} people" in _prepare_own(tmp_path, *map(_own, names))
+    source = records.open_dataset(tmp_path / "set")
+    assert sorted(source.table.subjects) == names
+    assert [source.record(row)["subject"].decode() for row in range(12)] == [
+        name for name in names for _ in range(2)
+    ]
+
+
+@pytest.mark.parametrize("names", [["all"], ["ALL"], ["_"], ["Anna", "anna"], ["a" * 101]])
+def test_names_that_cannot_be_kept_apart_are_refused_before_the_work(tmp_path, names, monkeypatch):
+    monkeypatch.setattr(parts, "cut", pytest.fail)
+    with pytest.raises(InputError, match=f"subjects? '?{names[0][:99]}"):
+        _prepare_own(tmp_path, *map(_own, names))

@@ -88,7 +88,7 @@ def test_windows_files(tmp_path):
         (["frame", *OURS], [0, *POINTS.flat], "line 2: frame '0'"),
         (["frame", *OURS], ["1.5", *POINTS.flat], "line 2: frame '1.5'"),
         (["frame", *OURS], ["nan", *POINTS.flat], "line 2"),
-        (["frame", *OURS], [1, 2, 3], "line 2: a number is missing"),
+        (["frame", *OURS], [1, 2, 3], "line 2: 3 values, but line 1 names 11"),
         (["frame", *OURS], [1, "x", *POINTS.flat[1:]], "line 2: .*'x'"),
         ([], [], "needs the column"),
     ],
@@ -130,3 +130,52 @@ def test_a_table_without_names_is_about_one_video(tmp_path):
 def test_landmarks_that_are_no_face_are_refused(tmp_path, points):
     with pytest.raises(InputError, match="line 2: the landmarks are no face"):
         table.read(_csv(tmp_path, ["frame", *OURS], [1, *points]))
+
+
+@pytest.mark.parametrize("success", ["0", "0.0", "False", "", "nan", "NA"])
+def test_a_row_without_success_is_a_frame_without_a_face(tmp_path, success):
+    header = ["frame", "success", *OURS]
+    rows = [1, "1.0", *POINTS.flat], [2, success, *POINTS.flat], [3, "True", *POINTS.flat]
+    found = _detect(_csv(tmp_path, header, *rows), 1, 2, 3)
+    assert [len(faces.scores) for faces in found] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("text", ["", "nan", "-nan(ind)", "1.#QNAN", "NA", "-nan", "inf"])
+def test_a_row_that_lacks_a_number_is_a_frame_without_a_face(tmp_path, text):
+    rows = [1, *POINTS.flat], [2, *POINTS.flat[:9], text]
+    found = _detect(_csv(tmp_path, ["frame", *OURS], *rows), 1, 2)
+    assert [len(faces.scores) for faces in found] == [1, 0]
+
+
+def test_one_broken_landmark_spoils_the_row(tmp_path):
+    """OpenFace's last point, none of the five."""
+    rows = [1, 0.98, 1, *MANY.T.flat], [2, 0.98, 1, *MANY.T.flat[:-1], "-nan(ind)"]
+    found = _detect(_csv(tmp_path, ["frame", "confidence", "success", *ALL], *rows), 1, 2)
+    assert [len(faces.scores) for faces in found] == [1, 0]
+
+
+def test_a_film_may_show_no_face_at_all(tmp_path):
+    lost = [1, 0, 0.0, *np.zeros(10)]
+    for header in (["frame", "success", "confidence"], ["frame", "face_id", "confidence"]):
+        (faces,) = _detect(_csv(tmp_path, [*header, *OURS], lost), 1)
+        assert len(faces.scores) == 0
+
+
+def test_success_is_yes_or_no(tmp_path):
+    with pytest.raises(InputError, match=r"line 2: success '0\.5' is neither 1 nor 0"):
+        table.read(_csv(tmp_path, ["frame", "success", *OURS], [1, 0.5, *POINTS.flat]))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_tables_as_programs_save_them(tmp_path, encoding):
+    file = _csv(tmp_path, ["who", "frame", *OURS], ["J\u00f6rg", 1, *POINTS.flat])
+    text = file.read_text().replace(",", ";").replace(".", ",") + ";;;\n"
+    file.write_bytes(text.encode(encoding))
+    np.testing.assert_array_equal(_detect(file, 1)[0].landmarks, [POINTS])
+
+
+@pytest.mark.parametrize("name", ["anna\\Jos\u00e9", "anna/Jose\u0301.mp4"])
+def test_names_in_every_spelling(tmp_path, name):
+    rows = [[video, 1, *POINTS.flat] for video in (name, "ben/Jose")]
+    file = _csv(tmp_path, ["video", "frame", *OURS], *rows)
+    assert len(_detect(file, 1, name="clips/anna/Jos\u00e9.mp4")[0].scores) == 1

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Int8
 
-from mdhr_jax import facs
+from mdhr_jax import csv_files, facs
 from mdhr_jax.data.builders import recordings
 from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
 from mdhr_jax.errors import InputError
@@ -131,8 +131,7 @@ def _recording(
 
 def _occurrence(file: pathlib.Path) -> dict[int, list[int]]:
     """Labels of each frame, columns found by the AU numbers in the first line."""
-    rows = recordings.read_rows(file)
-    place, header = next(rows, (f"{file}, line 1", []))
+    place, header, rows = csv_files.with_header(file)
     missing = [au for au in LAYOUT.aus if str(au) not in header]
     if missing or header[:1] != ["0"]:
         raise InputError(
@@ -142,9 +141,7 @@ def _occurrence(file: pathlib.Path) -> dict[int, list[int]]:
     columns = [header.index(str(au)) for au in LAYOUT.aus]
     found: dict[int, list[int]] = {}
     for place, row in rows:
-        if len(row) != len(header):
-            raise InputError(f"{place}: {len(row)} values, but line 1 names {len(header)} columns")
-        number = recordings.integer(row[0], place, range(10**6), "frame")
+        number = csv_files.integer(row[0], place, range(10**6), "frame")
         if number in found:
             raise InputError(f"{place}: frame {number} has been labelled before; keep one line")
         found[number] = [
@@ -156,7 +153,7 @@ def _occurrence(file: pathlib.Path) -> dict[int, list[int]]:
 
 
 def _occurs(text: str, place: str) -> int:
-    value = recordings.integer(text, place, (0, 1, _UNKNOWN_CODE, UNKNOWN), "label")
+    value = csv_files.integer(text, place, (0, 1, _UNKNOWN_CODE, UNKNOWN), "label")
     return UNKNOWN if value == _UNKNOWN_CODE else value
 
 
@@ -166,12 +163,12 @@ def _intensities(files: Mapping[int, pathlib.Path], numbers: list[int]) -> Int8[
     for au, file in files.items():
         if au not in LAYOUT.aus:
             continue
-        for place, row in recordings.read_rows(file):
+        for place, row in csv_files.rows(file):
             if len(row) != 2:
                 raise InputError(f"{place}: expected frame and intensity, got {len(row)} values")
-            number = recordings.integer(row[0], place, range(10**6), "frame")
+            number = csv_files.integer(row[0], place, range(10**6), "frame")
             levels = (*range(6), _UNKNOWN_CODE)
-            level = recordings.integer(row[1], place, levels, "intensity")
+            level = csv_files.integer(row[1], place, levels, "intensity")
             if number in row_of and level != _UNKNOWN_CODE:
                 found[row_of[number], LAYOUT.aus.index(au)] = level
     return found

@@ -16,7 +16,7 @@ import re
 import numpy as np
 from jaxtyping import Int
 
-from mdhr_jax import facs
+from mdhr_jax import csv_files, facs
 from mdhr_jax.data.builders import recordings
 from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
 from mdhr_jax.errors import InputError
@@ -129,11 +129,11 @@ def _other_length(subject: str, labelled: int, source: Source) -> list[str]:
 
 def _column(file: pathlib.Path, notes: list[str]) -> list[int]:
     found, numbers = [], []
-    for place, row in recordings.read_rows(file):
+    for place, row in csv_files.rows(file):
         if len(row) != 2:
             raise InputError(f"{place}: expected frame and intensity, got {len(row)} values")
-        numbers.append(recordings.integer(row[0], place, range(10**6), "frame"))
-        level = recordings.integer(row[1], place, (*range(6), 9, UNKNOWN), "intensity")
+        numbers.append(csv_files.integer(row[0], place, range(10**6), "frame"))
+        level = csv_files.integer(row[1], place, (*range(6), 9, UNKNOWN), "intensity")
         found.append(level if level in range(6) else UNKNOWN)
     if not found:
         raise InputError(f"{file}: labels no frame; restore the file or remove it")

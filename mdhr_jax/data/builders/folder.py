@@ -1,181 +1,268 @@
 # SPDX-License-Identifier: Apache-2.0
 """A user's own videos and labels.
 
-Labels are CSV files, one for all videos or one per video:
+Labels are tables as text (`csv_files`, `label_tables`), one for all videos or one per video:
 
     video,frame,subject,AU01,AU12      clips/a.mp4,1,anna,0,1
     frame,subject,AU01,AU12            in a.csv, for a.mp4 or the folder a
     frame,success,AU01_c,AU12_c        the same as OpenFace writes it
 
-A label is 1, 0, or unknown: 9, -1, empty, or nan as tables of numbers write it. Frames count from 1
-in a video; in a folder of pictures a frame has the number that ends its picture's name. Without a
-column `subject` the person is the folder in which video or CSV file lies.
+Frames count from 1 in a video; in a folder of pictures a frame has the number that ends its
+picture's name; a picture alone is frame 1. Rows of success 0 show no face and are left out. Without
+a column `subject` the person is the folder in which video or table lies. What lies there without
+labels is named in a note.
 """
 
-import collections
+import dataclasses
+import difflib
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from mdhr_jax import facs
-from mdhr_jax.data.builders import recordings
+from mdhr_jax.data.builders import label_tables, recordings
 from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import picture_files
 
-_AU = re.compile(r"AU0?(?P<number>[1-9][0-9]?)(_c)?", re.IGNORECASE)
-_NOT_VIDEOS = {".csv", ".txt", ".json", ".md", *picture_files.SUFFIXES}
-_NO_LABEL = {"": UNKNOWN, "nan": UNKNOWN, "9": UNKNOWN, "-1": UNKNOWN}
-
-
-class _Columns(NamedTuple):
-    """Where a CSV file has what."""
-
-    frame: int
-    video: int | None
-    subject: int | None
-    success: int | None
-    aus: tuple[int, ...]
-    au_columns: tuple[int, ...]
-
-
-type _Labels = dict[tuple[str, str], dict[int, list[int]]]
-"""By subject and video: frame number to labels."""
+_TABLE = re.compile(r".*\.(csv|tsv)", re.IGNORECASE)
+_FILMS = {
+    *(".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v"),
+    *(".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt"),
+    *(".rm", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+}
 
 
 def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
     """The labelled recordings below a folder, and the layout of their AUs.
 
     Raises:
-      InputError: there are no labels, a label file is broken, files disagree on the AUs, or a
-        video is missing or lies elsewhere.
+      InputError: there are no labels, a table is broken, tables disagree on the AUs, a video is
+        missing, lies elsewhere, shows two people, or has two labels for one frame.
     """
-    labels: _Labels = collections.defaultdict(dict)
-    files: list[pathlib.Path] = []
+    tables = {file: label_tables.read(file) for file, _ in recordings.named(root, _TABLE)}
+    labels = {file: table for file, table in tables.items() if table.aus}
+    aus = _common_aus(labels)
+    videos = _Videos(root)
+    for file, table in labels.items():
+        videos.add(file, table.rows)
+    notes = [f"{_below(root, file)}: {table.note}" for file, table in tables.items() if table.note]
+    others = [_below(root, file) for file, table in tables.items() if not (table.aus or table.note)]
+    notes += _left_out("tables without a column such as AU01", others)
+    taken = videos.recordings(len(aus))
+    if not taken:
+        said = f" ({'; '.join(notes)})" if notes else ""
+        raise InputError(
+            f"{root}: no CSV file with the columns frame and AU01, AU02, ... below it{said}"
+        )
+    notes += _left_out("videos or folders of pictures without labels", videos.unlabelled())
+    layout = facs.layout(facs.own_name(aus))
+    return Found(taken, tuple(notes), tuple(labels), (root,)), layout
+
+
+def _common_aus(labels: Mapping[pathlib.Path, label_tables.Table]) -> tuple[int, ...]:
+    """The AUs of every table."""
     aus: tuple[int, ...] = ()
-    for file, _ in recordings.named(root, re.compile(r".*\.csv", re.IGNORECASE)):
-        found = _read(root, file, labels)
-        if aus and found and found != aus:
-            raise InputError(f"{file}: labels AUs {found}, others {aus}; label the same ones")
-        aus = aus or found
-        files += [file] if found else []
-    if not labels:
-        raise InputError(f"{root}: no CSV file with the columns frame and AU01, AU02, ... below it")
-    names = sorted(labels)
-    taken = tuple(_recording(root, *name, labels[name], aus) for name in names)
-    return Found(taken, (), tuple(files), (root,)), facs.layout(facs.own_name(aus))
+    for file, table in labels.items():
+        aus = aus or table.aus
+        if table.aus != aus:
+            raise InputError(f"{file}: labels AUs {table.aus}, others {aus}; label the same ones")
+    return aus
 
 
-def _read(root: pathlib.Path, file: pathlib.Path, labels: _Labels) -> tuple[int, ...]:
-    """Adds the labels of a file; returns its AUs, none if it is no label file."""
-    rows = recordings.read_rows(file)
-    place, header = next(rows, ("", []))
-    columns = _columns(header, place)
-    if columns is None:
-        return ()
-    for place, row in rows:
-        if len(row) != len(header):
-            raise InputError(f"{place}: {len(row)} values, but line 1 names {len(header)} columns")
-        if columns.success is not None and row[columns.success] == "0":
-            continue
-        video = _video_name(root, file, row, columns, place)
-        subject = _subject(video, row, columns, place)
-        frame = recordings.integer(row[columns.frame], place, range(10**8), "frame")
-        frames = labels[subject, video]
-        if frame in frames:
-            raise InputError(f"{place}: frame {frame} of {video} has been labelled before")
-        frames[frame] = [
-            _label(row[column], f"{place}, column {column + 1}") for column in columns.au_columns
+def _below(root: pathlib.Path, place: pathlib.Path) -> str:
+    return place.relative_to(root).as_posix()
+
+
+def _left_out(what: str, names: Sequence[str]) -> list[str]:
+    return [f"{len(names)} {what}, left out: {recordings.few(names)}"] if names else []
+
+
+@dataclasses.dataclass(frozen=True)
+class _Video:
+    """A film, a picture or a folder of pictures, and what tables say of it.
+
+    Attributes:
+      subject: who.
+      name: what tables call it.
+      first: the line that names it first.
+      source: its pictures.
+      labels: of each frame.
+      files: the table that labels each frame.
+    """
+
+    subject: str
+    name: str
+    first: str
+    source: Source
+    labels: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+    files: dict[int, pathlib.Path] = dataclasses.field(default_factory=dict)
+
+
+class _Videos:
+    """The labelled videos below a folder, each once, by whatever names tables call them."""
+
+    def __init__(self, root: pathlib.Path):
+        self._root = root
+        self._by_name: dict[tuple[str, str], _Video] = {}
+        self._by_place: dict[tuple[int, int], _Video] = {}
+
+    def add(self, file: pathlib.Path, rows: Sequence[label_tables.Row]) -> None:
+        """Adds the labels of a table."""
+        for row in rows:
+            name = _video_name(self._root, file, row)
+            subject = _subject(name, row)
+            if (subject, name) not in self._by_name:
+                self._by_name[subject, name] = self._find(subject, name, row.place)
+            video = self._by_name[subject, name]
+            if row.frame in video.labels:
+                raise InputError(
+                    f"{row.place}: frame {row.frame} of {video.name} has been labelled before, in "
+                    f"{video.files[row.frame]}; keep one of them"
+                )
+            video.labels[row.frame], video.files[row.frame] = row.labels, file
+
+    def _find(self, subject: str, name: str, first: str) -> _Video:
+        place = _place(self._root, name)
+        video = self._by_place.setdefault(
+            _identity(place), _Video(subject, name, first, _source(self._root, place))
+        )
+        if video.subject != subject:
+            raise InputError(
+                f"{first}: {name} shows {subject}, but {video.subject} in {video.first}; give each "
+                "person a video or folder, or name pictures one by one, such as photos/12.jpg"
+            )
+        return video
+
+    def recordings(self, aus: int) -> tuple[Recording, ...]:
+        """All of them, by person and name, with labels of so many AUs."""
+        videos = sorted(self._by_place.values(), key=lambda video: (video.subject, video.name))
+        return tuple(_recording(video, aus) for video in videos)
+
+    def unlabelled(self) -> list[str]:
+        """Names of the films and folders of pictures that no table names."""
+        return [
+            _below(self._root, place)
+            for place, parts in _shown(self._root)
+            if not any(part.exists() and _identity(part) in self._by_place for part in parts)
         ]
-    return columns.aus
 
 
-def _columns(header: Sequence[str], where: str) -> _Columns | None:
-    place = {name.lower(): column for column, name in enumerate(header)}
-    matches = ((column, _AU.fullmatch(name)) for column, name in enumerate(header))
-    named = [(int(match["number"]), column) for column, match in matches if match]
-    aus = dict(named)
-    if "frame" not in place or not aus:
-        return None
-    if len(aus) < len(named):
-        raise InputError(f"{where}: two columns for one AU; keep the one that is the label")
-    others = (place.get(name) for name in ("video", "subject", "success"))
-    return _Columns(
-        place["frame"], *others, tuple(sorted(aus)), tuple(aus[au] for au in sorted(aus))
-    )
+def _shown(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, Collection[pathlib.Path]]]:
+    """Films and folders of numbered pictures, and the files or folders that tables may name."""
+    for folder, names in recordings.walk(root):
+        files = [folder / name for name in names]
+        pictures = [file for file in files if recordings.is_picture(file)]
+        if any(file.stem[-1:].isdigit() for file in pictures):
+            yield folder, (folder, *pictures)
+        yield from ((file, (file,)) for file in files if file.suffix.lower() in _FILMS)
 
 
-def _video_name(
-    root: pathlib.Path, file: pathlib.Path, row: Sequence[str], columns: _Columns, place: str
-) -> str:
-    if columns.video is None:
-        return file.relative_to(root).with_suffix("").as_posix()
-    video = row[columns.video]
-    name = pathlib.PurePath(video)
-    if not video.isprintable() or not name.stem.strip(".") or name.is_absolute():
-        raise InputError(f"{place}: {video!r} names no video in {root}")
-    return video
+def _identity(place: pathlib.Path) -> tuple[int, int]:
+    """The same for all names of a file or folder."""
+    state = place.stat()
+    return state.st_dev, state.st_ino
 
 
-def _subject(video: str, row: Sequence[str], columns: _Columns, place: str) -> str:
-    subject = (
-        row[columns.subject] if columns.subject is not None else pathlib.PurePath(video).parent.name
-    )
+def _video_name(root: pathlib.Path, file: pathlib.Path, row: label_tables.Row) -> str:
+    if row.video is None:
+        return _below(root, file.with_suffix(""))
+    name = row.video
+    if "\\" in name and not (root / name).exists():  # as Windows writes it
+        name = pathlib.PureWindowsPath(name).as_posix()
+    path = pathlib.PurePath(name)
+    absolute = path.is_absolute() or pathlib.PureWindowsPath(name).drive
+    if not name.isprintable() or not path.stem.strip(".") or absolute:
+        raise InputError(f"{row.place}: {row.video!r} names no video in {root}")
+    return name
+
+
+def _subject(video: str, row: label_tables.Row) -> str:
+    subject = pathlib.PurePath(video).parent.name if row.subject is None else row.subject
     if not re.fullmatch("[A-Za-z0-9_]+", subject):
         raise InputError(
-            f"{place}: person {subject!r} of {video}; name each person in a column subject, with "
-            "letters, digits and _, so that nobody is trained on and tested"
+            f"{row.place}: person {subject!r} of {video}; name each person in a column subject, "
+            "with letters, digits and _, so that nobody is trained on and tested"
         )
     return subject
 
 
-def _label(text: str, place: str) -> int:
-    if text.lower() in _NO_LABEL:
-        return _NO_LABEL[text.lower()]
-    label = recordings.integer(text, place, (0, 1, 9, UNKNOWN), "label")
-    return _NO_LABEL.get(str(label), label)
-
-
-def _recording(
-    root: pathlib.Path,
-    subject: str,
-    video: str,
-    frames: Mapping[int, list[int]],
-    aus: Sequence[int],
-) -> Recording:
-    numbers = sorted(frames)
-    source = _source(root, video)
-    if isinstance(source, Film) and numbers[0] == 0:
-        raise InputError(f"{video}: frame 0 is labelled, but frames of a video count from 1")
+def _recording(video: _Video, aus: int) -> Recording:
+    numbers = sorted(video.labels)
+    if isinstance(video.source, Film) and numbers[0] == 0:
+        raise InputError(f"{video.name}: frame 0 is labelled, but frames of a video count from 1")
     return Recording(
-        subject=subject,
-        name=video,
+        subject=video.subject,
+        name=video.name,
         numbers=np.array(numbers),
-        labels=np.array([frames[number] for number in numbers], np.int8),
-        intensities=np.full((len(numbers), len(aus)), UNKNOWN, np.int8),
-        source=source,
+        labels=np.array([video.labels[number] for number in numbers], np.int8),
+        intensities=np.full((len(numbers), aus), UNKNOWN, np.int8),
+        source=video.source,
     )
 
 
-def _source(root: pathlib.Path, video: str) -> Source:
-    place = _inside(root, root / video)
+def _source(root: pathlib.Path, place: pathlib.Path) -> Source:
     if place.is_dir():
         files = sorted(file.name for file in place.iterdir())
         pictures = recordings.numbered_pictures(place, files)
+        if not pictures and _holds_pictures(place):
+            raise InputError(f"{place}: no picture's name ends in a number, as 12.jpg or a_12.png")
         for file in pictures.values():
             _inside(root, file)
         return Pictures(pictures)
+    if recordings.is_unread_picture(place) and place.suffix.lower() not in _FILMS:
+        recordings.refuse_unread(place)
+    return Pictures({1: place}) if recordings.is_picture(place) else Film(place, first=1)
+
+
+def _place(root: pathlib.Path, video: str) -> pathlib.Path:
+    """The film, picture or folder of that name; a film may be named without its ending."""
+    place = _inside(root, _on_disk(root, video))
     if place.is_file():
-        return Film(place, first=1)
-    others = sorted(place.parent.glob(f"{place.name}.*")) if place.parent.is_dir() else []
-    films = [file for file in others if file.suffix.lower() not in _NOT_VIDEOS]
-    if len(films) != 1:
-        listed = ", ".join(file.name for file in films) or "nothing"
+        return place
+    beside = sorted(place.parent.iterdir()) if place.parent.is_dir() else []
+    found = [
+        file
+        for file in beside
+        if _plain(file.stem) == _plain(place.name) and file.suffix.lower() in _FILMS
+    ]
+    if place.is_dir() and (not found or _holds_pictures(place)):
+        found.append(place)
+    if len(found) != 1:
+        listed = ", ".join(file.name for file in found) or f"nothing{_near(place)}"
         raise InputError(f"{place}: expected one video or folder of that name, found {listed}")
-    return Film(_inside(root, films[0]), first=1)
+    return _inside(root, found[0])
+
+
+def _holds_pictures(folder: pathlib.Path) -> bool:
+    return any(recordings.is_picture(file) for file in folder.iterdir())
+
+
+def _on_disk(root: pathlib.Path, video: str) -> pathlib.Path:
+    """The place, in the Unicode form in which its names are written there, where they exist."""
+    place = root
+    for part in pathlib.PurePath(video).parts:
+        if not (place / part).exists() and place.is_dir():
+            same = [file.name for file in place.iterdir() if _plain(file.name) == _plain(part)]
+            part = same[0] if len(same) == 1 else part
+        place /= part
+    return place
+
+
+def _plain(name: str) -> str:
+    """The same for both forms of letters with marks: Macs part the two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _near(place: pathlib.Path) -> str:
+    """What lies there under a similar name."""
+    while not place.parent.is_dir():
+        place = place.parent
+    names = {file.name.casefold(): file.name for file in place.parent.iterdir()}
+    close = difflib.get_close_matches(place.name.casefold(), names, n=1)
+    return f"; near it lies {place.parent / names[close[0]]}" if close else ""
 
 
 def _inside(root: pathlib.Path, place: pathlib.Path) -> pathlib.Path:

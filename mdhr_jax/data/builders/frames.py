@@ -361,9 +361,31 @@ def _check_settings(layout: facs.AuLayout, image_format: str, subjects: Sequence
         raise InputError(f"layout {layout.name!r} is another one in facs.LAYOUTS; rename yours")
     if image_format not in CODECS:
         raise InputError(f"image format {image_format!r}: choose one of {', '.join(CODECS)}")
+    check_people(subjects)
+
+
+def check_people(subjects: Sequence[str]) -> None:
+    """Whether TFDS splits, and files on any system, can be called by these names.
+
+    Raises:
+      InputError: one cannot, or two differ in capital letters alone.
+    """
+    by_small: dict[str, str] = {}
     for subject in subjects:
-        if not re.fullmatch("[A-Za-z0-9_]+", subject):
-            raise InputError(f"subject {subject!r}: use letters, digits and _ only, as in S001")
+        if not re.fullmatch("_*[A-Za-z0-9][A-Za-z0-9_]*", subject) or len(subject) > 100:
+            raise InputError(
+                f"subject {subject[:99]!r}: use letters, digits and _ only, as in S001, at most 100"
+            )
+        if subject.lower() == "all":
+            raise InputError(
+                f"subject {subject!r}: means everybody in TFDS; name the person otherwise"
+            )
+        other = by_small.setdefault(subject.lower(), subject)
+        if other != subject:
+            raise InputError(
+                f"subjects {other} and {subject}: differ in capital letters alone, and share a "
+                "file on many disks; if it is one person, write the name in one way"
+            )
 
 
 def is_made(out: pathlib.Path, wanted: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mdhr_jax import facs
 from mdhr_jax.data import lists
+from mdhr_jax.data.builders import recordings
 from mdhr_jax.data.builders.recordings import UNKNOWN, Found, Pictures, Recording
 from mdhr_jax.errors import InputError
 
@@ -53,8 +54,10 @@ def find(root: pathlib.Path, pictures: pathlib.Path, layout: facs.AuLayout) -> F
         for fold in range(1, len(tests) + 1)
         for kind in ("path", "label")
     )
-    ordered = sorted(found, key=lambda recording: (recording.subject, recording.name))
-    return Found(tuple(ordered), (), label_files, (pictures, root))
+    shown = [recording for recording in found if recording.source.files]
+    ordered = sorted(shown, key=lambda recording: (recording.subject, recording.name))
+    names = [[recording.name for recording in some] for some in (found, shown)]
+    return Found(tuple(ordered), recordings.unmatched(*names), label_files, (pictures, root))
 
 
 def _beginning(pictures: pathlib.Path, first: str) -> pathlib.Path:

@@ -131,6 +131,7 @@ def prepare(
         parts.claim(folder, settings)
         made = _made(chosen, settings, folder, processes or workers.cores(), progress)
         _refuse_unreadable(made, folder, skip)
+        _refuse_numbers_beyond(chosen, made)
         table = clips.FrameTable.from_videos(_videos(chosen, made))
         _check_people(table, made)
         labelled = {recording.name: recording for recording in chosen}
@@ -172,7 +173,10 @@ def _chosen(found: Found, most: int | None) -> list[Recording]:
     if repeated:
         raise InputError(f"{repeated[0]}: two recordings have this name; rename one")
     people = list(dict.fromkeys(recording.subject for recording in found.recordings))[:most]
-    return [recording for recording in found.recordings if recording.subject in people]
+    frames.check_people(people)
+    chosen = [recording for recording in found.recordings if recording.subject in people]
+    recordings.check_numbers(chosen)
+    return chosen
 
 
 def _check_detector(settings: parts.Settings, chosen: Sequence[Recording]) -> None:
@@ -259,6 +263,24 @@ def _refuse_unreadable(made: Mapping[str, parts.Part], folder: pathlib.Path, ski
     raise InputError(f"{lines[0]}{more}{limit}")
 
 
+def _refuse_numbers_beyond(chosen: Sequence[Recording], made: Mapping[str, parts.Part]) -> None:
+    """Raises InputError: a recording has none of the frames that its labels are of."""
+    beyond = [
+        recording
+        for recording in chosen
+        if len(made[recording.name].report.missing) == len(recording.numbers)
+        and not made[recording.name].report.unread
+    ]
+    if beyond:
+        name, numbers = beyond[0].name, beyond[0].numbers
+        shown = recordings.count(beyond[0].source)
+        raise InputError(
+            f"{name}: labels are of the frames {numbers[0]} to {numbers[-1]}, of which there is "
+            f"none, it has {shown} (and {len(beyond) - 1} more recordings of that kind); mend or "
+            "remove the labels"
+        )
+
+
 def _videos(chosen: Sequence[Recording], made: Mapping[str, parts.Part]) -> list[clips.Video]:
     """The recordings with the frames that have become pictures."""
     videos = []
@@ -299,8 +321,14 @@ def _summary(out: pathlib.Path, table: clips.FrameTable, made: Mapping[str, part
     return (
         f"{out}: {len(table)} frames of {people} people in {len(table.videos)} videos; left out: "
         f"{missing} without a picture ({unread} of them unreadable), {lost} without a face; "
-        f"{breaks} breaks; {several} show more than one face"
+        f"{breaks} breaks; {several} show more than one face{_nothing_left(made)}"
     )
+
+
+def _nothing_left(made: Mapping[str, parts.Part]) -> str:
+    """The recordings that are not in the set at all."""
+    names = [name for name, part in made.items() if not part.report.kept]
+    return f"; nothing is left of {recordings.few(names)}" if names else ""
 
 
 def _beside(made: Mapping[str, parts.Part], found: Found) -> dict[str, bytes]:

@@ -2,7 +2,6 @@
 """Labelled recordings as they lie on a user's disk: what every source of frames is turned into."""
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import pathlib
@@ -17,6 +16,12 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import picture_files, video
 
 UNKNOWN = -1  # label or intensity that nobody coded
+# Of a Mac's archives, Windows, and Synology's disks.
+_SYSTEMS = {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir"}
+_OTHER_PICTURES = {
+    *(".avif", ".bmp", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".pgm", ".ppm"),
+    *(".tga", ".tif", ".tiff", ".webp"),
+} - picture_files.SUFFIXES
 
 type OnBad = Callable[[InputError, int], None]
 """Told why, and how many frames, cannot be read; they are left out."""
@@ -174,12 +179,54 @@ class Found(NamedTuple):
         return file.relative_to(root).as_posix()
 
 
+def check_numbers(found: Sequence[Recording]) -> None:
+    """Whether the numbers of labels and of pictures are of one count.
+
+    Raises:
+      InputError: a recording's labels and pictures have no number in common; or one would fit the
+        other if it began where that begins, as where one counts from 0 and the other from 1.
+    """
+    both = [
+        (recording, recording.numbers.tolist(), sorted(recording.source.by_number))
+        for recording in found
+        if isinstance(recording.source, Pictures) and recording.source.by_number
+    ]
+    agreed = any(labels[0] == pictures[0] for _, labels, pictures in both)
+    for recording, labels, pictures in both:
+        if _apart(labels, pictures, agreed):
+            raise InputError(
+                f"{recording.name}: labels are of the frames {labels[0]} to {labels[-1]}, the "
+                f"pictures' names end in {pictures[0]} to {pictures[-1]} "
+                f"({recording.source.by_number[pictures[0]].name}); number both from the same "
+                "frame on"
+            )
+
+
+def _apart(labels: Sequence[int], pictures: Sequence[int], agreed: bool) -> bool:
+    """Does one count begin elsewhere? `agreed`: in other recordings they begin with one number."""
+    there_are, start = set(pictures), pictures[0] - labels[0]
+    moved = [number + start for number in labels]
+    if moved == pictures:
+        return start != 0
+    here, there = len(there_are.intersection(labels)), len(there_are.intersection(moved))
+    if {labels[0], pictures[0]} != {0, 1} or here == len(labels):
+        return here == 0
+    # The first picture alone may be missing where others are numbered as their labels are.
+    return there > here or not agreed
+
+
 def unmatched(labels: Collection[str], pictures: Collection[str]) -> tuple[str, ...]:
     """A note on each recording that has only labels, or only pictures."""
     return (
         *(f"{name}: labels, but no pictures" for name in sorted(set(labels) - set(pictures))),
         *(f"{name}: pictures, but no labels" for name in sorted(set(pictures) - set(labels))),
     )
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of many names, and how many there are beside."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def put[Value](found: dict[str, Value], name: str, value: Value, what: str) -> None:
@@ -201,16 +248,24 @@ def sha256(file: pathlib.Path) -> str:
 
 
 def walk(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
-    """Every folder from `root` down, and the names of its files; links are followed, once."""
+    """Every folder from `root` down, and the names of its files; links are followed, once.
+
+    What systems and programs put beside a user's files is not seen (`is_of_systems`).
+    """
     seen = set()
     for folder, inner, files in root.walk(follow_symlinks=True):
-        inner.sort()
+        inner[:] = sorted(name for name in inner if not is_of_systems(name))
         place = folder.stat()
         if (place.st_dev, place.st_ino) in seen:
             inner.clear()
             continue
         seen.add((place.st_dev, place.st_ino))
-        yield folder, sorted(files)
+        yield folder, sorted(name for name in files if not is_of_systems(name))
+
+
+def is_of_systems(name: str) -> bool:
+    """Whether a file or folder is hidden, as a Mac's `._a.csv`, or another system's own."""
+    return name.startswith((".", "~$")) or name in _SYSTEMS
 
 
 def named(root: pathlib.Path, name: re.Pattern) -> Iterator[tuple[pathlib.Path, re.Match]]:
@@ -225,54 +280,40 @@ def numbered_pictures(folder: pathlib.Path, files: Sequence[str]) -> dict[int, p
     """The pictures among a folder's files by the number that ends their names: 07, SN001_12.
 
     Raises:
-      InputError: two pictures have the same number.
+      InputError: two pictures have the same number, or one is of a kind that is not read.
     """
     found: dict[int, pathlib.Path] = {}
+    unread: dict[int, pathlib.Path] = {}
     for name in files:
         file = folder / name
         number = re.search(r"([0-9]{1,9})$", file.stem)
-        is_picture = file.suffix.lower() in picture_files.SUFFIXES and not name.startswith(".")
-        if number is None or not is_picture:
+        if number is None or is_of_systems(name):
             continue
-        other = found.setdefault(int(number[1]), file)
-        if other != file:
-            raise InputError(
-                f"{folder}: {other.name} and {name} are both frame {int(number[1])}; "
-                "remove one of them"
-            )
+        if is_unread_picture(file):
+            unread[int(number[1])] = file
+        elif is_picture(file):
+            other = found.setdefault(int(number[1]), file)
+            if other != file:
+                raise InputError(
+                    f"{folder}: {other.name} and {name} are both frame {int(number[1])}; "
+                    "remove one of them"
+                )
+    for number in unread.keys() - found.keys():
+        refuse_unread(unread[number])
     return found
 
 
-def read_rows(file: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
-    """Place (`file, line 3`) and cells of each line of a CSV file; empty lines are skipped.
-
-    Raises:
-      InputError: the file cannot be read as text with commas.
-    """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            table = csv.reader(lines, strict=True)
-            for row in table:
-                if row:
-                    yield f"{file}, line {table.line_num}", [cell.strip() for cell in row]
-    except UnicodeDecodeError as error:
-        line = file.read_bytes().count(b"\n", 0, error.start) + 1
-        raise InputError(f"{file}, line {line}: this is not text (UTF-8), restore it") from error
-    except csv.Error as error:
-        raise InputError(
-            f"{file}, line {table.line_num}: is no CSV ({error}), restore it"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+def is_picture(file: pathlib.Path) -> bool:
+    """Whether its ending is one of pictures that are read."""
+    return file.suffix.lower() in picture_files.SUFFIXES and not is_of_systems(file.name)
 
 
-def integer(text: str, place: str, allowed: Sequence[int] | range, what: str) -> int:
-    """The whole number that a cell holds, in one of the usual ways to write it.
+def is_unread_picture(file: pathlib.Path) -> bool:
+    """Whether its ending is one of pictures that are not read here."""
+    return file.suffix.lower() in _OTHER_PICTURES
 
-    Raises:
-      InputError: it is none of those allowed.
-    """
-    if re.fullmatch(r"[+-]?[0-9]{1,9}(\.0*)?", text) and int(float(text)) in allowed:
-        return int(float(text))
-    few = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else str(list(allowed))
-    raise InputError(f"{place}: {what} {text[:30]!r} is none of {few.strip('[]')}")
+
+def refuse_unread(file: pathlib.Path) -> None:
+    """Raises InputError: the picture is of a kind that is not read."""
+    read = ", ".join(sorted(picture_files.SUFFIXES))
+    raise InputError(f"{file}: pictures of this kind are not read, only {read}; convert it")

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels in a table with a row per frame: which of its columns are labels, and what they say.
+
+A column of labels is called AU01 or AU01_c, also AU1, au1, AU_01, AU-1 and the like. OpenFace's
+intensities (AU01_r) beside them are not read. Whatever else looks like an AU is refused by name: no
+column is left out in silence. A label is 1, 0, or unknown: 9, -1, empty, or what programs write
+where there is nothing (`csv_files.NOTHING`).
+"""
+
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mdhr_jax import csv_files, facs
+from mdhr_jax.data.builders.recordings import UNKNOWN
+from mdhr_jax.errors import InputError
+
+_AU = re.compile(r"AU[ _.-]?0*(?P<number>[1-9][0-9]*)(_(?P<kind>[crp]))?", re.IGNORECASE)
+_LIKE_AU = re.compile(r"AU[\W_]*\d|(?<![A-Za-z])[Aa][Uu][\W_]*\d|(?i:action[\W_]*unit)")
+_TRUTHS = {"true": 1, "false": 0}
+
+
+class Row(NamedTuple):
+    """The labels of one frame.
+
+    Attributes:
+      place: file and line.
+      video: the cell that names film or folder; None without such a column.
+      subject: the cell that names the person; None likewise.
+      frame: its number.
+      labels: one per AU of the table.
+    """
+
+    place: str
+    video: str | None
+    subject: str | None
+    frame: int
+    labels: list[int]
+
+
+class Table(NamedTuple):
+    """A table that was read.
+
+    Attributes:
+      aus: numbers of the AUs, increasing; none if it is no table of labels.
+      rows: those of frames with a face.
+      note: what of it is left out, and why.
+    """
+
+    aus: tuple[int, ...]
+    rows: list[Row]
+    note: str
+
+
+class _Columns(NamedTuple):
+    """Where a table has what."""
+
+    frame: int
+    video: int | None
+    subject: int | None
+    success: int | None
+    aus: dict[int, int]
+
+
+def read(file: pathlib.Path) -> Table:
+    """The labels in a file.
+
+    Raises:
+      InputError: it is no table, a column could be labels but is not called so, or a cell is wrong.
+    """
+    place, header, below = csv_files.with_header(file)
+    aus = _au_columns(header)
+    if any(match and match["kind"] in ("p", "P") for match in aus.values()):
+        return Table((), [], "these are scores that a model gave (AU.._p), no labels; left out")
+    if not aus:
+        return Table((), [], "")
+    columns = _columns(place, header, _labels(place, header, aus))
+    rows, lost = [], 0
+    for place, row in below:
+        if columns.success is None or csv_files.truth(row[columns.success], place, "success"):
+            rows.append(_row(place, row, columns))
+        else:
+            lost += 1
+    note = f"{lost} of {lost + len(rows)} rows show no face (success 0), left out" if lost else ""
+    return Table(tuple(columns.aus), rows, note)
+
+
+def _au_columns(header: Sequence[str]) -> dict[int, re.Match | None]:
+    """The columns that look like AUs, and how they are called in the usual ways."""
+    like = (column for column, name in enumerate(header) if _LIKE_AU.search(name))
+    return {column: _AU.fullmatch(header[column]) for column in like}
+
+
+def _labels(place: str, header: Sequence[str], aus: dict[int, re.Match | None]) -> dict[int, int]:
+    """The column of each AU's labels."""
+    strange = [header[column] for column, match in aus.items() if not _is_au(match)]
+    if strange:
+        raise InputError(
+            f"{place}: is {', '.join(strange)} the label of an AU? Labels are called AU12 or "
+            "AU12_c, with a number of FACS and for both sides at once; rename or remove the column"
+        )
+    found: dict[int, int] = {}
+    for column, match in aus.items():
+        if (match["kind"] or "c") in "cC":
+            other = found.setdefault(int(match["number"]), column)
+            if other != column:
+                raise InputError(
+                    f"{place}: two columns for one AU, {header[other]} and {header[column]}; keep "
+                    "the one that is the label"
+                )
+    alone = [header[c] for c, match in aus.items() if int(match["number"]) not in found]
+    if alone:
+        raise InputError(
+            f"{place}: {', '.join(alone)} are intensities without labels; add those, such as "
+            f"{alone[0][:-2]}_c, or remove the column"
+        )
+    return dict(sorted(found.items()))
+
+
+def _is_au(match: re.Match | None) -> bool:
+    return match is not None and int(match["number"]) in facs.NUMBERS
+
+
+def _columns(place: str, header: Sequence[str], aus: dict[int, int]) -> _Columns:
+    names = [name.lower() for name in header]
+    wanted = ("frame", "video", "subject", "success")
+    for name in wanted:
+        if names.count(name) > 1:
+            raise InputError(f"{place}: two columns {name}; keep the right one")
+    if "frame" not in names:
+        raise InputError(
+            f"{place}: names AUs, but no column frame; name the column of the frames' numbers so, "
+            "or keep the file elsewhere if it holds no labels"
+        )
+    return _Columns(*(names.index(name) if name in names else None for name in wanted), aus)
+
+
+def _row(place: str, row: Sequence[str], columns: _Columns) -> Row:
+    return Row(
+        place,
+        None if columns.video is None else row[columns.video],
+        None if columns.subject is None else row[columns.subject],
+        csv_files.integer(row[columns.frame], place, range(10**8), "frame"),
+        [_label(row[column], f"{place}, column {column + 1}") for column in columns.aus.values()],
+    )
+
+
+def _label(text: str, place: str) -> int:
+    known = text.lower()
+    if known in csv_files.NOTHING:
+        return UNKNOWN
+    if known in _TRUTHS:
+        return _TRUTHS[known]
+    label = csv_files.integer(text, place, (0, 1, 9, UNKNOWN), "label")
+    return UNKNOWN if label == 9 else label
