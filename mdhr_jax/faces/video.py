@@ -121,6 +121,13 @@ def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
             yield Frame(number, said["time"], picture, *steps.gap(said["time"]))
 
 
+def _places() -> str:
+    """Where this process finds packages, but for the folder it runs in, which may be a film's."""
+    here = pathlib.Path.cwd()
+    places = [place for place in sys.path if pathlib.Path(place).resolve() != here]
+    return os.pathsep.join([*places, str(pathlib.Path(__file__).parents[2])])
+
+
 class DecoderError(InputError):
     """The decoder broke down; the machine may be to blame as well as the film."""
 
@@ -136,7 +143,7 @@ class _Decoder:
                 [*_DECODER, str(writer.fileno()), str(file)],
                 pass_fds=[writer.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+                env=os.environ | {"PYTHONPATH": _places()},
                 process_group=0,  # Ctrl-C and Ctrl-Z are for the one that reads
             )
 

@@ -357,6 +357,25 @@ def test_python_files_beside_a_film_are_not_executed(tmp_path, monkeypatch):
     assert len(list(video.frames(path))) == 2
 
 
+@pytest.mark.parametrize("way", ["environment", "path"])
+def test_packages_are_found_where_this_process_finds_them(tmp_path, way):
+    """Through PYTHONPATH, as modules of clusters have it, or on a path that a notebook changes."""
+    path = write_video(tmp_path / "a.mp4", [0, 40])
+    (tmp_path / "av.py").write_text("raise SystemExit('a file beside the film was executed')\n")
+    places = [str(pathlib.Path(video.__file__).parents[2]), *filter(None, sys.path)]
+    program = (
+        f"import sys; sys.path += {places if way == 'path' else []}\n"
+        "from mdhr_jax.faces import video\n"
+        f"assert len(list(video.frames({str(path)!r}))) == 2"
+    )
+    subprocess.run(
+        [getattr(sys, "_base_executable", sys.executable), "-c", program],  # has no packages
+        env=os.environ | {"PYTHONPATH": ":".join(["", *places]) if way == "environment" else ""},
+        cwd=tmp_path,
+        check=True,
+    )
+
+
 def test_a_terminal_s_signals_are_not_for_the_decoder(tmp_path):
     path = write_video(tmp_path / "a.mp4", range(0, 400, 40))
     frames = video.frames(path)
