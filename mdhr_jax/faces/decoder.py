@@ -23,7 +23,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import limits
+from mdhr_jax.faces import cut_off, limits
 
 _PLAYLISTS = {"hls", "concat", "dash", "imf"}  # files that name other files
 
@@ -80,13 +80,14 @@ def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
     """Every frame, upright.
 
     Raises:
-      InputError: a frame is damaged or too large, or there are too many or none.
+      InputError: a frame is damaged or too large, there are too many or none, or the film ends
+        before its container says.
     """
     number = 0
     try:
         for packet in stream.container.demux(stream):
             frames = packet.decode()
-            # ffmpeg conceals damage and ends quietly where a file was cut off.
+            # ffmpeg conceals damage.
             if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
                 raise _damaged(file, number, "data are missing")
             for frame in frames:
@@ -101,6 +102,8 @@ def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
         raise _damaged(file, number, error.strerror) from error
     if number == 0:
         raise InputError(f"{file}: holds no frame; name a video with frames")
+    if cut_off.is_cut_off(file, stream.container.format.name):
+        raise _damaged(file, number, "it ends early")
 
 
 def _damaged(file: pathlib.Path, number: int, reason: str) -> InputError:
