@@ -8,6 +8,8 @@ memory is limited, and so is the time that it spends on a frame. What it sends t
 """
 
 import contextlib
+import heapq
+import itertools
 import json
 import pathlib
 import resource
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -26,6 +29,7 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import cut_off, limits
 
 _PLAYLISTS = {"hls", "concat", "dash", "imf"}  # files that name other files
+_MOST_B_FRAMES = 16  # in a row; a frame may be decoded so many before it is shown
 
 
 class Decoded(NamedTuple):
@@ -71,9 +75,42 @@ def _moving_picture(streams: tuple[VideoStream, ...], file: pathlib.Path) -> Vid
 
 def _count(stream: VideoStream) -> int | None:
     """About how many frames there are, by the header; None where it does not tell."""
-    duration, rate = stream.container.duration, stream.average_rate
-    estimate = round(duration / av.time_base * rate) if duration and rate else None
-    return stream.frames or estimate
+    container = stream.container
+    duration = container.duration
+    if duration and "matroska" in container.format.name:  # states the end, counted from 0
+        duration -= container.start_time or 0
+    # The average is too high for DV, the other one for films of variable rate.
+    rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    estimate = round(duration / av.time_base * min(rates)) if duration and rates else 0
+    return stream.frames or max(estimate, 0) or None
+
+
+class _Clock:
+    """Tells when frames are shown.
+
+    Some containers (AVI), and some programs in others, do not state it: what they give as the times
+    of presentation goes on from packet to packet, in the order of decoding. The frame that is shown
+    as the n-th then has the n-th of these times.
+
+    Args:
+      stream: the moving picture.
+      first: its first packets.
+    """
+
+    def __init__(self, stream: VideoStream, first: list[Packet]):
+        times = [packet.pts for packet in first if packet.size]
+        reordered = stream.codec_context.reorder_depth > 0
+        self._counts = reordered and None not in times and times == sorted(times)
+        self._waiting: list[float] = []
+
+    def decodes(self, packet: Packet) -> None:
+        """Notes the time of a packet that goes to the decoder."""
+        if self._counts and packet.pts is not None and not packet.is_discard:
+            heapq.heappush(self._waiting, float(packet.pts * packet.time_base))
+
+    def time(self, frame: av.VideoFrame) -> float | None:
+        """Of the frame that is shown next, in seconds."""
+        return heapq.heappop(self._waiting) if self._waiting else frame.time
 
 
 def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
@@ -84,8 +121,12 @@ def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
         before its container says.
     """
     number = 0
+    packets = stream.container.demux(stream)
     try:
-        for packet in stream.container.demux(stream):
+        first = list(itertools.islice(packets, _MOST_B_FRAMES + 2))
+        clock = _Clock(stream, first)
+        for packet in itertools.chain(first, packets):
+            clock.decodes(packet)
             frames = packet.decode()
             # ffmpeg conceals damage.
             if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
@@ -95,7 +136,7 @@ def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
                 number += 1
                 if number > limits.FRAMES:
                     raise InputError(f"{file}: more than {limits.FRAMES} frames; cut it in pieces")
-                yield Decoded(frame.time, _upright(frame))
+                yield Decoded(clock.time(frame), _upright(frame))
     except MemoryError:  # as an FFmpegError, too
         raise
     except av.FFmpegError as error:

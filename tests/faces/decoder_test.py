@@ -117,3 +117,61 @@ def test_a_stream_ends_where_it_ends(tmp_path):
     assert len(times(path)) == len(GREYS)
     path.write_bytes(path.read_bytes()[:-50])
     assert "it ends early" in said(path)[-1]["error"]
+
+
+# When its frames are shown.
+
+
+def _decoded_is_shown(packet):
+    packet.pts = packet.dts
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("a.avi", lambda packet: None),
+        ("a.mkv", _decoded_is_shown),
+        ("a.flv", _decoded_is_shown),
+        ("a.mp4", lambda packet: None),
+        ("a.ts", lambda packet: None),
+    ],
+)
+@pytest.mark.parametrize("settings", ["bframes=2", "bframes=8:b-pyramid=strict:b-adapt=0"])
+def test_frames_that_are_decoded_before_others_have_the_times_of_showing(
+    tmp_path, name, change, settings
+):
+    path = write(
+        tmp_path / name, GREYS, "libx264", change=change, **{"x264-params": settings, "qp": "5"}
+    )
+    with av.open(path) as container:
+        assert container.streams.video[0].codec_context.reorder_depth
+    np.testing.assert_allclose(np.diff(times(path)), 1 / 25, atol=0.0011)
+    with decoder._opened(path) as stream:
+        levels = [frame.picture.mean() for frame in decoder._decode(stream, path)]
+    np.testing.assert_allclose(levels, np.arange(0, 240, 4), atol=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "size", "first"),
+    [
+        ("a.dv", "dvvideo", (576, 720), 0),
+        ("a.mkv", "mpeg4", (48, 64), 90_000),
+        ("a.mp4", "mpeg4", (48, 64), 90_000),
+    ],
+)
+def test_the_count_is_near_whatever_the_clock_begins_with(tmp_path, name, codec, size, first):
+    """That of raw DV has 60,000 steps a second; a camera may go on with the clock of its tape."""
+
+    def change(packet):
+        packet.pts += first / 25 / packet.time_base
+        packet.dts += first / 25 / packet.time_base
+
+    path = write(
+        tmp_path / name,
+        [np.zeros((*size, 3), np.uint8)] * 50,
+        codec,
+        sound="pcm_s16le" if codec == "dvvideo" else None,
+        change=change if first else lambda packet: None,
+    )
+    assert abs(said(path)[0]["count"] - 50) <= 1
+    assert times(path)[0] == pytest.approx(first / 25)
