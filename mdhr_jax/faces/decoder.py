@@ -22,7 +22,9 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
+from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 
 from mdhr_jax.errors import InputError
@@ -30,6 +32,9 @@ from mdhr_jax.faces import cut_off, limits
 
 _PLAYLISTS = {"hls", "concat", "dash", "imf"}  # files that name other files
 _MOST_B_FRAMES = 16  # in a row; a frame may be decoded so many before it is shown
+_ABOUT_SQUARE = 0.01  # by which a pixel's shape may miss 1, as that of 854x480 shown as 16:9
+_HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}  # PQ and HLG
+_reformatter = VideoReformatter()  # keeps its tables from frame to frame
 
 
 class Decoded(NamedTuple):
@@ -114,7 +119,7 @@ class _Clock:
 
 
 def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
-    """Every frame, upright.
+    """Every frame, as it is to be seen.
 
     Raises:
       InputError: a frame is damaged or too large, there are too many or none, or the film ends
@@ -136,7 +141,7 @@ def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
                 number += 1
                 if number > limits.FRAMES:
                     raise InputError(f"{file}: more than {limits.FRAMES} frames; cut it in pieces")
-                yield Decoded(clock.time(frame), _upright(frame))
+                yield Decoded(clock.time(frame), _shown(frame, stream, file))
     except MemoryError:  # as an FFmpegError, too
         raise
     except av.FFmpegError as error:
@@ -154,9 +159,31 @@ def _damaged(file: pathlib.Path, number: int, reason: str) -> InputError:
     )
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    quarter_turns = round(frame.rotation / 90)  # counterclockwise
-    return np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns)
+def _shown(frame: av.VideoFrame, stream: VideoStream, file: pathlib.Path) -> np.ndarray:
+    """A frame as it is to be seen: in square pixels, the colours of BT.709, upright."""
+    shape = float(stream.sample_aspect_ratio or 1)
+    width = frame.width if abs(shape - 1) < _ABOUT_SQUARE else max(round(frame.width * shape), 1)
+    limits.check_size(file, width, frame.height)
+    hdr = frame.color_trc in _HDR
+    rgb = _reformatter.reformat(
+        frame,
+        width=width,
+        format="rgb24",
+        dst_color_trc=ColorTrc.BT709 if hdr else None,
+        dst_color_primaries=ColorPrimaries.BT709 if hdr else None,
+    )
+    return _upright(rgb.to_ndarray(), frame)
+
+
+def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """A picture turned and mirrored as its display matrix says, by quarter turns."""
+    if Type.DISPLAYMATRIX not in frame.side_data:
+        return picture
+    # A pixel at (x, y) is shown at (a x + c y, b x + d y), but for where the picture begins.
+    a, b, _, c, d = np.frombuffer(frame.side_data[Type.DISPLAYMATRIX], np.int32)[:5].tolist()
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def main() -> None:

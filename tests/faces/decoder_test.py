@@ -8,6 +8,7 @@ import pathlib
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 
 from mdhr_jax.faces import decoder
 
@@ -175,3 +176,124 @@ def test_the_count_is_near_whatever_the_clock_begins_with(tmp_path, name, codec,
     )
     assert abs(said(path)[0]["count"] - 50) <= 1
     assert times(path)[0] == pytest.approx(first / 25)
+
+
+# What they look like.
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "size", "pixel", "shape"),
+    [
+        ("a.mp4", "libx264", (48, 64), "16/9", (48, 114)),
+        ("a.mkv", "mpeg4", (48, 64), "16/9", (48, 114)),
+        ("a.ts", "mpeg2video", (48, 64), "4/3", (48, 64 * 4 // 3)),
+        ("a.mov", "dvvideo", (576, 720), "64/45", (576, 1024)),
+        ("a.mp4", "mpeg4", (48, 64), "3/4", (48, 48)),
+        ("a.mp4", "mpeg4", (48, 86), "256/257", (48, 86)),  # that comes of rounding
+    ],
+)
+def test_pixels_become_square(tmp_path, name, codec, size, pixel, shape):
+    picture = np.zeros((*size, 3), np.uint8)
+    picture[:, size[1] // 4 : size[1] // 2] = 255
+
+    def prepare(stream):
+        stream.codec_context.sample_aspect_ratio = fractions.Fraction(pixel)
+
+    path = write(tmp_path / name, [picture] * 30, codec, prepare=prepare)
+    shown = first(path)
+    assert shown.shape == (*shape, 3)
+    bright = np.flatnonzero(shown[size[0] // 2, :, 0] > 128) / shape[1]
+    np.testing.assert_allclose([bright[0], bright[-1]], [1 / 4, 1 / 2], atol=0.03)
+
+
+UPRIGHT = np.array([[0, 40, 80], [120, 160, 200]], np.uint8)
+ONE = 2**16
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "d", "stored"),
+    [
+        (1, 0, 0, 1, UPRIGHT),
+        (-1, 0, 0, 1, UPRIGHT[:, ::-1]),  # a front camera
+        (-1, 0, 0, -1, UPRIGHT[::-1, ::-1]),
+        (1, 0, 0, -1, UPRIGHT[::-1]),
+        (0, 1, 1, 0, UPRIGHT.T),
+        (0, 1, -1, 0, np.rot90(UPRIGHT)),  # a telephone that is held upright
+        (0, -1, -1, 0, UPRIGHT[::-1, ::-1].T),
+        (0, -1, 1, 0, np.rot90(UPRIGHT, -1)),
+        (0, 0, 0, 0, UPRIGHT),  # nonsense
+    ],
+)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_films_are_turned_and_mirrored(tmp_path, name, a, b, c, d, stored):
+    matrix = [a * ONE, b * ONE, 0, c * ONE, d * ONE, 0, 0, 0, 2**30]
+    blocks = np.kron(stored, np.ones((16, 16), np.uint8))[..., None].repeat(3, axis=2)
+    path = write(
+        tmp_path / name, [blocks] * 2, prepare=lambda stream: stream.set_display_matrix(matrix)
+    )
+    np.testing.assert_allclose(first(path)[8::16, 8::16, 0], UPRIGHT, atol=4)
+
+
+def test_frames_of_a_film_may_differ_in_size(tmp_path):
+    sizes = [(48, 64), (48, 64), (24, 32), (96, 64), (48, 64)]
+    with av.open(tmp_path / "a.mkv", "w") as container:
+        stream = container.add_stream("mjpeg", rate=25, width=64, height=48, pix_fmt="yuvj420p")
+        for number, (height, width) in enumerate(sizes):
+            encoder = av.CodecContext.create("mjpeg", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
+            encoder.time_base = fractions.Fraction(1, 25)
+            frame = av.VideoFrame(width, height, "yuvj420p")
+            frame.pts = number
+            for packet in [*encoder.encode(frame), *encoder.encode()]:
+                packet.stream = stream
+                container.mux(packet)
+    shapes = [frame["shape"] for frame in said(tmp_path / "a.mkv")[1:-1]]
+    assert shapes == [[*size, 3] for size in sizes]
+
+
+def _pq(light):
+    """SMPTE ST 2084: from nits to the signal."""
+    power = (light / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+
+def _hlg(light):
+    """ARIB STD-B67 on a display of 1,000 nits: from nits to the signal."""
+    luminance = np.maximum(light @ [0.2627, 0.6780, 0.0593], 1e-6)[..., None] / 1000
+    scene = light / 1000 * luminance ** (1 / 1.2 - 1)
+    bright = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-6)) + 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), bright)
+
+
+@pytest.mark.parametrize(
+    ("curve", "signal"),
+    [
+        (ColorTrc.ARIB_STD_B67, _hlg),
+        pytest.param(ColorTrc.SMPTE2084, _pq, marks=pytest.mark.slow),
+    ],
+)
+def test_hdr_looks_as_the_same_scene_without(tmp_path, curve, signal):
+    """Diffuse white lies at 203 nits (ITU-R BT.2408); colours of skin, grey and white."""
+    shown = np.array(
+        [[[224, 172, 105], [141, 85, 36]], [[241, 194, 125], [60, 40, 30]],
+         [[128, 128, 128], [255, 255, 255]]], np.uint8,
+    )  # fmt: skip
+    wider = np.array(  # BT.709 in the primaries of BT.2020
+        [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]
+    )
+    light = 203 * (shown / 255) ** 2.4 @ wider.T
+    coded = np.round(np.clip(signal(light), 0, 1) * 65535).astype(np.uint16)
+    blocks = np.kron(coded, np.ones((16, 16, 1), np.uint16))
+    frame = av.VideoFrame.from_ndarray(blocks, format="rgb48le").reformat(
+        format="yuv420p10le", dst_colorspace=Colorspace.BT2020, dst_color_range="MPEG"
+    )
+    frame.color_trc, frame.color_primaries = curve, ColorPrimaries.BT2020
+    frame.colorspace, frame.pts = 9, 0  # BT.2020
+    path = tmp_path / "a.mkv"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=25, width=32, height=48, pix_fmt="yuv420p10le")
+        context = stream.codec_context
+        context.color_trc, context.color_primaries = curve, ColorPrimaries.BT2020
+        context.colorspace, context.color_range = 9, 1
+        container.mux([*stream.encode(frame), *stream.encode()])
+    np.testing.assert_allclose(first(path)[8::16, 8::16].astype(int), shown, atol=6)

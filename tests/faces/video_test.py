@@ -281,8 +281,8 @@ def decode_with(monkeypatch, *, slow=0, **limit):
         "import json, sys, time\n"
         "from mdhr_jax.faces import decoder, limits\n"
         f"vars(limits).update({limit})\n"
-        "upright = decoder._upright\n"
-        f"decoder._upright = lambda frame: time.sleep({slow}) or upright(frame)\n"
+        "shown = decoder._shown\n"
+        f"decoder._shown = lambda *frame: time.sleep({slow}) or shown(*frame)\n"
         "decoder.main()\n"
     )
     monkeypatch.setattr(video, "_DECODER", (sys.executable, "-c", program))
