@@ -3,8 +3,8 @@
 
 Video codecs are large and written in C: a hostile file can take this process down, and no more. Its
 memory is limited, and so is the time that it spends on a frame. What it sends through a pipe
-(`Connection.send_bytes`) is a JSON object each time: `count` first; for every frame its `time` and
-`shape`, followed by its bytes; then `end`, or an `error` to be shown. `video` reads it.
+(`Connection.send_bytes`) is a JSON object each time: `count` and `notes` first; for every frame its
+`time` and `shape`, followed by its bytes; then `end`, or an `error` to be shown. `video` reads it.
 """
 
 import contextlib
@@ -67,15 +67,39 @@ def _opened(file: pathlib.Path) -> Iterator[VideoStream]:
 
 
 def _moving_picture(streams: tuple[VideoStream, ...], file: pathlib.Path) -> VideoStream:
-    """The first stream in a known codec that is not the cover picture of a sound file."""
-    for stream in streams:
-        if stream.codec_context and not stream.disposition & Disposition.attached_pic:
-            limits.check_size(file, stream.width, stream.height)
-            stream.thread_type = "AUTO"
-            return stream
-    raise InputError(
-        f"{file}: holds no video that can be decoded; name a video file, or convert this one"
-    )
+    """The first track, of those that are meant to be shown if the file says which."""
+    tracks = _tracks(streams)
+    tiled = any(stream.disposition & Disposition.dependent for stream in streams)
+    if tiled and not any(track.disposition & Disposition.default for track in tracks):
+        raise InputError(
+            f"{file}: is a picture in tiles (HEIC), which cannot be put together here; convert it "
+            "to JPEG or PNG"
+        )
+    if not tracks:
+        raise InputError(
+            f"{file}: holds no video that can be decoded; name a video file, or convert this one"
+        )
+    taken = max(tracks, key=lambda track: bool(track.disposition & Disposition.default))
+    limits.check_size(file, taken.width, taken.height)
+    taken.thread_type = "AUTO"
+    return taken
+
+
+def _tracks(streams: tuple[VideoStream, ...]) -> list[VideoStream]:
+    """Those in a known codec, but for the cover pictures of sound files and parts of pictures."""
+    no_film = Disposition.attached_pic | Disposition.dependent
+    return [
+        stream for stream in streams if stream.codec_context and not stream.disposition & no_film
+    ]
+
+
+def _notes(stream: VideoStream) -> list[str]:
+    """What a user should know of the film."""
+    tracks = [track.index for track in _tracks(stream.container.streams.video)]
+    if len(tracks) == 1:
+        return []
+    number = tracks.index(stream.index) + 1
+    return [f"video track {number} of {len(tracks)} is read, {stream.width}x{stream.height} pixels"]
 
 
 def _count(stream: VideoStream) -> int | None:
@@ -205,7 +229,7 @@ def main() -> None:
 def _messages(file: pathlib.Path) -> Iterator[Buffer]:
     try:
         with _opened(file) as stream:
-            yield _json(count=_count(stream))
+            yield _json(count=_count(stream), notes=_notes(stream))
             for time, picture in _decode(stream, file):
                 yield _json(time=time, shape=picture.shape)
                 yield np.ascontiguousarray(picture).data.cast("B")

@@ -112,7 +112,8 @@ def _folder_frames(folder: pathlib.Path) -> Iterator[Frame]:
 def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
     steps = _Steps(2.1)  # times are rounded; one lost frame is bridged
     with _Decoder(file) as decoder:
-        decoder.read()
+        for note in decoder.read()["notes"]:
+            print(f"{file}: {note}", file=sys.stderr)
         for number in itertools.count(1):
             said = decoder.read()
             if "end" in said:

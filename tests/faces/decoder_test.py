@@ -8,9 +8,10 @@ import pathlib
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 
-from mdhr_jax.faces import decoder
+from mdhr_jax.faces import decoder, video
 
 CASES = pathlib.Path(__file__).parents[1] / "cases"
 GREYS = [np.full((48, 64, 3), level, np.uint8) for level in range(0, 240, 4)]
@@ -297,3 +298,32 @@ def test_hdr_looks_as_the_same_scene_without(tmp_path, curve, signal):
         context.colorspace, context.color_range = 9, 1
         container.mux([*stream.encode(frame), *stream.encode()])
     np.testing.assert_allclose(first(path)[8::16, 8::16].astype(int), shown, atol=6)
+
+
+# Which of its tracks is taken.
+
+
+@pytest.mark.parametrize(("taken", "size"), [(1, (48, 64)), (2, (32, 32))])
+def test_which_of_two_video_tracks_is_taken_is_said(tmp_path, capfd, taken, size):
+    path = tmp_path / "a.mkv"
+    with av.open(path, "w") as container:
+        streams = []
+        for number, (height, width) in enumerate([(48, 64), (32, 32)], start=1):
+            stream = container.add_stream(
+                "mpeg4", rate=25, width=width, height=height, pix_fmt="yuv420p"
+            )
+            stream.disposition = Disposition.default if number == taken else Disposition(0)
+            streams.append(stream)
+        for stream in streams:
+            frame = av.VideoFrame(stream.width, stream.height, "yuv420p")
+            frame.pts = 0
+            container.mux([*stream.encode(frame), *stream.encode()])
+    assert [frame.picture.shape for frame in video.frames(path)] == [(*size, 3)]
+    note = f"{path}: video track {taken} of 2 is read, {size[1]}x{size[0]} pixels\n"
+    assert capfd.readouterr().err == note
+
+
+def test_a_picture_in_tiles_is_refused(tmp_path):
+    path = CASES / "heic_tiles/iphone_grid.heic"
+    refusal = said(path)[0]["error"]
+    assert f"{path}: is a picture in tiles" in refusal and "convert it to JPEG" in refusal
