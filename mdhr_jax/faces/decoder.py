@@ -31,6 +31,7 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import cut_off, limits
 
 _PLAYLISTS = {"hls", "concat", "dash", "imf"}  # files that name other files
+_STATE_THE_END = {"matroska,webm", "asf"}  # on their clock, instead of how long they take
 _MOST_B_FRAMES = 16  # in a row; a frame may be decoded so many before it is shown
 _ABOUT_SQUARE = 0.01  # by which a pixel's shape may miss 1, as that of 854x480 shown as 16:9
 _HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}  # PQ and HLG
@@ -106,7 +107,7 @@ def _count(stream: VideoStream) -> int | None:
     """About how many frames there are, by the header; None where it does not tell."""
     container = stream.container
     duration = container.duration
-    if duration and "matroska" in container.format.name:  # states the end, counted from 0
+    if duration and container.format.name in _STATE_THE_END:
         duration -= container.start_time or 0
     # The average is too high for DV, the other one for films of variable rate.
     rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]

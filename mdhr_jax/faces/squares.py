@@ -76,8 +76,8 @@ class Stated:
         size = None
         for frame in frames:
             try:
-                size = self._same_size(frame, size)
                 picture = preprocess.to_record_size(self.crop(frame.picture), side)
+                size = self._same_size(frame, size)
             except InputError as error:
                 raise InputError(f"{video}, frame {frame.number}: {error}") from error
             yield Square(frame, picture)

@@ -158,6 +158,7 @@ def test_frames_that_are_decoded_before_others_have_the_times_of_showing(
     [
         ("a.dv", "dvvideo", (576, 720), 0),
         ("a.mkv", "mpeg4", (48, 64), 90_000),
+        ("a.wmv", "wmv2", (48, 64), 90_000),
         ("a.mp4", "mpeg4", (48, 64), 90_000),
     ],
 )
