@@ -2,7 +2,8 @@
 """The frames of a video file, or of a folder of pictures, one after the other.
 
 A source is a file that ffmpeg reads, or a folder with one JPEG or PNG per frame, ordered by the
-numbers in their names (2.jpg before 10.jpg). Frames come upright: rotation metadata is applied.
+numbers in their names (2.jpg before 10.jpg). Frames come as they are to be seen: upright, in square
+pixels, without HDR.
 """
 
 import collections
