@@ -73,20 +73,33 @@ class Stated:
 
     def squares(self, frames: Iterable[Frame], *, video: str, side: int) -> Iterator[Square]:
         """See `Cutter`."""
+        size = None
         for frame in frames:
             try:
                 picture = preprocess.to_record_size(self.crop(frame.picture), side)
+                size = self._same_size(frame, size)
             except InputError as error:
                 raise InputError(f"{video}, frame {frame.number}: {error}") from error
             yield Square(frame, picture)
+
+    def _same_size(self, frame: Frame, before: tuple[int, int] | None) -> tuple[int, int]:
+        """Refuses a stated rectangle where pictures begin in which it shows something else."""
+        height, width, _ = frame.picture.shape
+        if isinstance(self.crop, crops.Box) and before not in (None, (width, height)):
+            raise InputError(
+                f"the picture is {width}x{height} pixels, before it was {before[0]}x{before[1]}: "
+                "one crop in pixels does not fit both; use crop center, or a detector"
+            )
+        return width, height
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
     """Finds, follows and aligns one face: at first the largest.
 
-    Another one takes its place when it has been gone for a second, or is missing while one is there
-    that has been seen in twice as many frames, as after an error in the first frames.
+    Another one takes its place when it has been gone for a second, or is missing where pictures of
+    another size begin, or while one is there that has been seen in twice as many frames, as after
+    an error in the first frames.
 
     Attributes:
       detectors: gives the detector for a video's name.
@@ -99,15 +112,15 @@ class Found:
     def squares(self, frames: Iterable[Frame], *, video: str, side: int) -> Iterator[Square]:
         """See `Cutter`."""
         chosen, seen = None, collections.Counter()
-        last = 0  # frame in which the chosen face was seen
+        last, size = 0, None  # frame in which the chosen face was seen, and its picture's size
         for frame, faces in track.smoothed(track.follow(frames, self.detectors(video))):
             seen.update(list(faces))
             rival = _largest(faces)
-            gone = frame.number - last > track.REMEMBERED
+            gone = frame.number - last > track.REMEMBERED or frame.picture.shape != size
             if chosen is None or (chosen not in faces and (gone or seen[rival] > 2 * seen[chosen])):
                 chosen = rival
             if chosen in faces:
-                last = frame.number
+                last, size = frame.number, frame.picture.shape
             yield self._square(frame, faces, chosen, side)
 
     def _square(

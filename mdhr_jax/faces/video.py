@@ -2,7 +2,8 @@
 """The frames of a video file, or of a folder of pictures, one after the other.
 
 A source is a file that ffmpeg reads, or a folder with one JPEG or PNG per frame, ordered by the
-numbers in their names (2.jpg before 10.jpg). Frames come upright: rotation metadata is applied.
+numbers in their names (2.jpg before 10.jpg). Frames come as they are to be seen: upright, in square
+pixels, without HDR.
 """
 
 import collections
@@ -112,13 +113,21 @@ def _folder_frames(folder: pathlib.Path) -> Iterator[Frame]:
 def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
     steps = _Steps(2.1)  # times are rounded; one lost frame is bridged
     with _Decoder(file) as decoder:
-        decoder.read()
+        for note in decoder.read()["notes"]:
+            print(f"{file}: {note}", file=sys.stderr)
         for number in itertools.count(1):
             said = decoder.read()
             if "end" in said:
                 return
             picture = decoder.read_picture(said["shape"])
             yield Frame(number, said["time"], picture, *steps.gap(said["time"]))
+
+
+def _places() -> str:
+    """Where this process finds packages, but for the folder it runs in, which may be a film's."""
+    here = pathlib.Path.cwd()
+    places = [place for place in sys.path if pathlib.Path(place).resolve() != here]
+    return os.pathsep.join([*places, str(pathlib.Path(__file__).parents[2])])
 
 
 class DecoderError(InputError):
@@ -136,7 +145,7 @@ class _Decoder:
                 [*_DECODER, str(writer.fileno()), str(file)],
                 pass_fds=[writer.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+                env=os.environ | {"PYTHONPATH": _places()},
                 process_group=0,  # Ctrl-C and Ctrl-Z are for the one that reads
             )
 

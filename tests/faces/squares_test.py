@@ -71,6 +71,27 @@ def test_a_face_that_was_seen_longer_takes_over_at_once():
     assert [square.picture is None for square in found] == [False, True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("shape", "scale", "shift", "same"),
+    [
+        ((200, 200), 0.5, 0, True),  # the same picture, smaller, as calls send it for a while
+        ((400, 500), 1, 100, False),  # another picture
+    ],
+)
+def test_a_face_is_followed_where_the_size_of_the_picture_changes(shape, scale, shift, same):
+    large = _faces(LARGE)
+    moved = Faces(large.boxes * scale + shift, large.scores, large.landmarks * scale + shift)
+    script = [*[large] * 9, *[moved] * 9, *[large] * 9]
+    shapes = [*[(400, 400)] * 9, *[shape] * 9, *[(400, 400)] * 9]
+    frames = [video.Frame(n, None, np.zeros((*s, 3), np.uint8)) for n, s in enumerate(shapes, 1)]
+    cutter = squares.Found(lambda name: _Scripted(*script), TEMPLATE)
+    found = list(cutter.squares(frames, video="clip", side=64))
+    assert (len({square.face for square in found}) == 1) == same
+    for square, faces in zip(found, script, strict=True):  # no mean over two sizes
+        expected = align.similarity(faces.landmarks[0], TEMPLATE, 64)
+        assert square.transform == pytest.approx(expected)
+
+
 def test_a_face_lies_where_the_template_says():
     """The landmarks of a face cut by mtcnn's own come to lie on the template."""
     frame = video.Frame(1, None, skimage.data.astronaut())
@@ -92,6 +113,18 @@ def test_stated_places_are_cut_at_record_size():
     ]
     with pytest.raises(InputError, match=r"^clip, frame 3: the picture is 60x40 pixels"):
         list(squares.parse("none", TEMPLATE).squares([frame], video="clip", side=20))
+
+
+def test_a_rectangle_in_pixels_fits_one_size():
+    frames = [
+        video.Frame(number, None, np.zeros((side, side, 3), np.uint8))
+        for number, side in ((1, 40), (2, 40), (5, 60))
+    ]
+    with pytest.raises(
+        InputError, match="^clip, frame 5: the picture is 60x60 pixels, before it was 40x40"
+    ):
+        list(squares.parse("1,2,30,30", TEMPLATE).squares(frames, video="clip", side=20))
+    assert len(list(squares.parse("center", TEMPLATE).squares(frames, video="clip", side=20))) == 3
 
 
 @pytest.mark.parametrize("text", ["top", "mtcnn:1", "csv", "1,2,3"])

@@ -281,8 +281,8 @@ def decode_with(monkeypatch, *, slow=0, **limit):
         "import json, sys, time\n"
         "from mdhr_jax.faces import decoder, limits\n"
         f"vars(limits).update({limit})\n"
-        "upright = decoder._upright\n"
-        f"decoder._upright = lambda frame: time.sleep({slow}) or upright(frame)\n"
+        "shown = decoder._shown\n"
+        f"decoder._shown = lambda *frame: time.sleep({slow}) or shown(*frame)\n"
         "decoder.main()\n"
     )
     monkeypatch.setattr(video, "_DECODER", (sys.executable, "-c", program))
@@ -355,6 +355,25 @@ def test_python_files_beside_a_film_are_not_executed(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} was executed')\n")
     monkeypatch.chdir(tmp_path)
     assert len(list(video.frames(path))) == 2
+
+
+@pytest.mark.parametrize("way", ["environment", "path"])
+def test_packages_are_found_where_this_process_finds_them(tmp_path, way):
+    """Through PYTHONPATH, as modules of clusters have it, or on a path that a notebook changes."""
+    path = write_video(tmp_path / "a.mp4", [0, 40])
+    (tmp_path / "av.py").write_text("raise SystemExit('a file beside the film was executed')\n")
+    places = [str(pathlib.Path(video.__file__).parents[2]), *filter(None, sys.path)]
+    program = (
+        f"import sys; sys.path += {places if way == 'path' else []}\n"
+        "from mdhr_jax.faces import video\n"
+        f"assert len(list(video.frames({str(path)!r}))) == 2"
+    )
+    subprocess.run(
+        [getattr(sys, "_base_executable", sys.executable), "-c", program],  # has no packages
+        env=os.environ | {"PYTHONPATH": ":".join(["", *places]) if way == "environment" else ""},
+        cwd=tmp_path,
+        check=True,
+    )
 
 
 def test_a_terminal_s_signals_are_not_for_the_decoder(tmp_path):

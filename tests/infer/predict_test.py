@@ -216,17 +216,23 @@ def test_a_few_missing_numbers_are_bridged_when_the_model_was_trained_so(tmp_pat
     np.testing.assert_allclose(scores, levels / 255, atol=1e-6)
 
 
-def test_the_frame_rate_is_told(tmp_path):
-    with av.open(tmp_path / "a.mp4", "w") as container:
-        stream = container.add_stream("mpeg4", rate=50, width=64, height=64, pix_fmt="yuv420p")
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [("a.mp4", "mpeg4", 50), ("a.avi", "libx264", 25)],  # B-frames, without times of showing
+)
+def test_the_frame_rate_is_told(tmp_path, name, codec, rate):
+    with av.open(tmp_path / name, "w") as container:
+        stream = container.add_stream(codec, rate=rate, width=64, height=64, pix_fmt="yuv420p")
         for _ in range(9):
             container.mux(stream.encode(av.VideoFrame(64, 64, "rgb24")))
         container.mux(stream.encode())
     cutter = squares.Stated(crop.whole)
     done = predict.predict(
-        tmp_path / "a.mp4", Brightness(), cutter=cutter, out=tmp_path / "out.csv", progress=False
+        tmp_path / name, Brightness(), cutter=cutter, out=tmp_path / "out.csv", progress=False
     )
-    assert done.fps == pytest.approx(50, rel=1e-3)
+    assert done.fps == pytest.approx(rate, rel=1e-3)
+    times = [float(row["timestamp"]) for row in read(tmp_path / "out.csv")]
+    np.testing.assert_allclose(np.diff(times), 1 / rate, atol=1e-6)
 
 
 def test_scores_are_never_outside_0_and_1(tmp_path):
@@ -267,11 +273,19 @@ def test_a_picture_that_breaks_midway_leaves_the_earlier_result(tmp_path, result
     assert_refused(source, results, "6.png: does not decode")
 
 
-@pytest.mark.slow
-def test_a_video_that_breaks_midway_leaves_the_earlier_result(tmp_path, results):
-    path = tmp_path / "a.mp4"
-    with av.open(path, "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("mpeg4", rate=25, width=64, height=64, pix_fmt="yuv420p")
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        pytest.param("a.mp4", "mpeg4", {"movflags": "faststart"}, marks=pytest.mark.slow),
+        ("a.webm", "libvpx", {}),
+    ],
+)
+def test_a_video_that_breaks_midway_leaves_the_earlier_result(
+    tmp_path, results, name, codec, options
+):
+    path = tmp_path / name
+    with av.open(path, "w", options=options) as container:
+        stream = container.add_stream(codec, rate=25, width=64, height=64, pix_fmt="yuv420p")
         for _ in range(20):
             container.mux(stream.encode(av.VideoFrame(64, 64, "rgb24")))
         container.mux(stream.encode())

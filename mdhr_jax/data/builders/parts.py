@@ -24,7 +24,7 @@ from mdhr_jax.data.builders.recordings import Recording
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares, video
 
-_VERSION = 3  # raise it when the same recording gives another file
+_VERSION = 4  # raise it when the same recording gives another file
 _QUALITY = 95  # of JPEG
 _SAME_FORMAT = {"jpeg": {".jpg", ".jpeg"}, "png": {".png"}}
 _SETTINGS = "settings.json"
