@@ -14,7 +14,7 @@ from PIL import Image
 
 from mdhr_jax import facs
 from mdhr_jax.data import clips, records
-from mdhr_jax.data.builders import bp4d, disfa, parts, prepare, recordings
+from mdhr_jax.data.builders import bp4d, disfa, folder, parts, prepare, recordings
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares
 from tests.data import raw_trees
@@ -398,3 +398,15 @@ def test_landmarks_of_another_program_by_place_in_the_video(tmp_path):
     assert source.table.number.tolist() == [0, 1, 2, 3]
     shifts = [source.records[row]["transform"][2] for row in range(4)]
     assert np.all(np.diff(shifts) < 0)  # the face moves to the right
+
+
+def test_a_set_of_own_videos_opens(tmp_path):
+    labels = [[0, 1], [1, 0], [1, 1]]
+    plan = [raw_trees.OwnVideo(name=name, labels=labels, subject=name) for name in ("anna", "ben")]
+    raw_trees.write_folder(tmp_path / "raw", plan)
+    found, layout = folder.find(tmp_path / "raw")
+    settings = parts.Settings(crop="center", size=32)
+    prepare.prepare(
+        tmp_path / "set", found, layout, settings, source="own", processes=1, progress=False
+    )
+    assert records.open_dataset(tmp_path / "set").table.labels.tolist() == labels * 2

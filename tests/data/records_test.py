@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import shutil
+import sys
 import zlib
 
 import numpy as np
@@ -97,6 +98,56 @@ def test_the_index_of_an_earlier_version_is_refused(copy):
 def test_damaged_description_is_refused(copy):
     (copy / "dataset_info.json").write_text('{"name":')
     refused(copy, "damaged")
+
+
+FEATURES = "tensorflow_datasets.core.features"
+TENSOR = {"shape": {}, "dtype": "int32"}
+NAMED = {"pythonClassName": "planted.Any", "tensor": TENSOR}
+
+
+def _within(kind, **entry):
+    return {"pythonClassName": f"{FEATURES}.{kind}", **entry}
+
+
+def _dict_of(**features):
+    return _within("features_dict.FeaturesDict", featuresDict={"features": features})
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        NAMED,
+        {"type": "planted.Any", "content": {}},
+        _dict_of(frame=NAMED),
+        _dict_of(frame={"python_class_name": "planted.Any", "tensor": TENSOR}),
+        _dict_of(frame={"type": "planted.Any", "content": {}}),
+        _dict_of(frame=_dict_of(inner=NAMED)),
+        _dict_of(frame=_within("sequence_feature.Sequence", sequence={"feature": NAMED})),
+        _dict_of(frame=_within("dataset_feature.Dataset", dataset={"feature": NAMED})),
+        _dict_of(frame=_within("tensor_feature.Tensor", jsonFeature={"json": "{}"})),
+        _dict_of() | {"python_class_name": "planted.Any"},
+        _dict_of() | {"type": "planted.Any", "content": {}},
+        _within(
+            "features_dict.FeaturesDict",
+            jsonFeature={"json": '{"frame": {"type": "planted.Any", "content": {}}}'},
+        ),
+        [NAMED],
+    ],
+)
+def test_a_module_that_a_set_names_is_not_imported(copy, monkeypatch, features):
+    (copy / "planted.py").write_text("import pathlib\npathlib.Path('CANARY').touch()\n")
+    monkeypatch.syspath_prepend(str(copy))
+    monkeypatch.chdir(copy)
+    file = copy / "features.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(features))
+    refused(copy, "damaged")
+    assert not (copy / "CANARY").exists() and "planted" not in sys.modules
+
+    said["featuresDict"]["features"]["more"] = features
+    file.write_text(json.dumps(said))
+    refused(copy, "damaged")
+    assert not (copy / "CANARY").exists() and "planted" not in sys.modules
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])

@@ -37,6 +37,17 @@ from mdhr_jax.progress import Bar
 Picture = UInt8[np.ndarray, "h w c"]
 
 _INDEX = "index.npz"
+# Classes of the features that records have, and the entry that describes a feature of each.
+_FEATURES = {
+    f"{kind.__module__}.{kind.__name__}": entry
+    for kind, entry in (
+        (tfds.features.Image, "image"),
+        (tfds.features.Scalar, "tensor"),
+        (tfds.features.Tensor, "tensor"),
+        (tfds.features.Text, "text"),
+    )
+}
+_FEATURES_DICT = f"{tfds.features.FeaturesDict.__module__}.FeaturesDict"
 _COLUMNS = tuple(field.name for field in dataclasses.fields(clips.FrameTable))
 
 
@@ -283,6 +294,7 @@ def read(
     metadata = read_metadata(path)
     index = _read_index(path, metadata)
     try:
+        _check_features(path)
         builder = tfds.builder_from_directory(path)
         everybody = _all_splits(list(builder.info.splits))
         records = builder.as_data_source(everybody, decoders={"image": tfds.decode.SkipDecoding()})
@@ -294,6 +306,24 @@ def read(
     if found != list(collections.Counter(index.subjects[v] for v in index.video).items()):
         raise InputError(f"{path}: records and {_INDEX} do not belong together, prepare it again")
     return metadata, index, records, _Images(records)
+
+
+def _check_features(path: pathlib.Path) -> None:
+    """Refuses features that no builder of ours writes: TFDS imports the module of any class.
+
+    Raises:
+      ValueError: there are some.
+    """
+    said = json.loads((path / "features.json").read_text())
+    features = said["featuresDict"]["features"]
+    unknown = [
+        name
+        for name, feature in features.items()
+        if feature.keys() != {"pythonClassName", _FEATURES.get(feature["pythonClassName"])}
+    ]
+    whole = {"pythonClassName": _FEATURES_DICT, "featuresDict": {"features": features}}
+    if unknown or said != whole:
+        raise ValueError(f"features.json holds what no builder writes: {ascii(unknown or said)}")
 
 
 class _Images(Sequence):
