@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import sys
+import zipfile
 import zlib
 
 import numpy as np
@@ -93,6 +94,52 @@ def test_the_index_of_an_earlier_version_is_refused(copy):
     refused(
         copy, "index.npz: has no breaks, an earlier version made it; prepare the data set again"
     )
+
+
+def _npz(**changes):
+    arrays = {
+        "videos": np.array(["a"]),
+        "subjects": np.array(["a"]),
+        "video": np.zeros(2, int),
+        "number": np.arange(2),
+        "labels": np.zeros((2, 8), np.int8),
+        "breaks": np.zeros(2, bool),
+    }
+    data = io.BytesIO()
+    np.savez(data, **arrays | changes)
+    return data.getvalue()
+
+
+def _huge():
+    """A table whose first column claims 2^62 numbers that are not there."""
+    header = io.BytesIO()
+    description = {"descr": "<i8", "fortran_order": False, "shape": (2**62,)}
+    np.lib.format.write_array_header_2_0(header, description)
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("videos.npy", header.getvalue())
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"text",
+        _huge(),
+        _npz()[:-40],
+        _npz(number=np.array([{}, {}], object)),
+        _npz(number=np.arange(3)),
+        _npz(video=np.array([1, 0])),
+        _npz(video=np.array([0, 1])),
+        _npz(labels=np.zeros((2, 8), np.float32)),
+        _npz(videos=np.array([[["a"]]])),
+    ],
+)
+def test_an_index_that_is_no_table_is_refused_even_where_its_checksum_is_right(copy, data):
+    (copy / "index.npz").write_bytes(data)
+    change_metadata(copy, index_sha256=hashlib.sha256(data).hexdigest())
+    refused(copy, "index.npz", "prepare the data set again")
 
 
 def test_damaged_description_is_refused(copy):

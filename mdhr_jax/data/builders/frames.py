@@ -401,15 +401,41 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
     data = file.read_bytes() if file.exists() else b""
     if hashlib.sha256(data).hexdigest() != metadata.index_sha256:
         raise InputError(f"{file}: missing or damaged, prepare the data set again")
-    with np.load(io.BytesIO(data)) as arrays:
-        if missing := [name for name in _COLUMNS if name not in arrays]:
-            raise InputError(
-                f"{file}: has no {', '.join(missing)}, an earlier version made it; prepare the "
-                "data set again"
-            )
-        columns = {name: arrays[name] for name in _COLUMNS}
+    try:
+        with np.load(io.BytesIO(data)) as arrays:
+            columns = {name: arrays[name] for name in _COLUMNS if name in arrays}
+    except Exception as error:  # NumPy documents no set of exceptions
+        raise InputError(f"{file}: is no table of frames, prepare the data set again") from error
+    if missing := [name for name in _COLUMNS if name not in columns]:
+        raise InputError(
+            f"{file}: has no {', '.join(missing)}, an earlier version made it; prepare the data "
+            "set again"
+        )
+    if not _is_table(**columns):
+        raise InputError(f"{file}: its columns do not go together, prepare the data set again")
     names = {name: tuple(columns[name].tolist()) for name in ("videos", "subjects")}
     return clips.FrameTable(**columns | names)
+
+
+def _is_table(
+    videos: np.ndarray,
+    subjects: np.ndarray,
+    video: np.ndarray,
+    number: np.ndarray,
+    labels: np.ndarray,
+    breaks: np.ndarray,
+) -> bool:
+    """Whether columns of a file are those of a `FrameTable`."""
+    kinds = "".join(c.dtype.kind for c in (videos, subjects, video, number, labels, breaks))
+    return (
+        kinds == "UUiiib"
+        and videos.ndim == video.ndim == 1
+        and labels.ndim == 2
+        and subjects.shape == videos.shape
+        and video.shape == number.shape == breaks.shape == labels.shape[:1]
+        and bool(np.all((video >= 0) & (video < len(videos))))
+        and bool(np.all(np.diff(video) >= 0))
+    )
 
 
 def read_metadata(path: pathlib.Path) -> Metadata:
