@@ -27,8 +27,8 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
     A file holds weights only: a run's configuration and the thresholds that it chose stay behind.
 
     Args:
-      source: a run, or an official file (`.pth`, `.pt`, `.safetensors`).
-      target: a directory for a new run, or a file of such a suffix.
+      source: a run, or an official file of PyTorch or safetensors.
+      target: a directory for a new run, or a file (`.pth`, `.pt`, `.safetensors`).
       clip_length: T, frames, for a model from a file: files do not say it.
       k: half the temporal window, frames, likewise.
 
@@ -37,7 +37,7 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
         there already.
     """
     trained = runs.load(source)
-    if files.is_weight_file(target):
+    if target.suffix in files.SUFFIXES:
         files.write(target, _official(trained))
         return
     if runs.config_file(target).exists():

@@ -38,6 +38,17 @@ from mdhr_jax.progress import Bar
 Picture = UInt8[np.ndarray, "h w c"]
 
 _INDEX, _PICTURES, _METADATA = "index.npz", "pictures.json", "metadata.json"
+# Classes of the features that records have, and the entry that describes a feature of each.
+_FEATURES = {
+    f"{kind.__module__}.{kind.__name__}": entry
+    for kind, entry in (
+        (tfds.features.Image, "image"),
+        (tfds.features.Scalar, "tensor"),
+        (tfds.features.Tensor, "tensor"),
+        (tfds.features.Text, "text"),
+    )
+}
+_FEATURES_DICT = f"{tfds.features.FeaturesDict.__module__}.FeaturesDict"
 _COLUMNS = tuple(field.name for field in dataclasses.fields(clips.FrameTable))
 
 
@@ -314,6 +325,7 @@ def read(
     metadata = read_metadata(path)
     index = _read_index(path, metadata)
     try:
+        _check_features(path)
         builder = tfds.builder_from_directory(path)
         everybody = _all_splits(list(builder.info.splits))
         records = builder.as_data_source(everybody, decoders={"image": tfds.decode.SkipDecoding()})
@@ -325,6 +337,24 @@ def read(
     if found != list(collections.Counter(index.subjects[v] for v in index.video).items()):
         raise InputError(f"{path}: records and {_INDEX} do not belong together, prepare it again")
     return metadata, index, records, _Images(records)
+
+
+def _check_features(path: pathlib.Path) -> None:
+    """Refuses features that no builder of ours writes: TFDS imports the module of any class.
+
+    Raises:
+      ValueError: there are some.
+    """
+    said = json.loads((path / "features.json").read_text())
+    features = said["featuresDict"]["features"]
+    unknown = [
+        name
+        for name, feature in features.items()
+        if feature.keys() != {"pythonClassName", _FEATURES.get(feature["pythonClassName"])}
+    ]
+    whole = {"pythonClassName": _FEATURES_DICT, "featuresDict": {"features": features}}
+    if unknown or said != whole:
+        raise ValueError(f"features.json holds what no builder writes: {ascii(unknown or said)}")
 
 
 class _Images(Sequence):
@@ -424,13 +454,18 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
     data = file.read_bytes() if file.exists() else b""
     if hashlib.sha256(data).hexdigest() != metadata.index_sha256:
         raise InputError(f"{file}: missing or damaged, prepare the data set again")
-    with np.load(io.BytesIO(data)) as arrays:
-        if missing := [name for name in _COLUMNS if name not in arrays]:
-            raise InputError(
-                f"{file}: has no {', '.join(missing)}, an earlier version made it; prepare the "
-                "data set again"
-            )
-        columns = {name: arrays[name] for name in _COLUMNS}
+    try:
+        with np.load(io.BytesIO(data)) as arrays:
+            columns = {name: arrays[name] for name in _COLUMNS if name in arrays}
+    except Exception as error:  # NumPy documents no set of exceptions
+        raise InputError(f"{file}: is no table of frames, prepare the data set again") from error
+    if missing := [name for name in _COLUMNS if name not in columns]:
+        raise InputError(
+            f"{file}: has no {', '.join(missing)}, an earlier version made it; prepare the data "
+            "set again"
+        )
+    if not _is_table(**columns):
+        raise InputError(f"{file}: its columns do not go together, prepare the data set again")
     names = {name: tuple(columns[name].tolist()) for name in ("videos", "subjects")}
     return clips.FrameTable(**columns | names)
 
@@ -445,9 +480,31 @@ def read_digests(path: pathlib.Path, metadata: Metadata) -> dict[str, str]:
         return {}
     file = path / _PICTURES
     data = file.read_bytes() if file.exists() else b""
-    if hashlib.sha256(data).hexdigest() != metadata.pictures_sha256:
-        raise InputError(f"{file}: missing or damaged, prepare the data set again")
-    return json.loads(data)
+    with contextlib.suppress(ValueError):
+        if hashlib.sha256(data).hexdigest() == metadata.pictures_sha256:
+            return {str(video): str(digest) for video, digest in dict(json.loads(data)).items()}
+    raise InputError(f"{file}: missing or damaged, prepare the data set again")
+
+
+def _is_table(
+    videos: np.ndarray,
+    subjects: np.ndarray,
+    video: np.ndarray,
+    number: np.ndarray,
+    labels: np.ndarray,
+    breaks: np.ndarray,
+) -> bool:
+    """Whether columns of a file are those of a `FrameTable`."""
+    kinds = "".join(c.dtype.kind for c in (videos, subjects, video, number, labels, breaks))
+    return (
+        kinds == "UUiiib"
+        and videos.ndim == video.ndim == 1
+        and labels.ndim == 2
+        and subjects.shape == videos.shape
+        and video.shape == number.shape == breaks.shape == labels.shape[:1]
+        and bool(np.all((video >= 0) & (video < len(videos))))
+        and bool(np.all(np.diff(video) >= 0))
+    )
 
 
 def read_metadata(path: pathlib.Path) -> Metadata:
