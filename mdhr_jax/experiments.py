@@ -129,7 +129,8 @@ def complete(
     Raises:
       InputError: a variant's values cannot be, `results` holds runs of another configuration,
         another command is training in `workdir`, or a run was refused; the others are done first.
-      NonFiniteLossError: likewise, a run whose loss was no number.
+      NonFiniteLossError: likewise, a run whose loss was no number. So is what else a run raised,
+        such as for want of memory.
     """
     for variant in plan.variants:
         runs.check(_configured(plan.config, variant))
@@ -155,17 +156,26 @@ def _work(
             bar.update()
             try:
                 done.append(_result(future))
-            except (InputError, NonFiniteLossError) as error:
+            except Exception as error:  # whatever it is, the others go on
                 failures.append(error)
-                bar.write(f"{job}: {error}", file=sys.stderr)
+                bar.write(f"{job}: {_said(error)}", file=sys.stderr)
                 continue
             with file.open("a") as lines:
                 line = json.dumps(dataclasses.asdict(done[-1]), separators=(",", ":"))
                 lines.write(f"{line}\n")
             bar.write(f"{job}: done", file=sys.stderr)
             yield list(done)
-    if failures:
+    if failures and isinstance(failures[0], InputError | NonFiniteLossError):
         raise type(failures[0])(f"{len(failures)} of {len(jobs)} runs failed: {failures[0]}")
+    if failures:
+        raise failures[0]
+
+
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    if isinstance(error, InputError | NonFiniteLossError):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _result(future: Future) -> Run:

@@ -151,6 +151,11 @@ def _raising(error):
             "the device's memory is not enough (RESOURCE_EXHAUSTED: Out of memory while trying to "
             "allo); use a smaller config.batch_size",
         ),
+        (
+            jax.errors.JaxRuntimeError(f"INTERNAL: {300 * 'x'} Out of memory allocating 9 bytes."),
+            "the device's memory is not enough (INTERNAL: xxx",
+        ),
+        (MemoryError("Unable to allocate 8.00 TiB"), "memory is not enough (Unable to allocate 8"),
         (OSError(28, "No space left on device", "a/b"), "a/b: No space left on device; mend that"),
         (OSError("cannot identify image file"), "mdhr train: cannot identify image file; mend "),
     ],

@@ -2,11 +2,14 @@
 import dataclasses
 import fcntl
 import json
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
+import jax
 import numpy as np
 import pytest
 
-from mdhr_jax import errors, experiments
+from mdhr_jax import cli, errors, experiments
 from mdhr_jax.experiments import Plan, Variant
 
 
@@ -57,3 +60,35 @@ def test_a_budget_in_steps_stands_for_the_epochs(tiny_config):
     plans = [Plan(tiny_config, [], [0], [1], steps) for steps in (None, 5)]
     assert [plan.common()["epochs"] for plan in plans] == [8.0, 0.0]
     assert [plan.common()["steps"] for plan in plans] == [0, 5]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("INTERNAL: a program failed: Out of memory allocating 99 bytes"),
+        BrokenProcessPool("killed"),
+        KeyError("ours"),
+    ],
+)
+def test_whatever_ends_a_run_the_others_are_done_and_recorded(
+    error, finished_run, random_counts, tiny_config, tmp_path, monkeypatch, capsys
+):
+    plan = Plan(tiny_config, [Variant("full", {})], [0, 1, 2], [1])
+
+    def run(function, jobs, where):
+        for job in jobs:
+            future = Future()
+            if job.seed == 1:
+                future.set_exception(error)
+            else:
+                counts = random_counts(np.random.default_rng(0))
+                future.set_result(finished_run("full", job.seed, counts))
+            yield job, future
+
+    monkeypatch.setattr(experiments.workers, "run", run)
+    with pytest.raises((errors.InputError, type(error))) as raised:
+        list(experiments.complete(plan, workdir=tmp_path / "runs", results=tmp_path))
+    assert cli._report("compare", raised.value) == (1 if isinstance(error, KeyError) else 2)
+    done = experiments.read_runs(tmp_path / "runs.jsonl")
+    assert [run.seed for run in done] == [0, 2]
+    assert "full, seed 1, fold 1: " in capsys.readouterr().err
