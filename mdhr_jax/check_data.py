@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageDraw
 
+from mdhr_jax import locks
 from mdhr_jax.data import decoded, list_check, records
 from mdhr_jax.data.builders import prepare, recordings
 from mdhr_jax.errors import InputError
@@ -73,10 +74,11 @@ def check(
         )
     report = _report(source, findings)
     try:
-        (out / "sheets").mkdir(parents=True, exist_ok=True)
-        (out / "report.md").write_text(report)
-        for subject in dict.fromkeys(source.table.subjects):
-            _sheet(source, subject).save(out / "sheets" / f"{subject}.png")
+        with locks.in_turn(out):
+            (out / "sheets").mkdir(exist_ok=True)
+            (out / "report.md").write_text(report)
+            for subject in dict.fromkeys(source.table.subjects):
+                _sheet(source, subject).save(out / "sheets" / f"{subject}.png")
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
     return report, not findings.problems

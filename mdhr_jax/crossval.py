@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, protocol, runs, train
+from mdhr_jax import evaluate, locks, protocol, runs, train
 from mdhr_jax.report import tables
 
 
@@ -42,9 +42,11 @@ def crossval(
         scored = evaluate.test(trained)
         results.append(evaluate.table(trained, scored, oracle))
         counts.append(scored.subject_counts(trained.thresholds)[1])
-        tables.write(trained.layout, results[-1], "F1", place / "evaluation")
+        with locks.in_turn(place / "evaluation"):
+            tables.write(trained.layout, results[-1], "F1", place / "evaluation")
     summary = summarise(results, counts)
-    tables.write(runs.layout_of(config), summary, "F1 mean of folds", workdir)
+    with locks.in_turn(workdir):
+        tables.write(runs.layout_of(config), summary, "F1 mean of folds", workdir)
     return summary
 
 

@@ -128,19 +128,23 @@ def complete(
 
     Raises:
       InputError: a variant's values cannot be, `results` holds runs of another configuration,
-        another command is training in `workdir`, or a run was refused; the others are done first.
+        another command is at work in `workdir` or `results`, or a run was refused; the others are
+        done first.
       NonFiniteLossError: likewise, a run whose loss was no number. So is what else a run raised,
         such as for want of memory.
     """
     for variant in plan.variants:
         runs.check(_configured(plan.config, variant))
-    results.mkdir(parents=True, exist_ok=True)
-    common, done = plan.common(), read_runs(results / RUNS)
-    check_same(done, common, plan.variants, results / RUNS)
-    jobs = _missing(plan, common, done, workdir)
-    yield list(done)
-    if jobs:
-        with locks.alone(workdir, "name other directories with --workdir and --results"):
+    with contextlib.ExitStack() as held:
+        remedy = "name other directories with --workdir and --results"
+        held.enter_context(locks.alone(results, remedy))
+        common, done = plan.common(), read_runs(results / RUNS)
+        check_same(done, common, plan.variants, results / RUNS)
+        jobs = _missing(plan, common, done, workdir)
+        yield list(done)
+        if jobs:
+            if workdir.resolve() != results.resolve():
+                held.enter_context(locks.alone(workdir, remedy))
             yield from _work(jobs, done, results / RUNS, workers.places(processes))
 
 

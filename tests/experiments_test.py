@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
-import fcntl
 import json
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from mdhr_jax import cli, errors, experiments
+from mdhr_jax import cli, errors, experiments, locks
 from mdhr_jax.experiments import Plan, Variant
 
 
@@ -41,12 +40,14 @@ def test_finished_runs_are_read_back_and_not_done_again(
     assert list(experiments.complete(plan, workdir=tmp_path, results=tmp_path)) == [[done]]
 
 
-def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path):
+@pytest.mark.parametrize("taken", ["runs", "results"])
+def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path, taken):
     plan = Plan(tiny_config, [Variant("full", {})], [0], [1])
-    with (tmp_path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(errors.InputError, match="another command is at work here"):
-            list(experiments.complete(plan, workdir=tmp_path, results=tmp_path))
+    with locks.alone(tmp_path / taken, ""):
+        with pytest.raises(errors.InputError, match=f"{taken}: another command is at work here"):
+            list(
+                experiments.complete(plan, workdir=tmp_path / "runs", results=tmp_path / "results")
+            )
 
 
 def test_a_variant_that_cannot_be_is_refused_before_any_run(tiny_config, tmp_path):
