@@ -76,6 +76,11 @@ def _said(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}; mend that, or name another place"
+    if isinstance(error, MemoryError):
+        return (
+            f"this machine's memory is not enough ({error or 'Python says no more'}); use a "
+            "smaller config.batch_size, or fewer --processes"
+        )
     if isinstance(error, AssertionError | RuntimeError):  # JAX raises both without a device
         return _device_trouble(error)
     return None
@@ -83,8 +88,9 @@ def _said(error: BaseException) -> str | None:
 
 def _device_trouble(error: BaseException) -> str | None:
     """What JAX cannot do on this machine, and what to do; None for any other error."""
-    reason = " ".join(str(error).split())[:200]
-    if "RESOURCE_EXHAUSTED" in reason:
+    said = " ".join(str(error).split())
+    reason = said[:200]
+    if re.search("RESOURCE_EXHAUSTED|OUT.OF.MEMORY", said, re.IGNORECASE):
         return (
             f"the device's memory is not enough ({reason}); use a smaller config.batch_size and "
             "config.eval_batch_size, config.precision=bfloat16, or config.fsdp to split the state"

@@ -4,7 +4,7 @@
 import pathlib
 
 from configs import base
-from mdhr_jax import checkpoint, runs
+from mdhr_jax import checkpoint, locks, runs
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, official
 
@@ -40,14 +40,16 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
     if target.suffix in files.SUFFIXES:
         files.write(target, _official(trained))
         return
-    if runs.config_file(target).exists():
-        raise InputError(f"{target}: holds a run already; name another directory")
     if files.is_weight_file(source):
         trained.config.clip_length, trained.config.model.dynamics.k = clip_length, k
-    runs.claim(target, trained.config)
-    step = int(trained.state["step"])
-    for kind in {"last", trained.protocol.checkpoint}:  # `last` tells training that it can't go on
-        checkpoint.save(runs.checkpoints(target), kind, step, trained.state)
+    with locks.alone(target, "name another directory"):
+        if runs.config_file(target).exists():
+            raise InputError(f"{target}: holds a run already; name another directory")
+        runs.claim(target, trained.config)
+        step = int(trained.state["step"])
+        # `last` tells training that it cannot go on.
+        for kind in {"last", trained.protocol.checkpoint}:
+            checkpoint.save(runs.checkpoints(target), kind, step, trained.state)
 
 
 def _official(trained: runs.Trained) -> dict:

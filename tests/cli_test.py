@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdhr_jax import cli, errors, facs, runs, train
+from mdhr_jax import checkpoint, cli, errors, facs, locks, runs, train
 from mdhr_jax.data import records
 from mdhr_jax.faces import align, squares
 from mdhr_jax.faces import crop as crops
@@ -151,6 +151,11 @@ def _raising(error):
             "the device's memory is not enough (RESOURCE_EXHAUSTED: Out of memory while trying to "
             "allo); use a smaller config.batch_size",
         ),
+        (
+            jax.errors.JaxRuntimeError(f"INTERNAL: {300 * 'x'} Out of memory allocating 9 bytes."),
+            "the device's memory is not enough (INTERNAL: xxx",
+        ),
+        (MemoryError("Unable to allocate 8.00 TiB"), "memory is not enough (Unable to allocate 8"),
         (OSError(28, "No space left on device", "a/b"), "a/b: No space left on device; mend that"),
         (OSError("cannot identify image file"), "mdhr train: cannot identify image file; mend "),
     ],
@@ -197,6 +202,29 @@ def test_a_directory_that_cannot_be_written_is_one_line(
     arguments = ["--config", str(config_file()), "--workdir", "/dev/null/x", *more]
     line = _refused(capsys, command, *arguments)
     assert line.startswith(f"mdhr {command}: /dev/null/x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "taken"),
+    [
+        (["synthesize", "--out", "{0}/set", "--subjects", "3"], "set.incomplete"),
+        (["quickstart", "--out", "{0}/run"], "run/data.incomplete"),
+        (["convert", "{0}/model", "{0}/run"], "run"),
+        (["evaluate", "--checkpoint", "{0}/model", "--out", "{0}/tables"], "tables"),
+        (["evaluate", "--checkpoint", "{0}/model"], "model/evaluation"),
+    ],
+)
+def test_a_directory_at_which_another_command_is_at_work_is_refused(
+    arguments, taken, tiny_config, tmp_path, capsys, one_device
+):
+    tiny_config.protocol = "last"
+    runs.claim(tmp_path / "model", tiny_config)
+    shapes, _ = runs._abstract_model(tiny_config)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    checkpoint.save(runs.checkpoints(tmp_path / "model"), "last", 8, state)
+    with locks.alone(tmp_path / taken, ""):
+        line = _refused(capsys, *(text.format(tmp_path) for text in arguments))
+    assert f"{taken}: another command is at work here; wait for it, or name another" in line
 
 
 @pytest.mark.slow

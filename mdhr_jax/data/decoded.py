@@ -5,15 +5,16 @@
 It goes with its data set: a set that is made anew has none.
 """
 
-import fcntl
 import io
 import math
 import os
 import pathlib
+import uuid
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from mdhr_jax import locks
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
@@ -94,23 +95,23 @@ def _write(
     """Decodes everything, where nobody has; the file appears when it is whole."""
     if file.exists():
         return
-    part = file.with_name(f"{file.name}.part")
-    with part.open("ab") as out:
-        fcntl.flock(out, fcntl.LOCK_EX)  # waits for another run that does the same
+    with locks.in_turn(file.parent) as alone:  # waits for another run that does the same
         if file.exists():
             return
+        own = "" if alone else f".{uuid.uuid4().hex}"  # another one may write, too
+        part = file.with_name(f"{file.name}{own}.part")
         try:
-            _decode(out, shape, source, progress)
+            with part.open("wb") as out:
+                _decode(out, shape, source, progress)
+            part.replace(file)
         except BaseException:
-            os.ftruncate(out.fileno(), 0)  # others may wait for this file, so it stays
+            part.unlink(missing_ok=True)
             raise
-        part.replace(file)
 
 
 def _decode(
     out: io.BufferedWriter, shape: tuple[int, ...], source: records.FrameSource, progress: bool
 ) -> None:
-    out.truncate(0)
     np.lib.format.write_array_header_2_0(
         out, {"descr": "|u1", "fortran_order": False, "shape": shape}
     )

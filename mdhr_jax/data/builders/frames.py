@@ -30,7 +30,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
-from mdhr_jax import facs, files
+from mdhr_jax import facs, files, locks
 from mdhr_jax.data import clips, folds
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
@@ -263,13 +263,14 @@ def prepare(
 ) -> None:
     """Build a data set into the directory `out`, or keep the same one if it is there already.
 
-    Everything is written to `<out>.incomplete` and renamed at the end: `out` is complete or absent.
-    `make` makes the builder of a table, `beside` are more files to write, other arguments are as in
-    `Metadata`.
+    Everything is written to `<out>.incomplete`, by one command at a time, and renamed at the end:
+    `out` is complete or absent. `make` makes the builder of a table, `beside` are more files to
+    write, other arguments are as in `Metadata`.
 
     Raises:
       InputError: `out` holds something else, the layout is not known to `facs`, the picture
-        format is unknown, a subject's name cannot name a file, or a subject is in two folds.
+        format is unknown, a subject's name cannot name a file, a subject is in two folds, or
+        another command makes `out`.
     """
     out = pathlib.Path(out).absolute()
     _check_settings(layout, image_format, table.subjects)
@@ -288,24 +289,27 @@ def prepare(
         index_sha256=hashlib.sha256(index).hexdigest(),
         crop=crop,
     )
-    settings = dataclasses.asdict(metadata)
+    settings, partial = dataclasses.asdict(metadata), _incomplete(out)
     del settings["pictures_sha256"]  # known when they are written
     if is_made(out, settings):
         return
-    partial = _incomplete(out)
+    with locks.alone(partial, "name another --out"):
+        if is_made(out, settings):  # by the command that was at work until now
+            return
+        folder = partial / "set"
+        shutil.rmtree(folder, ignore_errors=True)
+        tfds.disable_progress_bar()
+        with Bar(len(table), "frame", about=str(out), show=progress) as bar:
+            writer = make(table=table, metadata=metadata, data_dir=str(folder), progress=bar)
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
+                writer.download_and_prepare(file_format="array_record")
+        written = pathlib.Path(writer.data_dir)
+        pictures = json.dumps(writer.digests.by_video(), indent=1).encode()
+        said = json.dumps(settings | {"pictures_sha256": hashlib.sha256(pictures).hexdigest()})
+        for file, data in {_INDEX: index, _PICTURES: pictures, _METADATA: said, **beside}.items():
+            files.write(written / file, data)
+        written.rename(out)
     shutil.rmtree(partial, ignore_errors=True)
-    tfds.disable_progress_bar()
-    with Bar(len(table), "frame", about=str(out), show=progress) as bar:
-        writer = make(table=table, metadata=metadata, data_dir=str(partial), progress=bar)
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
-            writer.download_and_prepare(file_format="array_record")
-    written = pathlib.Path(writer.data_dir)
-    pictures = json.dumps(writer.digests.by_video(), indent=1).encode()
-    said = json.dumps(settings | {"pictures_sha256": hashlib.sha256(pictures).hexdigest()})
-    for file, data in {_INDEX: index, _PICTURES: pictures, _METADATA: said, **beside}.items():
-        files.write(written / file, data)
-    written.rename(out)
-    shutil.rmtree(partial)
 
 
 def read(

@@ -147,7 +147,7 @@ def prepare(
             beside=_beside(made, found),
             **statement,
         )
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     return _summary(out, table, made)
 
 
