@@ -7,9 +7,9 @@
 One row per decoded frame: `frame` counts from 1, `timestamp` is in seconds, `_p` is the score in
 [0, 1], `_c` is 1 where the score reaches the model's threshold. All are empty where no face was
 found. The video is cut into clips of the model's `clip_length` frames, as in evaluation; the last
-clip is filled up with its last frame. A clip ends where the face is lost, another one comes, or
-more frames are missing than the model's `hold`; up to so many are stood for by the one before them.
-No more than one clip is in memory.
+clip is filled up with its last frame. A clip ends where another face comes, or more frames in a row
+are missing or show no face than the model's `hold`; up to so many are stood for by the one before
+them. No more than one clip is in memory.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import csv
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TextIO, runtime_checkable
 
 import numpy as np
@@ -41,7 +41,7 @@ class Model(Protocol):
       layout: the AUs that it scores; its frame rate dates frames that carry no time.
       clip_length: T, frames.
       context: frames before and after them that it reads, too.
-      hold: so many missing frames in a row do not end a clip.
+      hold: so many frames in a row that are missing or show no face do not end a clip.
       record_size: side of the pictures that it takes, pixels.
       thresholds: each AU is active from its score on.
     """
@@ -108,14 +108,16 @@ def predict(
         clock = _Clock()
         seen = clock.watched(video.frames(source))
         squares = cutter.squares(seen, video=str(source), side=model.record_size)
-        frames = faces = 0
-        for (_, face), run in itertools.groupby(squares, key=_run_of(model.hold)):
-            for rows in _score(run, model, source) if face else _without_face(run, model.layout):
+        tally = _Tally()
+        places = _timeline(tally.watched(squares), model.hold)
+        for run, shown in itertools.groupby(places, key=lambda place: place.run):
+            without = run is None
+            for rows in (
+                _without_face(shown, model.layout) if without else _score(shown, model, source)
+            ):
                 table.writerows(rows)
                 bar.update(len(rows))
-                frames += len(rows)
-                faces += len(rows) if face else 0
-        return Done(frames, faces, clock.fps)
+        return Done(tally.frames, tally.faces, clock.fps)
 
 
 class _Clock:
@@ -138,6 +140,20 @@ class _Clock:
         return float(1 / step) if step > 0 else None
 
 
+class _Tally:
+    """Counts the squares that pass; attributes as in `Done`."""
+
+    def __init__(self):
+        self.frames = self.faces = 0
+
+    def watched(self, squares: Iterable[Square]) -> Iterator[Square]:
+        """The same squares."""
+        for square in squares:
+            self.frames += 1
+            self.faces += square.picture is not None
+            yield square
+
+
 @contextlib.contextmanager
 def _replacing(out: pathlib.Path) -> Iterator[TextIO]:
     """A new file beside `out` that takes its place at the end, or vanishes after an error."""
@@ -158,48 +174,59 @@ def _replacing(out: pathlib.Path) -> Iterator[TextIO]:
             part.unlink()
 
 
-def _run_of(hold: int) -> Callable[[Square], tuple[int, tuple[int | None] | None]]:
-    """Tells the runs of frames apart that show one face in movement, or none: number and face."""
-    breaks = itertools.count()
-    number = next(breaks)
+class _Place(NamedTuple):
+    """One place of a clip.
 
-    def run_of(square: Square) -> tuple[int, tuple[int | None] | None]:
-        nonlocal number
-        if not square.frame.follows and square.frame.missing > hold:
-            number = next(breaks)
-        return number, None if square.picture is None else (square.face,)
+    Attributes:
+      run: of the frames in which one face moves; None where no face was found.
+      seen: what the model sees.
+      frame: the one that is there; None where it is missing.
+    """
 
-    return run_of
+    run: int | None
+    seen: Square | None
+    frame: video.Frame | None
+
+
+def _timeline(squares: Iterable[Square], hold: int) -> Iterator[_Place]:
+    """The frames at an even pace, in runs as `data.clips` has them.
+
+    Up to `hold` frames in a row that are missing or show no face are stood for by the one before.
+    """
+    runs = itertools.count()
+    run, before = next(runs), None
+    missing, faceless = 0.0, []  # since the one before
+    for square in squares:
+        missing += square.frame.missing
+        if square.picture is None:
+            missing += 1
+            faceless.append(square.frame)
+            if before and missing <= hold:
+                continue
+            yield from (_Place(None, None, frame) for frame in faceless)
+            before, faceless = None, []
+            continue
+        if before and square.face == before.face and missing <= hold:
+            absent = [None] * (int(missing) - len(faceless))
+            yield from (_Place(run, before, frame) for frame in (*faceless, *absent))
+        else:
+            yield from (_Place(None, None, frame) for frame in faceless)
+            run = next(runs)
+        yield _Place(run, square, square.frame)
+        before, missing, faceless = square, 0.0, []
+    yield from (_Place(None, None, frame) for frame in faceless)
 
 
 def _score(
-    run: Iterator[Square], model: Model, source: pathlib.Path
+    run: Iterator[_Place], model: Model, source: pathlib.Path
 ) -> Iterator[list[list[str | int]]]:
-    for clip, read in _clips(_held(run, model.hold), model.clip_length, model.context):
+    for clip, read in _clips(run, model.clip_length, model.context):
         yield list(_rows(clip, _scores(clip, read, model, source), model))
 
 
-class _Place(NamedTuple):
-    """What a model sees at one place of a clip; `held` stands for a missing frame."""
-
-    square: Square
-    held: bool = False
-
-
-def _held(run: Iterator[Square], hold: int) -> Iterator[_Place]:
-    """The squares of a run; up to `hold` missing ones in a row are the one before, once more."""
-    before = None
-    for square in run:
-        missing = square.frame.missing
-        if before and missing <= hold:
-            yield from itertools.repeat(_Place(before, held=True), int(missing))
-        yield _Place(square)
-        before = square
-
-
-def _without_face(run: Iterator[Square], layout: facs.AuLayout) -> Iterator[list[list[str | int]]]:
-    for square in run:
-        yield [[*_when(square, layout), *[""] * 2 * len(layout.aus)]]
+def _without_face(run: Iterator[_Place], layout: facs.AuLayout) -> Iterator[list[list[str | int]]]:
+    for place in run:
+        yield [_empty(place.frame, layout)]
 
 
 def _clips(
@@ -224,10 +251,10 @@ def _scores(
     clip: Sequence[_Place], read: Sequence[_Place], model: Model, source: pathlib.Path
 ) -> Float[np.ndarray, "t n"]:
     """Scores of the frames of one clip; `read` has one length, so the model sees one shape."""
-    pictures = [place.square.picture for place in read]
+    pictures = [place.seen.picture for place in read]
     scores = model.scores(rearrange(pictures, "t h w c -> 1 t h w c"))[0, : len(clip)]
     if not (np.abs(scores - 0.5) < 0.5 + _ROUNDING).all():  # nor is NaN
-        first, last = clip[0].square.frame.number, clip[-1].square.frame.number
+        first, last = clip[0].seen.frame.number, clip[-1].seen.frame.number
         raise InputError(
             f"{source}, frames {first} to {last}: the model's scores are not between 0 and 1; its "
             "checkpoint is damaged, use another one"
@@ -243,14 +270,21 @@ def _header(layout: facs.AuLayout) -> list[str]:
 def _rows(
     clip: Sequence[_Place], scores: Float[np.ndarray, "t n"], model: Model
 ) -> Iterator[list[str | int]]:
-    for (square, held), values in zip(clip, scores, strict=True):
-        if held:
+    for (_, seen, frame), values in zip(clip, scores, strict=True):
+        if frame is None:
+            continue
+        if frame is not seen.frame:
+            yield _empty(frame, model.layout)
             continue
         decisions = (values >= model.thresholds).astype(int)
-        yield [*_when(square, model.layout), *(f"{value:.6f}" for value in values), *decisions]
+        yield [*_when(frame, model.layout), *(f"{value:.6f}" for value in values), *decisions]
 
 
-def _when(square: Square, layout: facs.AuLayout) -> list[str | int]:
-    frame = square.frame
+def _empty(frame: video.Frame, layout: facs.AuLayout) -> list[str | int]:
+    """The row of a frame without a face."""
+    return [*_when(frame, layout), *[""] * 2 * len(layout.aus)]
+
+
+def _when(frame: video.Frame, layout: facs.AuLayout) -> list[str | int]:
     time = (frame.number - 1) / layout.fps if frame.time is None else frame.time
     return [frame.number, f"{time:.6f}"]

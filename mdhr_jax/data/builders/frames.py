@@ -361,8 +361,12 @@ def _incomplete(out: pathlib.Path) -> pathlib.Path:
 
 
 def _index_bytes(table: clips.FrameTable) -> bytes:
+    columns = {name: getattr(table, name) for name in _COLUMNS}
+    counted = table.by_number()
+    if all(np.array_equal(columns[name], getattr(counted, name)) for name in ("breaks", "place")):
+        del columns["place"]  # the frames' numbers tell it
     data = io.BytesIO()
-    np.savez(data, **{name: getattr(table, name) for name in _COLUMNS})
+    np.savez(data, **columns)
     return data.getvalue()
 
 
@@ -372,14 +376,16 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
     if hashlib.sha256(data).hexdigest() != metadata.index_sha256:
         raise InputError(f"{file}: missing or damaged, prepare the data set again")
     with np.load(io.BytesIO(data)) as arrays:
-        if missing := [name for name in _COLUMNS if name not in arrays]:
+        placed = "place" in arrays
+        columns = dict(arrays) | ({} if placed else {"place": arrays["number"]})
+        if missing := [name for name in _COLUMNS if name not in columns]:
             raise InputError(
                 f"{file}: has no {', '.join(missing)}, an earlier version made it; prepare the "
                 "data set again"
             )
-        columns = {name: arrays[name] for name in _COLUMNS}
     names = {name: tuple(columns[name].tolist()) for name in ("videos", "subjects")}
-    return clips.FrameTable(**columns | names)
+    table = clips.FrameTable(**{name: columns[name] for name in _COLUMNS} | names)
+    return table if placed else table.by_number()
 
 
 def read_metadata(path: pathlib.Path) -> Metadata:

@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from mdhr_jax.data.builders.recordings import Recording
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares, video
 
-_VERSION = 3  # raise it when the same recording gives another file
+_VERSION = 4  # raise it when the same recording gives another file
 _QUALITY = 95  # of JPEG
 _SAME_FORMAT = {"jpeg": {".jpg", ".jpeg"}, "png": {".png"}}
 _SETTINGS = "settings.json"
@@ -54,8 +56,7 @@ class VideoReport:
       kept: how many are records.
       missing: numbers of those without a picture.
       lost: numbers of those in which no face was found.
-      breaks: numbers of those to which no movement leads from the record before: another face is
-        followed, or the film's clock jumped.
+      breaks: numbers of those at which another face is followed, or the film's clock jumped.
       several: numbers of those that show more than one face; the largest is followed.
       unreadable: a line for every picture that does not decode, or for a film's early end.
       unread: how many frames that costs.
@@ -81,6 +82,7 @@ class Part(NamedTuple):
     Attributes:
       file: that holds it.
       number: of the frames with a picture.
+      place: their numbers if a film had lost no frame.
       breaks: as in `clips.FrameTable`.
       time: of these, seconds; NaN where unknown.
       transform: from frame to picture, as in `align.Similarity.row`; NaN where there is none.
@@ -92,6 +94,7 @@ class Part(NamedTuple):
 
     file: pathlib.Path
     number: Int[np.ndarray, " m"]
+    place: Int[np.ndarray, " m"]
     breaks: Bool[np.ndarray, " m"]
     time: Float[np.ndarray, " m"]
     transform: Float[np.ndarray, "m 4"]
@@ -167,6 +170,7 @@ class _Row(NamedTuple):
     """A frame that has become a picture; fields as in `Part`."""
 
     number: int
+    place: int
     breaks: bool
     image: bytes
     time: float
@@ -179,16 +183,16 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
     reader = _Reader(recording)
     rows: list[_Row] = []
     several: list[int] = []
-    face, follows = None, True
+    face, missing = None, 0.0  # of the row before, and since it
     shown = cutter(settings).squares(reader.frames(), video=recording.name, side=settings.size)
     for square in shown:
         number, file = reader.origin[square.frame.number]
         several += [number] if square.others else []
-        follows = follows and square.frame.follows
+        missing += square.frame.missing
         if square.picture is None:
             continue
-        breaks = bool(rows) and not (follows and square.face == face)
-        face, follows = square.face, True
+        breaks = bool(rows) and (square.face != face or math.isinf(missing))
+        face, missing = square.face, 0.0
         image = _encoded(square.picture, file, settings)
         rows.append(_row(number, breaks, image, square, reader.checksum(file)))
     kept = {row.number for row in rows}
@@ -197,7 +201,11 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
         kept=len(rows),
         missing=sorted(set(recording.numbers.tolist()) - read),
         lost=sorted(read - kept),
-        breaks=[row.number for row in rows if row.breaks],
+        breaks=[
+            row.number
+            for before, row in itertools.pairwise(rows)
+            if row.breaks or row.place - before.place > row.number - before.number
+        ],
         several=several,
         unreadable=[line for line, _ in reader.unreadable],
         unread=sum(count for _, count in reader.unreadable),
@@ -209,6 +217,7 @@ def _row(number: int, breaks: bool, image: bytes, square: squares.Square, source
     time, transform = square.frame.time, square.transform
     return _Row(
         number,
+        number + square.frame.lost,
         breaks,
         image,
         np.nan if time is None else time,
@@ -241,6 +250,7 @@ def _write(
             images=np.frombuffer(b"".join(row.image for row in rows), np.uint8),
             ends=np.cumsum([len(row.image) for row in rows], dtype=np.int64),
             number=np.array([row.number for row in rows], np.int64),
+            place=np.array([row.place for row in rows], np.int64),
             breaks=np.array([row.breaks for row in rows], bool),
             time=np.array([row.time for row in rows], np.float64),
             transform=np.array([row.transform for row in rows], np.float32).reshape(-1, 4),
@@ -259,6 +269,7 @@ def read(part: pathlib.Path) -> Part:
         return Part(
             file=part,
             number=arrays["number"],
+            place=arrays["place"],
             breaks=arrays["breaks"],
             time=arrays["time"],
             transform=arrays["transform"],
