@@ -2,16 +2,20 @@
 """`mdhr <command>`: flags in, one call out.
 
 Every command defines its flags on its own FlagValues and imports what it needs when it runs.
-Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 the loss is not finite.
+Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 the loss is not finite, 130 stopped, 141
+nobody reads on.
 """
 
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import os
 import pathlib
 import re
+import select
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +27,8 @@ from mdhr_jax import compiled
 from mdhr_jax.errors import InputError, NonFiniteLossError
 
 Flags = flags.FlagValues
+
+_UNREAD = 128 + signal.SIGPIPE  # as of a program that the signal ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +50,32 @@ class Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may have letters that a terminal lacks
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _is_unread()
+        return _UNREAD
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads on what is said, as in `mdhr ... | head`; the rest is dropped."""
+    streams = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        streams.register(stream.fileno(), 0)
+    unread = [
+        number for number, event in streams.poll(0) if event & (select.POLLERR | select.POLLHUP)
+    ]
+    for number in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return bool(unread)
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if argv else 2
@@ -53,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(name, [_with_underscores(argument) for argument in arguments])
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return _UNREAD
         return _report(name, error)
 
 
