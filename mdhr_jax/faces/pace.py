@@ -6,7 +6,7 @@ more frames are missing in a row than it may hold, and never where their number 
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 _BRIDGED = 2.1  # steps by a clock that are one: times are rounded, and a frame may be lost
 _ROUNDING = 0.2  # steps
@@ -33,7 +33,7 @@ def missing_by_clock(seconds: float, rate: float | None) -> float:
     return float(missing(np.asarray(np.rint(steps) if near else steps)))
 
 
-def step(numbers: Int[np.ndarray, " m"]) -> int:
+def step(numbers: Num[np.ndarray, " m"]) -> int:
     """The step at which numbers go on: 10 where every tenth frame was kept, otherwise one.
 
     It is their smallest one, and more than half of them keep it: what losses leave has no such
@@ -44,7 +44,7 @@ def step(numbers: Int[np.ndarray, " m"]) -> int:
     return int(steps[0]) if kept else 1
 
 
-def gaps(numbers: Int[np.ndarray, " m"], every: int | None = None) -> Float[np.ndarray, " m"]:
+def gaps(numbers: Num[np.ndarray, " m"], every: int | None = None) -> Float[np.ndarray, " m"]:
     """How many frames are `missing` before each of these; none before the first.
 
     Args:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frames of a video file, or of a folder of pictures, one after the other.
 
-A source is a file that ffmpeg reads, or a folder with one JPEG or PNG per frame, ordered by the
-numbers in their names (2.jpg before 10.jpg). Frames come upright: rotation metadata is applied.
+A source is a file that ffmpeg reads, or a folder with one picture per frame, ordered by the numbers
+in their names (2.jpg before 10.jpg). Frames come upright: rotation metadata is applied.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import math
 import multiprocessing
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -77,13 +76,10 @@ def count(source: str | pathlib.Path) -> int | None:
 
 def _folder_frames(folder: pathlib.Path) -> Iterator[Frame]:
     files = picture_files.in_folder(folder)
-    named = [re.search("[0-9]{1,9}$", file.stem) for file in files]
-    numbers = np.array([int(name[0]) if name else np.nan for name in named])
-    gaps = (
-        pace.gaps(numbers, pace.step(numbers[~np.isnan(numbers)]))
-        if any(named)
-        else np.zeros(len(files))
-    )
+    # Every second frame may have been kept, or every tenth. Pictures without numbers follow.
+    numbers = np.array([picture_files.number(file) for file in files], float)  # None: NaN
+    known = numbers[~np.isnan(numbers)]
+    gaps = pace.gaps(numbers, pace.step(known)) if len(known) else np.zeros(len(files))
     for number, (file, missing) in enumerate(zip(files, gaps.tolist(), strict=True), start=1):
         yield Frame(number, None, picture_files.read(file), missing)
 

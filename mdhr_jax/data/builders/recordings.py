@@ -234,15 +234,14 @@ def numbered_pictures(folder: pathlib.Path, files: Sequence[str]) -> dict[int, p
     found: dict[int, pathlib.Path] = {}
     for name in files:
         file = folder / name
-        number = re.search(r"([0-9]{1,9})$", file.stem)
+        number = picture_files.number(file)
         is_picture = file.suffix.lower() in picture_files.SUFFIXES and not name.startswith(".")
         if number is None or not is_picture:
             continue
-        other = found.setdefault(int(number[1]), file)
+        other = found.setdefault(number, file)
         if other != file:
             raise InputError(
-                f"{folder}: {other.name} and {name} are both frame {int(number[1])}; "
-                "remove one of them"
+                f"{folder}: {other.name} and {name} are both frame {number}; remove one of them"
             )
     return found
 
