@@ -351,6 +351,14 @@ def _crop_flags(values: Flags, crop: str | None) -> None:
         + ("." if crop else "; default: as in training, or center."),
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "smallest_face",
+        None,
+        "Shorter side of the smallest face that mtcnn looks for, pixels; twice the size is a "
+        "quarter of the work; default: 20.",
+        lower_bound=1,
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "template",
         None,
@@ -370,10 +378,14 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
     if values.lists:
         _refuse(values, "with --lists", "raw", "camera", "active_from")
     if values.cropped:
-        _refuse(values, "with --cropped", "crop", "template", "camera")
+        _refuse(values, "with --cropped", "crop", "template", "smallest_face", "camera")
+    if values.crop != "mtcnn":
+        _refuse(values, f"with --crop={values.crop}", "smallest_face")
     if kind != "disfa":
         _refuse(values, f"for {kind}", "camera", "active_from")
     found, layout, origin = _find_recordings(values, kind)
+    if values.smallest_face:
+        origin += f", faces from {values.smallest_face} pixels,"
     said = prepare.prepare(
         values.out,
         found,
@@ -383,6 +395,7 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
             template=align.parse(template),
             size=values.size,
             image_format=values.image_format,
+            smallest_face=values.smallest_face,
         ),
         source=origin,
         max_subjects=values.max_subjects,
@@ -739,6 +752,14 @@ def _predict_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
     _path(values, "out", "CSV to write.")
     _crop_flags(values, None)
+    flags.DEFINE_boolean(
+        "photos",
+        None,
+        "Pictures of a folder are photos, perhaps of different people, not a film's frames: each "
+        "stands alone, and every face that is found has a row; default: unless all their names end "
+        "in numbers.",
+        flag_values=values,
+    )
 
 
 def _predict(values: Flags, arguments: Sequence[str]) -> int:
@@ -751,14 +772,36 @@ def _predict(values: Flags, arguments: Sequence[str]) -> int:
     done = predict.predict(
         source,
         model,
-        cutter=_cutter_like(model.crop, values.crop, values.template),
+        cutter=_cutter_like(model.crop, values.crop, values.template, values.smallest_face),
         out=pathlib.Path(values.out),
         progress=True,
+        photos=values.photos,
     )
     lost = done.frames - done.faces
-    print(f"{values.out}: {done.frames} frames{f', no face in {lost} of them' if lost else ''}")
+    shown = "photos" if done.photos else "frames"
+    print(f"{values.out}: {done.frames} {shown}{f', no face in {lost} of them' if lost else ''}")
+    _tell_of_people(source, done)
     _warn_of_other_pace(source, done.fps, model.fps)
     return 0
+
+
+def _tell_of_people(source: str, done: Any) -> None:
+    """Other faces than the one that is followed, and where that is another one."""
+    if done.several:
+        rest = "each has a row" if done.photos else "one of them is followed"
+        print(
+            f"mdhr predict: {source}: {done.several} show more than one face; {rest}",
+            file=sys.stderr,
+        )
+    if done.changes:
+        first, more = done.changes[:5], len(done.changes) - 5
+        mostly = done.fps is None and len(done.changes) > done.frames / 2
+        hint = "; if these are photos of different people, add --photos" if mostly else ""
+        print(
+            f"mdhr predict: {source}: another face is followed from frame "
+            f"{', '.join(map(str, first))}{f' and {more} more' if more > 0 else ''} on{hint}",
+            file=sys.stderr,
+        )
 
 
 def _warn_of_other_pace(source: str, shown: float | None, trained: float | None) -> None:
@@ -771,7 +814,9 @@ def _warn_of_other_pace(source: str, shown: float | None, trained: float | None)
         )
 
 
-def _cutter_like(trained: str | None, crop: str | None, template: str | None) -> Any:
+def _cutter_like(
+    trained: str | None, crop: str | None, template: str | None, smallest_face: int | None = None
+) -> Any:
     """The cutter of the flags; what they leave open is as in training, or the centre."""
     from mdhr_jax.faces import align, squares
 
@@ -785,7 +830,7 @@ def _cutter_like(trained: str | None, crop: str | None, template: str | None) ->
             f"{ours}: its scores may be worse",
             file=sys.stderr,
         )
-    return squares.parse(crop, lies)
+    return squares.parse(crop, lies, smallest_face)
 
 
 def _bench_flags(values: Flags, arguments: Sequence[str]) -> None:
@@ -907,7 +952,7 @@ COMMANDS = {
         _convert,
     ),
     "predict": Command(
-        "AU scores of every frame of a video or a folder of pictures.",
+        "AU scores of every frame of a video, or of a folder of its frames or of photos.",
         "SOURCE --checkpoint RUN --out CSV [--crop center|mtcnn|X,Y,W,H|...]",
         _predict_flags,
         _predict,

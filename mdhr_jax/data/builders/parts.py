@@ -40,12 +40,14 @@ class Settings:
       template: how a found face lies in its square.
       size: of the square, pixels.
       image_format: key of `frames.CODECS`.
+      smallest_face: as in `squares.parse`.
     """
 
     crop: str = "mtcnn"
     template: align.Template = align.TEMPLATES["bp4d"]
     size: int = 256
     image_format: str = "jpeg"
+    smallest_face: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Part(NamedTuple):
 @functools.cache
 def cutter(settings: Settings) -> squares.Cutter:
     """The finder of faces that these settings name; a process has one of a kind."""
-    return squares.parse(settings.crop, settings.template)
+    return squares.parse(settings.crop, settings.template, settings.smallest_face)
 
 
 def claim(folder: pathlib.Path, settings: Settings) -> None:
@@ -117,7 +119,8 @@ def claim(folder: pathlib.Path, settings: Settings) -> None:
       InputError: those in it were cut in another.
     """
     said = squares.describe(settings.crop, settings.template)
-    wanted = json.dumps([_VERSION, said, settings.size, settings.image_format])
+    how = said, settings.size, settings.image_format, settings.smallest_face
+    wanted = json.dumps([_VERSION, *how])
     file = folder / _SETTINGS
     if not file.exists():
         unfinished = file.with_suffix(".unfinished")
