@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import traceback
+import types
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from mdhr_jax import checkpoint, cli, errors, facs, locks, runs, train
 from mdhr_jax.data import records
 from mdhr_jax.faces import align, squares
 from mdhr_jax.faces import crop as crops
+from mdhr_jax.infer import predict
 
 CONFIG = "configs/quickstart.py"
 
@@ -322,6 +324,63 @@ def test_faces_are_cut_as_in_training(trained, crop, template, expected, warned,
     found = cutter.template if isinstance(cutter, squares.Found) else cutter
     assert found == expected
     assert ("its scores may be worse" in capsys.readouterr().err) == warned
+
+
+def test_other_people_in_a_film_are_told_of(capsys):
+    done = predict.Done(99, 99, 25.0, False, 4, range(10, 80, 10))
+    cli._tell_of_people("a.mp4", done)
+    assert capsys.readouterr().err.splitlines() == [
+        "mdhr predict: a.mp4: 4 show more than one face; one of them is followed",
+        "mdhr predict: a.mp4: another face is followed from frame 10, 20, 30, 40, 50 and 2 more on",
+    ]
+    cli._tell_of_people("a.mp4", done._replace(several=0, changes=()))
+    assert capsys.readouterr().err == ""
+    cli._tell_of_people("a", done._replace(frames=9, fps=None))
+    assert "add --photos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "crop"), [("prepare", "center"), ("prepare", "csv:a.csv"), ("predict", "center")]
+)
+def test_faces_of_a_size_are_looked_for_by_mtcnn_alone(
+    command, crop, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(runs, "Predictor", lambda path: types.SimpleNamespace(crop=None))
+    arguments = ["folder", "--raw", str(tmp_path)] if command == "prepare" else ["a.mp4"]
+    arguments += ["--checkpoint", "run"] if command == "predict" else []
+    line = _refused(
+        capsys, command, *arguments, "--out", "x", "--crop", crop, "--smallest_face", "60"
+    )
+    assert f"--smallest_face: has no meaning with --crop={crop}" in line
+
+
+def _mdhr(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "mdhr_jax.cli", *arguments], check=False, **options
+    )
+
+
+@pytest.mark.parametrize("unread", ["stdout", "stderr"])
+@pytest.mark.parametrize("arguments", [["--help"], ["prepare", "--help"], ["fly"]])
+def test_where_nobody_reads_a_command_ends_quietly(arguments, unread):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, unread: writer}
+        done = _mdhr(*arguments, **streams)
+    finally:
+        os.close(writer)
+    wrong = arguments == ["fly"]  # is told on stderr
+    spoken = "stderr" if wrong else "stdout"
+    assert done.returncode == (141 if unread == spoken else 2 * wrong)
+    assert not (done.stderr and not wrong)
+
+
+def test_letters_that_a_terminal_lacks_are_no_error():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = _mdhr("evaluate", "--checkpoint", "gefühl", env=environment, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"mdhr evaluate: gef\\xfchl: holds no run")
 
 
 @pytest.mark.parametrize(

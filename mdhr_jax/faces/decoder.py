@@ -3,8 +3,9 @@
 
 Video codecs are large and written in C: a hostile file can take this process down, and no more. Its
 memory is limited, and so is the time that it spends on a frame. What it sends through a pipe
-(`Connection.send_bytes`) is a JSON object each time: `count` and `notes` first; for every frame its
-`time` and `shape`, followed by its bytes; then `end`, or an `error` to be shown. `video` reads it.
+(`Connection.send_bytes`) is a JSON object each time: `count`, `rate` and `notes` first; for every
+frame its `time` and `shape`, followed by its bytes; then `end`, or an `error` to be shown. `video`
+reads it.
 """
 
 import contextlib
@@ -30,6 +31,8 @@ from av.video.stream import VideoStream
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import cut_off, limits
 
+_TICKS = 210  # "frames per second" from which on a header tells the clock's ticks, as ffmpeg has it
+_PROBED = 1000  # packets
 _PLAYLISTS = {"hls", "concat", "dash", "imf"}  # files that name other files
 _STATE_THE_END = {"matroska,webm", "asf"}  # on their clock, instead of how long they take
 _MOST_B_FRAMES = 16  # in a row; a frame may be decoded so many before it is shown
@@ -143,6 +146,22 @@ class _Clock:
         return heapq.heappop(self._waiting) if self._waiting else frame.time
 
 
+def _rate(stream: VideoStream, file: pathlib.Path) -> float | None:
+    """Frames per second by the header; where that tells none, by the times of the first packets.
+
+    Browsers record without a rate. Two frames alone show none.
+    """
+    said = float(stream.guessed_rate or stream.average_rate or 0)
+    if 0 < said < _TICKS:
+        return said
+    with _opened(file) as probed:
+        packets = itertools.islice(probed.container.demux(probed), _PROBED)
+        times = sorted(packet.pts for packet in packets if packet.pts is not None)
+        steps = np.diff(times) * float(probed.time_base or 0)
+    step = np.median(steps) if len(steps) > 1 else 0
+    return float(1 / step) if step > 0 else None
+
+
 def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
     """Every frame, as it is to be seen.
 
@@ -230,7 +249,7 @@ def main() -> None:
 def _messages(file: pathlib.Path) -> Iterator[Buffer]:
     try:
         with _opened(file) as stream:
-            yield _json(count=_count(stream), notes=_notes(stream))
+            yield _json(count=_count(stream), rate=_rate(stream, file), notes=_notes(stream))
             for time, picture in _decode(stream, file):
                 yield _json(time=time, shape=picture.shape)
                 yield np.ascontiguousarray(picture).data.cast("B")

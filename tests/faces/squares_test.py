@@ -66,9 +66,42 @@ def test_another_face_takes_over_when_the_first_is_gone():
     assert shown[0] != shown[-1]
 
 
-def test_a_face_that_was_seen_longer_takes_over_at_once():
-    found = _cut(_faces(LARGE), *[_faces(SMALL)] * 3)
-    assert [square.picture is None for square in found] == [False, True, True, False]
+def test_a_bystander_that_was_seen_longer_takes_over_at_once():
+    found = _cut(_faces(LARGE, SMALL), *[_faces(SMALL)] * 3)
+    assert [square.picture is None for square in found] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("every", [1, 3, 20, 40])
+def test_of_an_interview_cut_between_two_people_no_frame_is_lost(every):
+    shots = [LARGE, SMALL, LARGE, SMALL]
+    found = _cut(*(_faces(shot) for shot in shots for _ in range(every)))
+    assert all(square.picture is not None for square in found)
+    faces = [square.face for square in found]
+    assert [place for place in range(1, 4 * every) if faces[place] != faces[place - 1]] == [
+        every,
+        2 * every,
+        3 * every,
+    ]
+
+
+def test_a_bystander_waits_though_nobody_was_found_for_a_moment():
+    both = _faces(LARGE, SMALL)
+    found = _cut(both, both, NO_FACES, _faces(SMALL), both)
+    assert [square.picture is None for square in found] == [False, False, True, True, False]
+
+
+def test_every_face_of_a_photo_is_cut_the_largest_first():
+    picture = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    cutter = squares.Found(lambda name: _Scripted(_faces(SMALL, LARGE), NO_FACES), TEMPLATE)
+    first, second = (video.Frame(number, None, picture) for number in (1, 2))
+    found = squares.photo(cutter, first, video="photos", side=64)
+    large, small = (square.transform for square in found)
+    assert large == pytest.approx(align.similarity(LARGE + 2 * POINTS, TEMPLATE, 64))
+    assert small == pytest.approx(align.similarity(SMALL + POINTS, TEMPLATE, 64))
+    assert [square.others for square in found] == [1, 1]
+    assert squares.photo(cutter, second, video="photos", side=64) == []
+    (whole,) = squares.photo(squares.parse("none", TEMPLATE), first, video="photos", side=400)
+    assert (whole.picture == picture).all()
 
 
 @pytest.mark.parametrize(
@@ -131,3 +164,9 @@ def test_a_rectangle_in_pixels_fits_one_size():
 def test_unknown_places_are_refused(text):
     with pytest.raises(InputError, match="unknown.*mtcnn"):
         squares.parse(text, TEMPLATE)
+
+
+@pytest.mark.parametrize("text", ["center", "csv:faces.csv"])
+def test_only_mtcnn_looks_for_faces_of_a_size(text):
+    with pytest.raises(InputError, match=f"^--smallest_face: has no meaning with --crop={text}"):
+        squares.parse(text, TEMPLATE, 60)

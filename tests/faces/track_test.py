@@ -124,7 +124,7 @@ def test_left_out_frames_are_gaps():
 
 def test_landmarks_are_not_averaged_over_a_jump_of_the_clock():
     detector = _Scripted({n: _faces((5 + (20 if n > 3 else 0), 5)) for n in range(1, 7)})
-    frames = [frame._replace(follows=frame.number != 4) for frame in _frames(6)]
+    frames = [frame._replace(missing=9.0 if frame.number == 4 else 0.0) for frame in _frames(6)]
     tracked = track.smoothed(track.follow(frames, detector))
     x = [face.landmarks[0, 0] for _, faces in tracked for face in faces.values()]
     assert x == pytest.approx([15] * 3 + [35] * 3)

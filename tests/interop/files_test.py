@@ -90,7 +90,7 @@ def _npz():
         (b"", "is empty; copy or download it again"),
         (b"\n<!DOCTYPE html><title>Virus scan warning</title>", "is a web page; download the file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS; run `git lfs pull`"),
-        (gzip.compress(b"weights"), "is packed; name the file in it"),
+        (gzip.compress(b"weights", mtime=0), "is packed; name the file in it"),
         (bytes(257) + b"ustar", "is packed; name the file in it"),
         (b"\x89HDF\r\n\x1a\n", "is HDF5, as Keras writes it"),
         (b"\x93NUMPY\1\0", "is an array of NumPy"),

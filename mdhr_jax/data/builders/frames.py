@@ -448,8 +448,12 @@ def _incomplete(out: pathlib.Path) -> pathlib.Path:
 
 
 def _index_bytes(table: clips.FrameTable) -> bytes:
+    columns = {name: getattr(table, name) for name in _COLUMNS}
+    counted = table.by_number()
+    if all(np.array_equal(columns[name], getattr(counted, name)) for name in ("breaks", "place")):
+        del columns["place"]  # the frames' numbers tell it
     data = io.BytesIO()
-    np.savez(data, **{name: getattr(table, name) for name in _COLUMNS})
+    np.savez(data, **columns)
     return data.getvalue()
 
 
@@ -463,6 +467,9 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
             columns = {name: arrays[name] for name in _COLUMNS if name in arrays}
     except Exception as error:  # NumPy documents no set of exceptions
         raise InputError(f"{file}: is no table of frames, prepare the data set again") from error
+    placed = "place" in columns
+    if not placed and "number" in columns:
+        columns["place"] = columns["number"]
     if missing := [name for name in _COLUMNS if name not in columns]:
         raise InputError(
             f"{file}: has no {', '.join(missing)}, an earlier version made it; prepare the data "
@@ -471,7 +478,8 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
     if not _is_table(**columns):
         raise InputError(f"{file}: its columns do not go together, prepare the data set again")
     names = {name: tuple(columns[name].tolist()) for name in ("videos", "subjects")}
-    return clips.FrameTable(**columns | names)
+    table = clips.FrameTable(**columns | names)
+    return table if placed else table.by_number()
 
 
 def read_digests(path: pathlib.Path, metadata: Metadata) -> dict[str, str]:
@@ -497,15 +505,16 @@ def _is_table(
     number: np.ndarray,
     labels: np.ndarray,
     breaks: np.ndarray,
+    place: np.ndarray,
 ) -> bool:
     """Whether columns of a file are those of a `FrameTable`."""
-    kinds = "".join(c.dtype.kind for c in (videos, subjects, video, number, labels, breaks))
+    kinds = "".join(c.dtype.kind for c in (videos, subjects, video, number, labels, breaks, place))
     return (
-        kinds == "UUiiib"
+        kinds == "UUiiibi"
         and videos.ndim == video.ndim == 1
         and labels.ndim == 2
         and subjects.shape == videos.shape
-        and video.shape == number.shape == breaks.shape == labels.shape[:1]
+        and video.shape == number.shape == breaks.shape == place.shape == labels.shape[:1]
         and bool(np.all((video >= 0) & (video < len(videos))))
         and bool(np.all(np.diff(video) >= 0))
     )

@@ -26,10 +26,10 @@ from mdhr_jax.data import clips, folds
 from mdhr_jax.data.builders import frames, parts, recordings
 from mdhr_jax.data.builders.recordings import Found, Recording
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import squares
+from mdhr_jax.faces import pace, squares
 from mdhr_jax.progress import Bar
 
-VERSION = "1.2.0"  # raise it when the same sources give other records
+VERSION = "1.3.0"  # raise it when the same sources give other records
 REPORT, SOURCES = "report.json", "sources.json"
 MOST_SKIPPED = 0.01  # share of the frames that may be unreadable under `skip`
 _MOST_BYTES = 1000 << 20  # of a person's pictures: TFDS holds a split in memory
@@ -288,8 +288,13 @@ def _videos(chosen: Sequence[Recording], made: Mapping[str, parts.Part]) -> list
         rows = _rows(recording, made[recording.name])
         if len(rows):
             number, labels = recording.numbers[rows], recording.labels[rows]
-            breaks = made[recording.name].breaks
-            videos.append(clips.Video(recording.name, recording.subject, number, labels, breaks))
+            part, every = made[recording.name], pace.step(recording.numbers)
+            place, apart = pace.places(part.place, every)
+            videos.append(
+                clips.Video(
+                    recording.name, recording.subject, number, labels, part.breaks | apart, place
+                )
+            )
     if not videos:
         raise InputError(
             "no labelled frame has a picture in which a face was found; look at the pictures, or "

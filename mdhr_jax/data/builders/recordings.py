@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, Int8
 
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import picture_files, video
+from mdhr_jax.faces import pace, picture_files, video
 
 UNKNOWN = -1  # label or intensity that nobody coded
 # Of a Mac's archives, Windows, and Synology's disks.
@@ -66,17 +66,21 @@ class Pictures:
 
     def frames(self, numbers: Int[np.ndarray, " m"], on_bad: OnBad) -> Iterator[Sourced]:
         """See `Source`."""
-        wanted = set(numbers.tolist())
-        for place, number in enumerate(sorted(self.by_number), start=1):
-            if number not in wanted:
-                continue
+        places = {number: place for place, number in enumerate(sorted(self.by_number), start=1)}
+        shown = numbers[np.isin(numbers, list(places))]
+        gaps = pace.gaps(shown, pace.step(numbers))
+        missing = 0.0  # since the last one
+        for number, gap in zip(shown.tolist(), gaps.tolist(), strict=True):
+            missing += gap
             file = self.by_number[number]
             try:
                 picture = picture_files.read(file)
             except InputError as error:
                 on_bad(error, 1)
+                missing += 1
             else:
-                yield Sourced(video.Frame(place, None, picture), number, file)
+                yield Sourced(video.Frame(places[number], None, picture, missing), number, file)
+                missing = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +103,15 @@ class Film:
     def frames(self, numbers: Int[np.ndarray, " m"], on_bad: OnBad) -> Iterator[Sourced]:
         """See `Source`."""
         wanted = set(numbers.tolist())
-        follows = True
+        missing = 0.0  # since the last one
         try:
             for frame in video.frames(self.file):
                 number = frame.number - 1 + self.first
-                follows = follows and frame.follows
+                missing += frame.missing
                 if number in wanted:
                     wanted.remove(number)
-                    yield Sourced(frame._replace(follows=follows), number, self.file)
-                    follows = True
+                    yield Sourced(frame._replace(missing=missing), number, self.file)
+                    missing = 0.0
                 if not wanted:
                     return
         except video.DecoderError:  # another time it may go well
@@ -286,17 +290,16 @@ def numbered_pictures(folder: pathlib.Path, files: Sequence[str]) -> dict[int, p
     unread: dict[int, pathlib.Path] = {}
     for name in files:
         file = folder / name
-        number = re.search(r"([0-9]{1,9})$", file.stem)
+        number = picture_files.number(file)
         if number is None or is_of_systems(name):
             continue
         if is_unread_picture(file):
-            unread[int(number[1])] = file
+            unread[number] = file
         elif is_picture(file):
-            other = found.setdefault(int(number[1]), file)
+            other = found.setdefault(number, file)
             if other != file:
                 raise InputError(
-                    f"{folder}: {other.name} and {name} are both frame {int(number[1])}; "
-                    "remove one of them"
+                    f"{folder}: {other.name} and {name} are both frame {number}; remove one of them"
                 )
     for number in unread.keys() - found.keys():
         refuse_unread(unread[number])
