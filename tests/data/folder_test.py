@@ -372,10 +372,19 @@ def test_a_name_as_windows_writes_it(tmp_path):
         _found(tmp_path, {"labels.csv": table.replace("anna", "C:\\anna")})
 
 
-def test_a_similar_name_is_shown(tmp_path):
-    table = "video,frame,AU01\nAnna/A.MP4,1,1\n"
-    with pytest.raises(InputError, match=r"found nothing; near it lies .*/anna$"):
-        _found(tmp_path, {"labels.csv": table, "anna/a.mp4": ""})
+@pytest.mark.parametrize(
+    ("written", "near"),
+    [
+        ("Anna/A.MP4", "holds anna"),
+        ("anna/A.MP4", "anna holds a.mp4"),
+        ("anna/a_labels", "anna holds a.mp4, b.avi"),
+    ],
+)
+def test_what_lies_near_is_named(tmp_path, written, near):
+    table = f"video,frame,AU01\n{written},1,1\n"
+    files = {"anna/a.csv": table, "anna/a.mp4": "", "anna/b.avi": ""}
+    with pytest.raises(InputError, match=f"found nothing; .*{near}$"):
+        _found(tmp_path, files)
 
 
 def test_files_of_other_programs_beside_the_film(tmp_path):
@@ -393,9 +402,10 @@ def test_what_systems_put_beside_is_ignored(tmp_path):
 
 def test_what_has_no_labels_is_named(tmp_path):
     films = dict.fromkeys(["anna/a.mp4", "anna/b.MOV", "ben/a.mp4", "cy/p_1.png", "cy/x.png"], "")
-    tables = {"anna/a.csv": PLAIN, "who.csv": "who,when\nanna,today\n"}
+    tables = {"anna/a.csv": PLAIN, "ben/a.csv": PLAIN[:11], "who.csv": "who,when\nanna,today\n"}
     _, notes = _found(tmp_path, films | tables)
     assert notes == (
+        "ben/a.csv: labels no frame",
         "1 tables without a column such as AU01, left out: who.csv",
         "3 videos or folders of pictures without labels, left out: anna/b.MOV, ben/a.mp4, cy",
     )
@@ -409,11 +419,13 @@ def test_pictures_that_are_not_read_are_refused_by_name(tmp_path):
     assert len(folder.find(tmp_path)[0].recordings) == 1
 
 
-def test_a_picture_alone_is_frame_1(tmp_path):
-    table = "video,frame,subject,AU01\nx/anna.jpg,1,anna,1\nx/ben.jpg,1,ben,0\n"
-    _tree(tmp_path, {"labels.csv": table, "x/anna.jpg": "", "x/ben.jpg": ""})
+def test_pictures_one_by_one(tmp_path):
+    """Each may show another person; it has its name's number as in a folder."""
+    table = "video,frame,subject,AU01\nx/anna.jpg,1,anna,1\nx/p_12.png,12,ben,0\n"
+    _tree(tmp_path, {"labels.csv": table, "x/anna.jpg": "", "x/p_12.png": ""})
     anna, ben = folder.find(tmp_path)[0].recordings
     assert anna.source.by_number == {1: tmp_path / "x/anna.jpg"}
+    assert ben.source.by_number == {12: tmp_path / "x/p_12.png"}
     assert (anna.subject, ben.subject) == ("anna", "ben")
 
 

@@ -82,7 +82,10 @@ def read(file: pathlib.Path) -> Table:
             rows.append(_row(place, row, columns))
         else:
             lost += 1
-    note = f"{lost} of {lost + len(rows)} rows show no face (success 0), left out" if lost else ""
+    if lost:
+        note = f"{lost} of {lost + len(rows)} rows show no face (success 0), left out"
+    else:
+        note = "" if rows else "labels no frame"
     return Table(tuple(columns.aus), rows, note)
 
 
