@@ -435,3 +435,8 @@ def test_a_film_beside_its_pictures_is_refused(tmp_path):
         _found(tmp_path, files)
     (tmp_path / "anna/a/1.jpg").unlink()  # now a folder of whatever
     assert len(folder.find(tmp_path)[0].recordings) == 1
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"gone: the folder cannot be read \(No such file"):
+        folder.find(tmp_path / "gone")
