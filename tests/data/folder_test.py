@@ -262,7 +262,20 @@ def test_success_is_yes_or_no(tmp_path, success):
 
 
 @pytest.mark.parametrize(
-    "name", ["AU04", "AU4", "au4", "AU_04", "AU 4", "AU-4", "AU.4", "AU4_c", "AU_04_C", "AU004"]
+    "name",
+    [
+        "AU04",
+        "AU4",
+        "au4",
+        "AU_04",
+        "AU 4",
+        "AU-4",
+        "AU.4",
+        "AU4_c",
+        "AU_04_C",
+        "AU004",
+        "\uff21\uff35\uff14",
+    ],
 )
 def test_columns_of_aus_in_every_spelling(tmp_path, name):
     table = f"frame,AU01,{name},AU12_r,AU12_c,audio,tau2,AUs\n1,0,1,2.5,True,0.1,0.2,3\n"
