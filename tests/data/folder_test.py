@@ -344,7 +344,17 @@ def test_tables_as_programs_save_them(tmp_path, table):
 
 @pytest.mark.parametrize(
     "name",
-    ["talk [x1]", "50% *new*", "who?", "a.b", "{1,2}", "Jos\u00e9", "Jose\u0301", "\u91d1\u66dc"],
+    [
+        "talk [x1]",
+        "50% *new*",
+        "who?",
+        "a.b",
+        "x: y",
+        "{1,2}",
+        "Jos\u00e9",
+        "Jose\u0301",
+        "\u91d1\u66dc",
+    ],
 )
 @pytest.mark.parametrize("written", ["{}.mp4", "{}"])
 def test_a_name_is_a_name(tmp_path, name, written):

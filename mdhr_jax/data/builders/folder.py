@@ -169,14 +169,12 @@ def _identity(place: pathlib.Path) -> tuple[int, int]:
 def _video_name(root: pathlib.Path, file: pathlib.Path, row: label_tables.Row) -> str:
     if row.video is None:
         return _below(root, file.with_suffix(""))
-    name = row.video
-    if "\\" in name and not (root / name).exists():  # as Windows writes it
-        name = pathlib.PureWindowsPath(name).as_posix()
-    path = pathlib.PurePath(name)
-    absolute = path.is_absolute() or pathlib.PureWindowsPath(name).drive
-    if not name.isprintable() or not path.stem.strip(".") or absolute:
+    path = pathlib.PurePath(row.video)
+    if "\\" in row.video and not (root / path).exists():
+        path = pathlib.PureWindowsPath(row.video)
+    if not row.video.isprintable() or not path.stem.strip(".") or path.anchor:
         raise InputError(f"{row.place}: {row.video!r} names no video in {root}")
-    return name
+    return path.as_posix()
 
 
 def _subject(video: str, row: label_tables.Row) -> str:
