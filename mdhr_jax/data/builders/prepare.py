@@ -272,12 +272,12 @@ def _refuse_numbers_beyond(chosen: Sequence[Recording], made: Mapping[str, parts
         and not made[recording.name].report.unread
     ]
     if beyond:
-        name, numbers = beyond[0].name, beyond[0].numbers
-        shown = recordings.count(beyond[0].source)
+        numbers, shown = beyond[0].numbers, recordings.count(beyond[0].source)
+        others = f" (and {len(beyond) - 1} more such recordings)" if beyond[1:] else ""
         raise InputError(
-            f"{name}: labels are of the frames {numbers[0]} to {numbers[-1]}, of which there is "
-            f"none, it has {shown} (and {len(beyond) - 1} more recordings of that kind); mend or "
-            "remove the labels"
+            f"{beyond[0].name}: labels are of the frames {numbers[0]} to {numbers[-1]}, but "
+            f"{'none of them is there' if shown is None else f'there are {shown}'}{others}; mend "
+            "or remove these labels"
         )
 
 

@@ -16,8 +16,8 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import pace, picture_files, video
 
 UNKNOWN = -1  # label or intensity that nobody coded
-# Of a Mac's archives, Windows, and Synology's disks.
-_SYSTEMS = {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir"}
+# Of a Mac's archives, Windows, Synology's disks, and Linux's.
+_SYSTEMS = {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found"}
 _OTHER_PICTURES = {
     *(".avif", ".bmp", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".pgm", ".ppm"),
     *(".tga", ".tif", ".tiff", ".webp"),
@@ -255,9 +255,12 @@ def walk(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
     """Every folder from `root` down, and the names of its files; links are followed, once.
 
     What systems and programs put beside a user's files is not seen (`is_of_systems`).
+
+    Raises:
+      InputError: a folder cannot be read.
     """
     seen = set()
-    for folder, inner, files in root.walk(follow_symlinks=True):
+    for folder, inner, files in root.walk(follow_symlinks=True, on_error=_refuse_folder):
         inner[:] = sorted(name for name in inner if not is_of_systems(name))
         place = folder.stat()
         if (place.st_dev, place.st_ino) in seen:
@@ -265,6 +268,10 @@ def walk(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
             continue
         seen.add((place.st_dev, place.st_ino))
         yield folder, sorted(name for name in files if not is_of_systems(name))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror})") from error
 
 
 def is_of_systems(name: str) -> bool:
