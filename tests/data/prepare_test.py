@@ -367,9 +367,14 @@ def test_a_picture_that_is_a_dead_link_is_unreadable(tmp_path, plan):
 
 
 def test_people_with_more_pictures_than_tfds_can_hold_are_refused(tmp_path, plan, monkeypatch):
-    monkeypatch.setattr(prepare, "_MOST_BYTES", 3000)
-    with pytest.raises(InputError, match="F001: .* a person may have"):
-        _prepare(tmp_path)
+    """As soon as there are so many: other videos would be cut for nothing."""
+    cut, done = parts.cut, []
+    monkeypatch.setattr(parts, "cut", lambda video, *rest: [done.append(video), cut(video, *rest)])
+    monkeypatch.setattr(prepare, "_MOST_BYTES", 8000)
+    for _ in range(2):
+        with pytest.raises(InputError, match="F001: has more than .* a person may have"):
+            _prepare(tmp_path)
+        assert [video.name for video in done] == ["F001/T1", "F001/T2"]
 
 
 def test_landmarks_of_another_program_by_place_in_the_video(tmp_path):
