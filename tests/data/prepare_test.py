@@ -117,7 +117,7 @@ def test_missing_pictures_leave_gaps(tmp_path):
 
 
 @pytest.mark.slow
-def test_faces_are_found_aligned_and_lost_ones_left_out(tmp_path):
+def test_faces_are_found_aligned_and_lost_ones_left_out(tmp_path, faces_extra):
     plan = _plan("F001/T1", "F003/T2")
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.astronaut_faces)
     blank = tmp_path / "raw/Sequences(2D+3D)/F001/T1/4.jpg"
@@ -278,7 +278,7 @@ def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
         _prepare(tmp_path, parts.Settings(crop="none", size=32))
 
 
-def test_no_face_anywhere_is_refused(tmp_path):
+def test_no_face_anywhere_is_refused(tmp_path, faces_extra):
     plan = _plan("F001/T1", count=2)
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.blobs)
     with pytest.raises(InputError, match="in which a face was found"):
