@@ -138,8 +138,8 @@ def pooled[Job: tuple](
 ) -> Iterator[Job]:
     """Calls the function with each job's arguments; says which jobs are done, as they finish.
 
-    A process keeps what it has started, such as compiled nets, for its next job. With one process
-    it is this one.
+    A process keeps what it has started, such as compiled nets, for its next job, and leaves a GPU
+    alone unless `JAX_PLATFORMS` names it. With one process it is this one.
 
     What is under way when a job raises is finished; after Ctrl-C it is not.
 
@@ -187,6 +187,7 @@ def _shares(processes: int) -> list[Place]:
 
 
 def _take_one(places: SimpleQueue, wanted: Connection) -> None:
-    """Takes the next place; several processes that share a GPU take memory as they need it."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    """Takes the next place. As many processes as cores would not fit on a GPU: all use the CPU."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # where one is asked for
     places.get().take(wanted)

@@ -319,7 +319,9 @@ def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_devic
         ("yunet 1a2b3c4d, template bp4d", None, None, squares.Stated(crops.center), True),
     ],
 )
-def test_faces_are_cut_as_in_training(trained, crop, template, expected, warned, capsys):
+def test_faces_are_cut_as_in_training(
+    trained, crop, template, expected, warned, capsys, faces_extra
+):
     cutter = cli._cutter_like(trained, crop, template)
     found = cutter.template if isinstance(cutter, squares.Found) else cutter
     assert found == expected

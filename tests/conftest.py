@@ -2,6 +2,7 @@
 """Eight simulated CPU devices for every test, and a tiny rendered data set with a run to match."""
 
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -212,6 +213,14 @@ def _finished_run(variant, seed, counts, fold=1):
 @pytest.fixture
 def finished_run():
     return _finished_run
+
+
+@pytest.fixture(scope="session")
+def faces_extra():
+    """What MTCNN needs."""
+    pytest.importorskip("lz4", reason="the extra [faces] is not installed")
+    if not importlib.util.find_spec("mtcnn"):
+        pytest.skip("the extra [faces] is not installed")
 
 
 TORCH = pathlib.Path(__file__).parents[1] / ".venv-torch/bin/python"

@@ -38,6 +38,17 @@ def test_a_killed_job_stops_no_other():
     assert futures["2 + 2"].result() == 4
 
 
+def test_processes_side_by_side_leave_the_gpu_alone_unless_asked(tmp_path, monkeypatch):
+    says = "__import__('pathlib').Path({0!r}).write_text(__import__('os').environ['JAX_PLATFORMS'])"
+    for platform, expected in ((None, "cpu"), ("cuda", "cuda")):
+        monkeypatch.setenv("JAX_PLATFORMS", platform or "")
+        if platform is None:
+            monkeypatch.delenv("JAX_PLATFORMS")
+        files = [tmp_path / f"{expected}{number}" for number in range(2)]
+        assert len(list(workers.pooled(eval, [(says.format(str(f)),) for f in files], 2))) == 2
+        assert {file.read_text() for file in files} == {expected}
+
+
 SLEEPS = "[__import__('pathlib').Path({0!r}).touch(), __import__('time').sleep(60)]"
 
 

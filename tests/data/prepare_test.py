@@ -117,7 +117,7 @@ def test_missing_pictures_leave_gaps(tmp_path):
 
 
 @pytest.mark.slow
-def test_faces_are_found_aligned_and_lost_ones_left_out(tmp_path):
+def test_faces_are_found_aligned_and_lost_ones_left_out(tmp_path, faces_extra):
     plan = _plan("F001/T1", "F003/T2")
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.astronaut_faces)
     blank = tmp_path / "raw/Sequences(2D+3D)/F001/T1/4.jpg"
@@ -293,7 +293,7 @@ def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
         _prepare(tmp_path, parts.Settings(crop="none", size=32))
 
 
-def test_no_face_anywhere_is_refused(tmp_path):
+def test_no_face_anywhere_is_refused(tmp_path, faces_extra):
     plan = _plan("F001/T1", count=2)
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.blobs)
     with pytest.raises(InputError, match="in which a face was found"):
@@ -382,9 +382,14 @@ def test_a_picture_that_is_a_dead_link_is_unreadable(tmp_path, plan):
 
 
 def test_people_with_more_pictures_than_tfds_can_hold_are_refused(tmp_path, plan, monkeypatch):
-    monkeypatch.setattr(prepare, "_MOST_BYTES", 3000)
-    with pytest.raises(InputError, match="F001: .* a person may have"):
-        _prepare(tmp_path)
+    """As soon as there are so many: other videos would be cut for nothing."""
+    cut, done = parts.cut, []
+    monkeypatch.setattr(parts, "cut", lambda video, *rest: [done.append(video), cut(video, *rest)])
+    monkeypatch.setattr(prepare, "_MOST_BYTES", 8000)
+    for _ in range(2):
+        with pytest.raises(InputError, match="F001: has more than .* a person may have"):
+            _prepare(tmp_path)
+        assert [video.name for video in done] == ["F001/T1", "F001/T2"]
 
 
 def test_landmarks_of_another_program_by_place_in_the_video(tmp_path):

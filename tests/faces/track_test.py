@@ -137,7 +137,7 @@ def test_smoothing_short_videos(count):
 
 
 @pytest.mark.slow
-def test_mtcnn_follows_a_face_that_moves():
+def test_mtcnn_follows_a_face_that_moves(faces_extra):
     astronaut = skimage.data.astronaut()
     shifts = range(0, 60, 6)
     frames = [
@@ -161,7 +161,7 @@ def test_mtcnn_follows_a_face_that_moves():
         ("pyfeat_single_face.mp4", range(1, 73), 72),
     ],
 )
-def test_real_clips(name, shown, count):
+def test_real_clips(name, shown, count, faces_extra):
     if not SHARED.exists():
         pytest.skip("needs ../shared")
     tracked = list(track.follow(video.frames(SHARED / "media" / name), cascade.Mtcnn()))

@@ -133,7 +133,6 @@ def prepare(
         _refuse_unreadable(made, folder, skip)
         _refuse_numbers_beyond(chosen, made)
         table = clips.FrameTable.from_videos(_videos(chosen, made))
-        _check_people(table, made)
         labelled = {recording.name: recording for recording in chosen}
         frames.prepare(
             functools.partial(Prepared, labelled=labelled, made=made),
@@ -235,14 +234,23 @@ def _made(
     processes: int,
     progress: bool,
 ) -> dict[str, parts.Part]:
-    """The part of every recording; those that are not there yet are cut."""
+    """The part of every recording; those that are not there yet are cut.
+
+    Raises:
+      InputError: as `parts.cut`; or a person has too many pictures, as soon as there are so many.
+    """
     places = {recording.name: parts.place(folder, recording) for recording in chosen}
     todo = [recording for recording in chosen if not places[recording.name].exists()]
+    sizes: collections.Counter[str] = collections.Counter()
+    for recording in chosen:
+        if places[recording.name].exists():
+            _count(recording, places[recording.name], sizes)
     jobs = [(recording, settings, places[recording.name]) for recording in todo]
     total, left = (sum(len(each.numbers) for each in some) for some in (chosen, todo))
     with Bar(total, "frame", initial=total - left, about="faces", show=progress) as bar:
-        for recording, *_ in workers.pooled(parts.cut, jobs, processes):
+        for recording, _, file in workers.pooled(parts.cut, jobs, processes):
             bar.update(len(recording.numbers))
+            _count(recording, file, sizes)
     return {name: parts.read(file) for name, file in places.items()}
 
 
@@ -303,14 +311,12 @@ def _videos(chosen: Sequence[Recording], made: Mapping[str, parts.Part]) -> list
     return videos
 
 
-def _check_people(table: clips.FrameTable, made: Mapping[str, parts.Part]) -> None:
-    sizes: collections.Counter[str] = collections.Counter()
-    for name, subject in zip(table.videos, table.subjects, strict=True):
-        sizes[subject] += made[name].size
-    largest, size = sizes.most_common(1)[0]
-    if size > _MOST_BYTES:
+def _count(recording: Recording, file: pathlib.Path, sizes: collections.Counter[str]) -> None:
+    """Adds the part of a recording to its person's."""
+    sizes[recording.subject] += parts.read(file).size
+    if sizes[recording.subject] > _MOST_BYTES:
         raise InputError(
-            f"{largest}: {size >> 20} MiB of pictures are more than the {_MOST_BYTES >> 20} that a "
+            f"{recording.subject}: has more than the {_MOST_BYTES >> 20} MiB of pictures that a "
             "person may have; choose a smaller --size, or divide the person's videos"
         )
 
