@@ -131,11 +131,14 @@ class _Clock:
         times = [packet.pts for packet in first if packet.size]
         reordered = stream.codec_context.reorder_depth > 0
         self._counts = reordered and None not in times and times == sorted(times)
+        self._begun = False
         self._waiting: list[float] = []
 
     def decodes(self, packet: Packet) -> None:
-        """Notes the time of a packet that goes to the decoder."""
-        if self._counts and packet.pts is not None and not packet.is_discard:
+        """Notes the time of a packet that goes to the decoder, from the first that it can show."""
+        self._begun |= packet.is_keyframe
+        shown = self._begun and packet.pts is not None and not packet.is_discard
+        if self._counts and shown:
             heapq.heappush(self._waiting, float(packet.pts * packet.time_base))
 
     def time(self, frame: av.VideoFrame) -> float | None:

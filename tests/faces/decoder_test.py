@@ -90,6 +90,7 @@ def first(path):
         ("a.flv", "flv", "aac"),
         ("a.wmv", "wmv2", None),
         ("a.ogg", "libvpx", "libopus"),
+        ("a.mxf", "mpeg2video", None),
     ],
 )
 def test_a_film_that_ends_early_is_refused(tmp_path, name, codec, sound):
