@@ -38,7 +38,7 @@ _STATE_THE_END = {"matroska,webm", "asf"}  # on their clock, instead of how long
 _MOST_B_FRAMES = 16  # in a row; a frame may be decoded so many before it is shown
 _ABOUT_SQUARE = 0.01  # by which a pixel's shape may miss 1, as that of 854x480 shown as 16:9
 _HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}  # PQ and HLG
-_reformatter = VideoReformatter()  # keeps its tables from frame to frame
+_reformatter = VideoReformatter()  # of HDR: keeps its tables from frame to frame
 
 
 class Decoded(NamedTuple):
@@ -134,11 +134,14 @@ class _Clock:
         times = [packet.pts for packet in first if packet.size]
         reordered = stream.codec_context.reorder_depth > 0
         self._counts = reordered and None not in times and times == sorted(times)
+        self._begun = False
         self._waiting: list[float] = []
 
     def decodes(self, packet: Packet) -> None:
-        """Notes the time of a packet that goes to the decoder."""
-        if self._counts and packet.pts is not None and not packet.is_discard:
+        """Notes the time of a packet that goes to the decoder, from the first that it can show."""
+        self._begun |= packet.is_keyframe
+        shown = self._begun and packet.pts is not None and not packet.is_discard
+        if self._counts and shown:
             heapq.heappush(self._waiting, float(packet.pts * packet.time_base))
 
     def time(self, frame: av.VideoFrame) -> float | None:
@@ -208,15 +211,23 @@ def _shown(frame: av.VideoFrame, stream: VideoStream, file: pathlib.Path) -> np.
     shape = float(stream.sample_aspect_ratio or 1)
     width = frame.width if abs(shape - 1) < _ABOUT_SQUARE else max(round(frame.width * shape), 1)
     limits.check_size(file, width, frame.height)
-    hdr = frame.color_trc in _HDR
-    rgb = _reformatter.reformat(
-        frame,
+    return _upright(_rgb(frame, width), frame)
+
+
+def _rgb(frame: av.VideoFrame, width: int) -> np.ndarray:
+    if frame.color_trc not in _HDR:
+        return frame.to_ndarray(format="rgb24", width=width)
+    # A copy, for it does not state the screen of its makers: PyAV would show it on that one.
+    light = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb48le"), format="rgb48le")
+    light.color_trc, light.color_primaries = frame.color_trc, frame.color_primaries
+    shown = _reformatter.reformat(
+        light,
         width=width,
         format="rgb24",
-        dst_color_trc=ColorTrc.BT709 if hdr else None,
-        dst_color_primaries=ColorPrimaries.BT709 if hdr else None,
+        dst_color_trc=ColorTrc.BT709,
+        dst_color_primaries=ColorPrimaries.BT709,
     )
-    return _upright(rgb.to_ndarray(), frame)
+    return shown.to_ndarray()
 
 
 def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:

@@ -90,6 +90,7 @@ def first(path):
         ("a.flv", "flv", "aac"),
         ("a.wmv", "wmv2", None),
         ("a.ogg", "libvpx", "libopus"),
+        ("a.mxf", "mpeg2video", None),
     ],
 )
 def test_a_film_that_ends_early_is_refused(tmp_path, name, codec, sound):
@@ -275,30 +276,37 @@ def _hlg(light):
     ],
 )
 def test_hdr_looks_as_the_same_scene_without(tmp_path, curve, signal):
-    """Diffuse white lies at 203 nits (ITU-R BT.2408); colours of skin, grey and white."""
+    """Diffuse white lies at 203 nits (ITU-R BT.2408): colours of skin, grey, white, and a lamp."""
     shown = np.array(
-        [[[224, 172, 105], [141, 85, 36]], [[241, 194, 125], [60, 40, 30]],
-         [[128, 128, 128], [255, 255, 255]]], np.uint8,
+        [[[224, 172, 105], [141, 85, 36], [241, 194, 125]],
+         [[128, 128, 128], [255, 255, 255], [60, 40, 30]]], np.uint8,
     )  # fmt: skip
-    wider = np.array(  # BT.709 in the primaries of BT.2020
+    wider = np.array(  # from the primaries of BT.709 to those of BT.2020
         [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]]
     )
     light = 203 * (shown / 255) ** 2.4 @ wider.T
+    light[1, 1] *= 4
     coded = np.round(np.clip(signal(light), 0, 1) * 65535).astype(np.uint16)
-    blocks = np.kron(coded, np.ones((16, 16, 1), np.uint16))
+    blocks = np.kron(coded, np.ones((32, 32, 1), np.uint16))
     frame = av.VideoFrame.from_ndarray(blocks, format="rgb48le").reformat(
         format="yuv420p10le", dst_colorspace=Colorspace.BT2020, dst_color_range="MPEG"
     )
-    frame.color_trc, frame.color_primaries = curve, ColorPrimaries.BT2020
-    frame.colorspace, frame.pts = 9, 0  # BT.2020
-    path = tmp_path / "a.mkv"
+    screen = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"  # 1,000 nits
+    settings = (
+        f"log-level=none:crf=4:colorprim=bt2020:transfer={int(curve)}:colormatrix=bt2020nc:"
+        f"range=limited:master-display={screen}"
+    )
+    path = tmp_path / "a.mp4"
     with av.open(path, "w") as container:
-        stream = container.add_stream("ffv1", rate=25, width=32, height=48, pix_fmt="yuv420p10le")
+        stream = container.add_stream("libx265", rate=25, options={"x265-params": settings})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p10le"
         context = stream.codec_context
         context.color_trc, context.color_primaries = curve, ColorPrimaries.BT2020
-        context.colorspace, context.color_range = 9, 1
-        container.mux([*stream.encode(frame), *stream.encode()])
-    np.testing.assert_allclose(first(path)[8::16, 8::16].astype(int), shown, atol=6)
+        context.colorspace, context.color_range = 9, 1  # BT.2020, limited
+        for frame.pts in range(3):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    np.testing.assert_allclose(first(path)[16::32, 16::32].astype(int), shown, atol=4)
 
 
 # Which of its tracks is taken.
