@@ -464,6 +464,7 @@ def training_batches(
         colour_jitter=preprocess.COLOUR_JITTER * config.augmentation,
         context=runs.context(config),
         start_step=start,
+        micro_batches=config.accumulate,
         part=part,
     )
 
