@@ -298,16 +298,17 @@ def test_faces_are_cut_as_in_training(trained, crop, template, expected, warned,
     assert ("its scores may be worse" in capsys.readouterr().err) == warned
 
 
-def test_other_people_in_a_film_are_told_of(capsys):
-    done = predict.Done(99, 99, 25.0, False, 4, range(10, 80, 10))
-    cli._tell_of_people("a.mp4", done)
+def test_other_people_and_missing_frames_are_told_of(capsys):
+    done = predict.Done(99, 99, 25.0, False, 4, range(10, 80, 10), 2)
+    cli._tell_of("a.mp4", done)
     assert capsys.readouterr().err.splitlines() == [
         "mdhr predict: a.mp4: 4 show more than one face; one of them is followed",
         "mdhr predict: a.mp4: another face is followed from frame 10, 20, 30, 40, 50 and 2 more on",
+        "mdhr predict: a.mp4: frames are missing in 2 places; no clip goes on over them",
     ]
-    cli._tell_of_people("a.mp4", done._replace(several=0, changes=()))
+    cli._tell_of("a.mp4", done._replace(several=0, changes=(), gaps=0))
     assert capsys.readouterr().err == ""
-    cli._tell_of_people("a", done._replace(frames=9, fps=None))
+    cli._tell_of("a", done._replace(frames=9, fps=None))
     assert "add --photos" in capsys.readouterr().err
 
 
