@@ -354,8 +354,8 @@ def _crop_flags(values: Flags, crop: str | None) -> None:
     flags.DEFINE_integer(
         "smallest_face",
         None,
-        "Shorter side of the smallest face that mtcnn looks for, pixels; twice the size is a "
-        "quarter of the work; default: 20.",
+        "Shorter side of the smallest face that mtcnn looks for, pixels: the larger, the faster; "
+        "default: 20.",
         lower_bound=1,
         flag_values=values,
     )

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mdhr_jax import cli, errors, facs, runs, train
 from mdhr_jax.data import records
+from mdhr_jax.data.builders import prepare
 from mdhr_jax.faces import align, squares
 from mdhr_jax.faces import crop as crops
 from mdhr_jax.infer import predict
@@ -325,6 +326,21 @@ def test_faces_of_a_size_are_looked_for_by_mtcnn_alone(
         capsys, command, *arguments, "--out", "x", "--crop", crop, "--smallest_face", "60"
     )
     assert f"--smallest_face: has no meaning with --crop={crop}" in line
+
+
+def test_prepare_looks_for_faces_of_the_size_that_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "_find_recordings", lambda values, kind: (None, None, "own labels"))
+    monkeypatch.setattr(
+        prepare,
+        "prepare",
+        lambda out, found, layout, settings, **rest: asked.append((settings, rest)),
+    )
+    arguments = ["prepare", "folder", "--raw", str(tmp_path), "--out", str(tmp_path / "set")]
+    for more in ([], ["--smallest-face=60"]):
+        assert cli.main([*arguments, *more]) == 0
+    assert [settings.smallest_face for settings, _ in asked] == [None, 60]
+    assert len({rest["source"] for _, rest in asked}) == 2  # the sets are not the same
 
 
 def _mdhr(*arguments, **options):
