@@ -39,7 +39,7 @@ class _Decoder:
     def __init__(self, file, times, rate):
         self._said = iter(
             [
-                {"count": len(times), "rate": rate},
+                {"count": len(times), "rate": rate, "notes": []},
                 *({"time": time, "shape": index} for index, time in enumerate(times)),
                 {"end": True},
             ]
