@@ -360,8 +360,8 @@ def _crop_flags(values: Flags, crop: str | None) -> None:
     flags.DEFINE_integer(
         "smallest_face",
         None,
-        "Shorter side of the smallest face that mtcnn looks for, pixels; twice the size is a "
-        "quarter of the work; default: 20.",
+        "Shorter side of the smallest face that mtcnn looks for, pixels: the larger, the faster; "
+        "default: 20.",
         lower_bound=1,
         flag_values=values,
     )
@@ -799,28 +799,27 @@ def _predict(values: Flags, arguments: Sequence[str]) -> int:
     lost = done.frames - done.faces
     shown = "photos" if done.photos else "frames"
     print(f"{values.out}: {done.frames} {shown}{f', no face in {lost} of them' if lost else ''}")
-    _tell_of_people(source, done)
+    _tell_of(source, done)
     _warn_of_other_pace(source, done.fps, model.fps)
     return 0
 
 
-def _tell_of_people(source: str, done: Any) -> None:
-    """Other faces than the one that is followed, and where that is another one."""
+def _tell_of(source: str, done: Any) -> None:
+    """What a user may not expect of a film: other people, and missing frames."""
+    lines = []
     if done.several:
         rest = "each has a row" if done.photos else "one of them is followed"
-        print(
-            f"mdhr predict: {source}: {done.several} show more than one face; {rest}",
-            file=sys.stderr,
-        )
+        lines.append(f"{done.several} show more than one face; {rest}")
     if done.changes:
-        first, more = done.changes[:5], len(done.changes) - 5
+        first, more = ", ".join(map(str, done.changes[:5])), len(done.changes) - 5
         mostly = done.fps is None and len(done.changes) > done.frames / 2
         hint = "; if these are photos of different people, add --photos" if mostly else ""
-        print(
-            f"mdhr predict: {source}: another face is followed from frame "
-            f"{', '.join(map(str, first))}{f' and {more} more' if more > 0 else ''} on{hint}",
-            file=sys.stderr,
-        )
+        rest = f" and {more} more" if more > 0 else ""
+        lines.append(f"another face is followed from frame {first}{rest} on{hint}")
+    if done.gaps and not done.photos:
+        lines.append(f"frames are missing in {done.gaps} places; no clip goes on over them")
+    for line in lines:
+        print(f"mdhr predict: {source}: {line}", file=sys.stderr)
 
 
 def _warn_of_other_pace(source: str, shown: float | None, trained: float | None) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mdhr_jax import checkpoint, cli, errors, facs, locks, runs, train
 from mdhr_jax.data import records
+from mdhr_jax.data.builders import prepare
 from mdhr_jax.faces import align, squares
 from mdhr_jax.faces import crop as crops
 from mdhr_jax.infer import predict
@@ -328,16 +329,17 @@ def test_faces_are_cut_as_in_training(
     assert ("its scores may be worse" in capsys.readouterr().err) == warned
 
 
-def test_other_people_in_a_film_are_told_of(capsys):
-    done = predict.Done(99, 99, 25.0, False, 4, range(10, 80, 10))
-    cli._tell_of_people("a.mp4", done)
+def test_other_people_and_missing_frames_are_told_of(capsys):
+    done = predict.Done(99, 99, 25.0, False, 4, range(10, 80, 10), 2)
+    cli._tell_of("a.mp4", done)
     assert capsys.readouterr().err.splitlines() == [
         "mdhr predict: a.mp4: 4 show more than one face; one of them is followed",
         "mdhr predict: a.mp4: another face is followed from frame 10, 20, 30, 40, 50 and 2 more on",
+        "mdhr predict: a.mp4: frames are missing in 2 places; no clip goes on over them",
     ]
-    cli._tell_of_people("a.mp4", done._replace(several=0, changes=()))
+    cli._tell_of("a.mp4", done._replace(several=0, changes=(), gaps=0))
     assert capsys.readouterr().err == ""
-    cli._tell_of_people("a", done._replace(frames=9, fps=None))
+    cli._tell_of("a", done._replace(frames=9, fps=None))
     assert "add --photos" in capsys.readouterr().err
 
 
@@ -354,6 +356,21 @@ def test_faces_of_a_size_are_looked_for_by_mtcnn_alone(
         capsys, command, *arguments, "--out", "x", "--crop", crop, "--smallest_face", "60"
     )
     assert f"--smallest_face: has no meaning with --crop={crop}" in line
+
+
+def test_prepare_looks_for_faces_of_the_size_that_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "_find_recordings", lambda values, kind: (None, None, "own labels"))
+    monkeypatch.setattr(
+        prepare,
+        "prepare",
+        lambda out, found, layout, settings, **rest: asked.append((settings, rest)),
+    )
+    arguments = ["prepare", "folder", "--raw", str(tmp_path), "--out", str(tmp_path / "set")]
+    for more in ([], ["--smallest-face=60"]):
+        assert cli.main([*arguments, *more]) == 0
+    assert [settings.smallest_face for settings, _ in asked] == [None, 60]
+    assert len({rest["source"] for _, rest in asked}) == 2  # the sets are not the same
 
 
 def _mdhr(*arguments, **options):

@@ -76,6 +76,7 @@ class Done(NamedTuple):
       photos: whether each stands alone.
       several: how many show more than one face.
       changes: numbers of the frames from which on another face is followed.
+      gaps: before how many more frames are missing than the model bridges.
     """
 
     frames: int
@@ -84,6 +85,7 @@ class Done(NamedTuple):
     photos: bool
     several: int
     changes: Sequence[int]
+    gaps: int
 
 
 def predict(
@@ -126,7 +128,7 @@ def predict(
     ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_header(model.layout, alone))
-        tally = _Tally()
+        tally = _Tally(model.hold)
         frames = tally.watched(video.frames(source))
         rows = (
             _of_photos(frames, files, model, cutter, source, tally)
@@ -136,24 +138,24 @@ def predict(
         for count, some in rows:
             table.writerows(some)
             bar.update(count)
-        return Done(
-            tally.frames, tally.faces, tally.fps, alone, tally.several, tuple(tally.changes)
-        )
+        return tally.done(alone)
 
 
 class _Tally:
     """Counts what passes; attributes as in `Done`."""
 
-    def __init__(self):
-        self.frames = self.faces = self.several = 0
+    def __init__(self, hold: int):
+        self.frames = self.faces = self.several = self.gaps = 0
         self.changes: list[int] = []
         self._times: list[float] = []
         self._face = None
+        self._hold = hold
 
     def watched(self, frames: Iterable[video.Frame]) -> Iterator[video.Frame]:
         """The same frames."""
         for frame in frames:
             self.frames += 1
+            self.gaps += frame.missing > self._hold
             if frame.time is not None:
                 self._times.append(frame.time)
             yield frame
@@ -173,11 +175,12 @@ class _Tally:
         self.faces += 1
         self.several += square.others > 0
 
-    @property
-    def fps(self) -> float | None:
-        """See `Done`."""
+    def done(self, photos: bool) -> Done:
+        """All of it."""
         step = np.median(np.diff(self._times)) if len(self._times) > 1 else 0
-        return float(1 / step) if step > 0 else None
+        fps = float(1 / step) if step > 0 else None
+        changes = tuple(self.changes)
+        return Done(self.frames, self.faces, fps, photos, self.several, changes, self.gaps)
 
 
 @contextlib.contextmanager

@@ -280,6 +280,13 @@ def test_parts_cut_in_another_way_are_refused(tmp_path, plan, damaged):
         _prepare(tmp_path, parts.Settings(crop="none", size=32))
 
 
+def test_parts_with_faces_of_another_size_are_refused(tmp_path):
+    parts.claim(tmp_path, parts.Settings())
+    parts.claim(tmp_path, parts.Settings())
+    with pytest.raises(InputError, match="was begun with other settings"):
+        parts.claim(tmp_path, parts.Settings(smallest_face=60))
+
+
 def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
     _prepare(tmp_path)
     before = (tmp_path / "set/index.npz").stat().st_mtime_ns

@@ -178,7 +178,7 @@ def test_frames_without_a_face_have_empty_cells_and_end_the_clip(tmp_path):
     source, model = write_folder(tmp_path / "in", [0, 10, 20, 30, 40, 50, 60]), Brightness()
     cutter = Scripted(0, 0, None, None, 0, 1, 1)
     done = predict.predict(source, model, cutter=cutter, out=tmp_path / "out.csv", progress=False)
-    assert done == (7, 5, None, False, 0, (7 - 1,))
+    assert done == (7, 5, None, False, 0, (6,), 0)
     seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
     assert seen == [[0, 10, 10, 10], [40, 40, 40, 40], [50, 60, 60, 60]]
     rows = read(tmp_path / "out.csv")
@@ -312,6 +312,7 @@ def test_the_frame_rate_is_told(tmp_path, name, codec, rate):
         tmp_path / name, Brightness(), cutter=cutter, out=tmp_path / "out.csv", progress=False
     )
     assert done.fps == pytest.approx(rate, rel=1e-3)
+    assert done.gaps == 0
     times = [float(row["timestamp"]) for row in read(tmp_path / "out.csv")]
     np.testing.assert_allclose(np.diff(times), 1 / rate, atol=1e-6)
 
