@@ -799,6 +799,12 @@ def _predict(values: Flags, arguments: Sequence[str]) -> int:
     lost = done.frames - done.faces
     shown = "photos" if done.photos else "frames"
     print(f"{values.out}: {done.frames} {shown}{f', no face in {lost} of them' if lost else ''}")
+    if done.photos and values.photos is None:
+        print(
+            f"mdhr predict: {source}: taken for photos, for not all names end in numbers; add "
+            "--nophotos if they are a film's frames",
+            file=sys.stderr,
+        )
     _tell_of(source, done)
     _warn_of_other_pace(source, done.fps, model.fps)
     return 0

@@ -304,6 +304,10 @@ def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_devic
     assert "may be worse" not in capsys.readouterr().err  # rendered faces fill their pictures
     for name in facs.BP4D.au_names:
         assert name in header
+    (pictures / "0.png").rename(pictures / "zero.png")
+    assert cli.main(["predict", str(pictures), *arguments]) == 0
+    assert "taken for photos" in capsys.readouterr().err
+    assert out.read_text().splitlines()[-1].startswith(",,zero.png,1,")
 
 
 @pytest.mark.parametrize(
