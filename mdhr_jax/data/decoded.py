@@ -9,12 +9,11 @@ import io
 import math
 import os
 import pathlib
-import uuid
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from mdhr_jax import locks
+from mdhr_jax import files, locks
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
@@ -95,18 +94,11 @@ def _write(
     """Decodes everything, where nobody has; the file appears when it is whole."""
     if file.exists():
         return
-    with locks.in_turn(file.parent) as alone:  # waits for another run that does the same
+    with locks.in_turn(file.parent):  # waits for another run that does the same
         if file.exists():
             return
-        own = "" if alone else f".{uuid.uuid4().hex}"  # another one may write, too
-        part = file.with_name(f"{file.name}{own}.part")
-        try:
-            with part.open("wb") as out:
-                _decode(out, shape, source, progress)
-            part.replace(file)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with files.replacing(file) as part, part.open("wb") as out:
+            _decode(out, shape, source, progress)
 
 
 def _decode(
@@ -120,5 +112,3 @@ def _decode(
             rows = np.arange(start, min(start + _CHUNK, len(source.table)))
             out.write(source.pictures(rows).data)
             bar.update(len(rows))
-    out.flush()
-    os.fsync(out.fileno())

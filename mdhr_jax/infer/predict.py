@@ -22,7 +22,6 @@ Photos are no film: each stands alone, and each of its faces has a row, the larg
 import contextlib
 import csv
 import itertools
-import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TextIO, runtime_checkable
@@ -31,7 +30,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 
-from mdhr_jax import facs
+from mdhr_jax import facs, files
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import picture_files, squares, video
 from mdhr_jax.faces.squares import Cutter, Square
@@ -118,9 +117,9 @@ def predict(
     source, out = pathlib.Path(source), pathlib.Path(out)
     if out.resolve() == source.resolve():
         raise InputError(f"{out}: is the source itself; name another file for the result")
-    files = picture_files.in_folder(source) if source.is_dir() else []
-    alone = photos if photos is not None else None in map(picture_files.number, files)
-    if alone and not files:
+    pictures = picture_files.in_folder(source) if source.is_dir() else []
+    alone = photos if photos is not None else None in map(picture_files.number, pictures)
+    if alone and not pictures:
         raise InputError(f"{source}: is no folder, its frames are no photos; leave out --photos")
     with (
         _replacing(out) as file,
@@ -131,7 +130,7 @@ def predict(
         tally = _Tally(model.hold)
         frames = tally.watched(video.frames(source))
         rows = (
-            _of_photos(frames, files, model, cutter, source, tally)
+            _of_photos(frames, pictures, model, cutter, source, tally)
             if alone
             else _of_film(frames, model, cutter, source, tally)
         )
@@ -186,21 +185,15 @@ class _Tally:
 @contextlib.contextmanager
 def _replacing(out: pathlib.Path) -> Iterator[TextIO]:
     """A new file beside `out` that takes its place at the end, or vanishes after an error."""
-    part = out.parent / f"{out.name}.{os.getpid()}.part"
+    how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
     try:
-        if out.exists() and not out.is_file():
-            raise InputError(f"{out}: is no regular file; name a CSV file")
-        with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with files.replacing(out) as part, part.open("w", **how) as file:
             yield file
-        part.replace(out)
     except OSError as error:
         raise InputError(
-            f"{out}: cannot be written ({error.strerror}); name a file in an existing folder with "
-            "space, where you may write"
+            f"{out}: cannot be written ({error.strerror}); name a file where there is space and "
+            "where you may write"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 type _Rows = list[list[str | int]]
@@ -227,14 +220,14 @@ def _of_film(
 
 def _of_photos(
     frames: Iterable[video.Frame],
-    files: Sequence[pathlib.Path],
+    pictures: Sequence[pathlib.Path],
     model: Model,
     cutter: Cutter,
     source: pathlib.Path,
     tally: _Tally,
 ) -> Iterator[tuple[int, _Rows]]:
     """Rows of one photo after the other."""
-    for frame, file in zip(frames, files, strict=True):
+    for frame, file in zip(frames, pictures, strict=True):
         number = picture_files.number(file)
         named = ["" if number is None else number, "", file.name]
         found = squares.photo(cutter, frame, video=str(source), side=model.record_size)

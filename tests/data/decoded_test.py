@@ -65,10 +65,10 @@ def test_nothing_is_decoded_to_see_whether_it_was(data):
 
 
 def test_what_a_killed_run_left_is_done_anew(data):
-    (data.path / "decoded.npy.part").write_bytes(b"half" * 10**6)
+    (data.path / "decoded.npy.unfinished").write_bytes(b"half" * 10**6)
     found = decoded.pictures(data, progress=False)
     np.testing.assert_array_equal(found, data.pictures(np.arange(len(data.table))))
-    assert not (data.path / "decoded.npy.part").exists()
+    assert not (data.path / "decoded.npy.unfinished").exists()
 
 
 def test_two_runs_decode_one_file(data):
@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_no_file(data):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not (data.path / "decoded.npy").exists()
-    assert not (data.path / "decoded.npy.part").exists()
+    assert not (data.path / "decoded.npy.unfinished").exists()
 
 
 def test_without_locks_each_run_decodes_its_own(data, monkeypatch):
