@@ -18,6 +18,7 @@ from mdhr_jax.data.builders import bp4d, disfa, folder, parts, prepare, recordin
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares
 from tests.data import raw_trees
+from tests.faces import decoder_test
 from tests.faces.video_test import write_video
 
 SQUARES = functools.partial(raw_trees.blobs, size=(64, 64))
@@ -378,6 +379,20 @@ def test_a_film_that_ends_early_costs_all_of_its_frames(tmp_path):
         _prepare(tmp_path)
     with pytest.raises(InputError, match=r"this costs 1[0-9] frames, at most 0"):
         _prepare(tmp_path, skip=True)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.wmv", "wmv2")])
+def test_half_a_download_of_a_film_is_told_of(tmp_path, name, codec):
+    film = decoder_test.write(tmp_path / name, decoder_test.GREYS[:30], codec)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    unknown = np.full((30, 2), -1, np.int8)
+    recording = recordings.Recording(
+        "anna", "a", np.arange(1, 31), unknown, unknown, recordings.Film(film, first=1)
+    )
+    parts.cut(recording, parts.Settings(crop="center", size=32), tmp_path / "part.npz")
+    report = parts.read(tmp_path / "part.npz").report
+    assert "the video is damaged" in report.unreadable[0]
+    assert report.kept + report.unread == 30 and 0 < report.unread < 30
 
 
 def test_a_picture_that_is_a_dead_link_is_unreadable(tmp_path, plan):

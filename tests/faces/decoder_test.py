@@ -22,9 +22,7 @@ def write(
     pictures,
     codec="mpeg4",
     *,
-    pixels="yuv420p",
     sound=None,
-    rate=25,
     prepare=lambda stream: None,
     change=lambda packet: None,
     **options,
@@ -32,14 +30,14 @@ def write(
     """A film of these pictures; `prepare` changes its track, `change` its packets."""
     movflags = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
     with av.open(path, "w", options=movflags) as container:
-        stream = container.add_stream(codec, rate=rate, options=options)
+        stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = pixels
+        stream.pix_fmt = "yuv420p"
         prepare(stream)
-        packets = _sound(container, sound, len(pictures) / rate) if sound else []
+        packets = _sound(container, sound, len(pictures) / 25) if sound else []
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = number, fractions.Fraction(1, rate)
+            frame.pts, frame.time_base = number, fractions.Fraction(1, 25)
             packets += stream.encode(frame)
         for packet in [*packets, *stream.encode()]:
             change(packet)
@@ -332,7 +330,14 @@ def test_which_of_two_video_tracks_is_taken_is_said(tmp_path, capfd, taken, size
     assert capfd.readouterr().err == note
 
 
-def test_a_picture_in_tiles_is_refused(tmp_path):
+def test_a_picture_in_tiles_is_refused():
     path = CASES / "heic_tiles/iphone_grid.heic"
     refusal = said(path)[0]["error"]
     assert f"{path}: is a picture in tiles" in refusal and "convert it to JPEG" in refusal
+
+
+def test_a_picture_in_one_piece_is_read(tmp_path):
+    path = write(tmp_path / "a.avif", [np.full((64, 96, 3), 100, np.uint8)], "libsvtav1")
+    assert times(path) == [0]
+    shown = first(path)
+    assert shown.shape == (64, 96, 3) and np.abs(shown - 100.0).max() < 4
