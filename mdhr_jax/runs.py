@@ -43,6 +43,11 @@ from mdhr_jax.models import mdhr
 _DATA = "data.json"
 # How the same is computed: a run may go on with other values of these.
 MEANS = ("fsdp", "input")
+# Keys that runs of earlier versions do not have, and what these did.
+ADDED = {"deterministic": False}
+# Compiler options: GPUs take no kernel that adds in the order in which its threads finish, nor one
+# that was the fastest in a trial. Triton's products have no other choice but such a trial.
+DETERMINISTIC = {"xla_gpu_deterministic_ops": True, "xla_gpu_enable_triton_gemm": False}
 PRECISIONS = {name: jnp.dtype(name) for name in ("float32", "bfloat16")}
 
 
@@ -170,7 +175,7 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
         raise InputError(f"{workdir}: holds no run (no readable config.json in it)") from error
     if not isinstance(values, dict):
         raise InputError(f"{file}: holds no configuration; bring back a copy of it")
-    config = ConfigDict(values)
+    config = ConfigDict(ADDED | values)
     with _naming(file):
         check(config)
     return config
@@ -286,6 +291,11 @@ def precision(config: ConfigDict) -> jnp.dtype:
     return chosen(config, "precision", PRECISIONS)
 
 
+def compiler_options(config: ConfigDict) -> dict[str, bool]:
+    """What the compiler is told of a run's programs."""
+    return DETERMINISTIC if config.deterministic else {}
+
+
 def check_image_size(config: ConfigDict, model: mdhr.MDHR) -> None:
     """Refuses image sizes that the backbone does not take."""
     multiple = model.backbone.image_multiple
@@ -318,9 +328,10 @@ def scoring(config: ConfigDict, mesh: Mesh) -> steps.Scoring:
 
     folded = nnx.eval_shape(functools.partial(mdhr.folded_view, dtype=dtype), tested)
     step = steps.make_eval_step(steps.split(folded)[0], transform=eval_transform(config))
+    options = compiler_options(config)
     return steps.Scoring(
-        jax.jit(prepare, out_shardings=sharding.replicated(mesh)),
-        jax.jit(step, out_shardings=sharding.batched(mesh)),
+        jax.jit(prepare, out_shardings=sharding.replicated(mesh), compiler_options=options),
+        jax.jit(step, out_shardings=sharding.batched(mesh), compiler_options=options),
     )
 
 
