@@ -618,6 +618,12 @@ def _tables_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "data", "Directory of a prepared data set.")
     _path(values, "workdir", "Directory of the runs; the same command resumes them.", "runs/tables")
     _path(values, "results", "Directory for runs.jsonl, tables, pictures; default: WORKDIR.")
+    flags.DEFINE_multi_string(
+        "init_from",
+        [],
+        "BACKBONE=RUN|FILE: where rows with that backbone start; once for each backbone.",
+        flag_values=values,
+    )
     _plan_flags(values)
     flags.DEFINE_integer(
         "budget_steps",
@@ -630,7 +636,7 @@ def _tables_flags(values: Flags, arguments: Sequence[str]) -> None:
 
 def _tables(values: Flags, arguments: Sequence[str]) -> int:
     from configs import ablations as rows
-    from mdhr_jax import ablations, experiments
+    from mdhr_jax import ablations, experiments, runs
 
     _exactly(arguments)
     _required(values, "table")
@@ -647,7 +653,9 @@ def _tables(values: Flags, arguments: Sequence[str]) -> int:
         config.layout = table.layout
     plan = experiments.Plan(
         config,
-        ablations.variants(table),
+        ablations.variants(
+            table, runs.flatten(config.to_dict()), ablations.parse_starts(values.init_from)
+        ),
         range(values.seeds),
         _folds(values.folds, config),
         values.budget_steps,
