@@ -17,7 +17,7 @@ ROWS = {row.name: row for table in rows.TABLES.values() for row in table.rows}
 
 def the_paper():
     if not PAPER.exists():
-        pytest.skip(f"{PAPER.name} of the project's shared files is not here")
+        pytest.skip("the paper's tables (../shared) are not here")
     return json.loads(PAPER.read_text())
 
 

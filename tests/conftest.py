@@ -19,6 +19,7 @@ from configs import base
 from mdhr_jax import checkpoint, compiled, experiments, facs, provenance, runs, seen, sharding
 from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
+from tests.no_new_skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # of a machine with a GPU, too
 jax.config.update("jax_num_cpu_devices", 8)
