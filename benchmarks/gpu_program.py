@@ -3,7 +3,7 @@
 
     pip install --constraint constraints.txt '.[cuda]'
     python benchmarks/gpu_program.py --config configs/bp4d_swinb.py [--what infer] [--text FILE] \\
-        [--devices 8 [--batch_norm_groups 8] [--fsdp 8]]
+        [--devices 8 [--batch_norm_groups 8] [--fsdp 8]] [--deterministic]
 
 XLA's compiler for GPUs needs none (nor a driver): it takes the device's description. What it cannot
 do without one is to time variants of matrix products and convolutions, so that another kernel may
@@ -171,12 +171,14 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--batch_norm_groups", type=int, help="instead of the configuration's")
     parser.add_argument("--fsdp", type=int, help="instead of the configuration's")
+    parser.add_argument("--deterministic", action="store_true", help="as the key of this name")
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # where this runs; the program is for a GPU
     config = scaling.load(arguments.config).copy_and_resolve_references()
     config.precision = "bfloat16"
     config.batch_norm_groups = arguments.batch_norm_groups or config.batch_norm_groups
     config.fsdp = arguments.fsdp or config.fsdp
+    config.deterministic = arguments.deterministic
     config.batch_size *= arguments.devices
     config.eval_batch_size *= arguments.devices
     node = topologies.get_topology_desc(

@@ -241,8 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compiled.keep()
     try:
         asked = parsed(arguments)
+        configs = [configuration(name, asked) for name in asked.backbones]
         python, rows = sides.interpreter(asked.torch), []
-        benches = [Bench(configuration(name, asked), asked, python) for name in asked.backbones]
+        benches = [Bench(config, asked, python) for config in configs]
         if asked.out:
             write(asked.out, rows, None)  # before an hour of measuring
         for row in measured(benches, asked):

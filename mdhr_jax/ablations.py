@@ -6,10 +6,12 @@ The rows are those of `configs.ablations`. Tables share runs and one `runs.jsonl
 
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from configs import ablations
 from mdhr_jax import compare, experiments, files
+from mdhr_jax.errors import InputError
 from mdhr_jax.report import markdown
 
 # Below this many points over always-positive the first row has learned too little to compare with.
@@ -52,9 +54,54 @@ def run(
     return text
 
 
-def variants(table: ablations.Table) -> list[experiments.Variant]:
-    """The table's rows as variants of a configuration."""
-    return [experiments.Variant(row.name, row.overrides) for row in table.rows]
+def parse_starts(given: Sequence[str]) -> dict[str, str]:
+    """What each backbone starts from, out of texts `BACKBONE=RUN` or `BACKBONE=FILE`.
+
+    Raises:
+      InputError: a text says something else, or a backbone has two.
+    """
+    starts = {}
+    for text in given:
+        backbone, _, start = text.partition("=")
+        if not (backbone and start) or backbone in starts:
+            raise InputError(f"--init_from={text}: give BACKBONE=RUN|FILE, one for each backbone")
+        starts[backbone] = start
+    return starts
+
+
+def variants(
+    table: ablations.Table, config: Mapping[str, Any], starts: Mapping[str, str]
+) -> list[experiments.Variant]:
+    """The table's rows as variants of a configuration.
+
+    Args:
+      table: the paper's.
+      config: the common one, flat.
+      starts: run or file that rows start from, by their backbone; others as in `config`.
+
+    Raises:
+      InputError: no row has one of the backbones, or `config` names one start for several.
+    """
+    backbones = [
+        row.overrides.get("model.backbone", config["model.backbone"]) for row in table.rows
+    ]
+    known = dict.fromkeys(backbones)
+    if unknown := [backbone for backbone in starts if backbone not in known]:
+        raise InputError(
+            f"--init_from={unknown[0]}=...: no row has this backbone; choose from "
+            f"{', '.join(known)}"
+        )
+    if config["model.init_from"] and len(known) > 1:
+        asked = " ".join(f"--init_from {backbone}=FILE" for backbone in known)
+        raise InputError(
+            f"config.model.init_from={config['model.init_from']}: the rows have the backbones "
+            f"{', '.join(known)}; give each its own: {asked}"
+        )
+    started = ({"model.init_from": starts[b]} if b in starts else {} for b in backbones)
+    return [
+        experiments.Variant(row.name, {**row.overrides, **start})
+        for row, start in zip(table.rows, started, strict=True)
+    ]
 
 
 def paper_gains(table: ablations.Table) -> list[float]:

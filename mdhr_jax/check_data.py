@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageDraw
 
-from mdhr_jax import files
+from mdhr_jax import files, locks
 from mdhr_jax.data import clips, decoded, list_check, records
 from mdhr_jax.data.builders import frames, prepare, recordings
 from mdhr_jax.errors import InputError
@@ -74,10 +74,11 @@ def check(
         )
     report = _report(source, findings)
     try:
-        (out / "sheets").mkdir(parents=True, exist_ok=True)
-        files.write(out / "report.md", report)
-        for subject in dict.fromkeys(source.table.subjects):
-            _sheet(source, subject).save(out / "sheets" / f"{subject}.png")
+        with locks.in_turn(out):
+            (out / "sheets").mkdir(exist_ok=True)
+            files.write(out / "report.md", report)
+            for subject in dict.fromkeys(source.table.subjects):
+                _sheet(source, subject).save(out / "sheets" / f"{subject}.png")
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
     return report, not findings.problems

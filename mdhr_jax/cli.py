@@ -2,16 +2,20 @@
 """`mdhr <command>`: flags in, one call out.
 
 Every command defines its flags on its own FlagValues and imports what it needs when it runs.
-Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 the loss is not finite.
+Exit codes: 0 done, 1 a check failed, 2 wrong input, 3 the loss is not finite, 130 stopped, 141
+nobody reads on.
 """
 
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import os
 import pathlib
 import re
+import select
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +27,8 @@ from mdhr_jax import compiled, files
 from mdhr_jax.errors import InputError, NonFiniteLossError
 
 Flags = flags.FlagValues
+
+_UNREAD = 128 + signal.SIGPIPE  # as of a program that the signal ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +50,32 @@ class Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may have letters that a terminal lacks
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _is_unread()
+        return _UNREAD
+
+
+def _is_unread() -> bool:
+    """Whether nobody reads on what is said, as in `mdhr ... | head`; the rest is dropped."""
+    streams = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        streams.register(stream.fileno(), 0)
+    unread = [
+        number for number, event in streams.poll(0) if event & (select.POLLERR | select.POLLHUP)
+    ]
+    for number in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return bool(unread)
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if argv else 2
@@ -53,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(name, [_with_underscores(argument) for argument in arguments])
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return _UNREAD
         return _report(name, error)
 
 
@@ -76,6 +109,11 @@ def _said(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}; mend that, or name another place"
+    if isinstance(error, MemoryError):
+        return (
+            f"this machine's memory is not enough ({error or 'Python says no more'}); use a "
+            "smaller config.batch_size, or fewer --processes"
+        )
     if isinstance(error, AssertionError | RuntimeError):  # JAX raises both without a device
         return _device_trouble(error)
     return None
@@ -83,8 +121,9 @@ def _said(error: BaseException) -> str | None:
 
 def _device_trouble(error: BaseException) -> str | None:
     """What JAX cannot do on this machine, and what to do; None for any other error."""
-    reason = " ".join(str(error).split())[:200]
-    if "RESOURCE_EXHAUSTED" in reason:
+    said = " ".join(str(error).split())
+    reason = said[:200]
+    if re.search("RESOURCE_EXHAUSTED|OUT.OF.MEMORY", said, re.IGNORECASE):
         return (
             f"the device's memory is not enough ({reason}); use a smaller config.batch_size and "
             "config.eval_batch_size, config.precision=bfloat16, or config.fsdp to split the state"
@@ -318,6 +357,14 @@ def _crop_flags(values: Flags, crop: str | None) -> None:
         + ("." if crop else "; default: as in training, or center."),
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "smallest_face",
+        None,
+        "Shorter side of the smallest face that mtcnn looks for, pixels: the larger, the faster; "
+        "default: 20.",
+        lower_bound=1,
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "template",
         None,
@@ -337,10 +384,14 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
     if values.lists:
         _refuse(values, "with --lists", "raw", "camera", "active_from")
     if values.cropped:
-        _refuse(values, "with --cropped", "crop", "template", "camera")
+        _refuse(values, "with --cropped", "crop", "template", "smallest_face", "camera")
+    if values.crop != "mtcnn":
+        _refuse(values, f"with --crop={values.crop}", "smallest_face")
     if kind != "disfa":
         _refuse(values, f"for {kind}", "camera", "active_from")
     found, layout, origin = _find_recordings(values, kind)
+    if values.smallest_face:
+        origin += f", faces from {values.smallest_face} pixels,"
     said = prepare.prepare(
         values.out,
         found,
@@ -350,6 +401,7 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
             template=align.parse(template),
             size=values.size,
             image_format=values.image_format,
+            smallest_face=values.smallest_face,
         ),
         source=origin,
         max_subjects=values.max_subjects,
@@ -566,6 +618,12 @@ def _tables_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "data", "Directory of a prepared data set.")
     _path(values, "workdir", "Directory of the runs; the same command resumes them.", "runs/tables")
     _path(values, "results", "Directory for runs.jsonl, tables, pictures; default: WORKDIR.")
+    flags.DEFINE_multi_string(
+        "init_from",
+        [],
+        "BACKBONE=RUN|FILE: where rows with that backbone start; once for each backbone.",
+        flag_values=values,
+    )
     _plan_flags(values)
     flags.DEFINE_integer(
         "budget_steps",
@@ -578,7 +636,7 @@ def _tables_flags(values: Flags, arguments: Sequence[str]) -> None:
 
 def _tables(values: Flags, arguments: Sequence[str]) -> int:
     from configs import ablations as rows
-    from mdhr_jax import ablations, experiments
+    from mdhr_jax import ablations, experiments, runs
 
     _exactly(arguments)
     _required(values, "table")
@@ -595,7 +653,9 @@ def _tables(values: Flags, arguments: Sequence[str]) -> int:
         config.layout = table.layout
     plan = experiments.Plan(
         config,
-        ablations.variants(table),
+        ablations.variants(
+            table, runs.flatten(config.to_dict()), ablations.parse_starts(values.init_from)
+        ),
         range(values.seeds),
         _folds(values.folds, config),
         values.budget_steps,
@@ -719,6 +779,14 @@ def _predict_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "checkpoint", "Directory of a run, or an official .pth or .safetensors.")
     _path(values, "out", "CSV to write.")
     _crop_flags(values, None)
+    flags.DEFINE_boolean(
+        "photos",
+        None,
+        "Pictures of a folder are photos, perhaps of different people, not a film's frames: each "
+        "stands alone, and every face that is found has a row; default: unless all their names end "
+        "in numbers.",
+        flag_values=values,
+    )
 
 
 def _predict(values: Flags, arguments: Sequence[str]) -> int:
@@ -731,14 +799,41 @@ def _predict(values: Flags, arguments: Sequence[str]) -> int:
     done = predict.predict(
         source,
         model,
-        cutter=_cutter_like(model.crop, values.crop, values.template),
+        cutter=_cutter_like(model.crop, values.crop, values.template, values.smallest_face),
         out=pathlib.Path(values.out),
         progress=True,
+        photos=values.photos,
     )
     lost = done.frames - done.faces
-    print(f"{values.out}: {done.frames} frames{f', no face in {lost} of them' if lost else ''}")
+    shown = "photos" if done.photos else "frames"
+    print(f"{values.out}: {done.frames} {shown}{f', no face in {lost} of them' if lost else ''}")
+    if done.photos and values.photos is None:
+        print(
+            f"mdhr predict: {source}: taken for photos, for not all names end in numbers; add "
+            "--nophotos if they are a film's frames",
+            file=sys.stderr,
+        )
+    _tell_of(source, done)
     _warn_of_other_pace(source, done.fps, model.fps)
     return 0
+
+
+def _tell_of(source: str, done: Any) -> None:
+    """What a user may not expect of a film: other people, and missing frames."""
+    lines = []
+    if done.several:
+        rest = "each has a row" if done.photos else "one of them is followed"
+        lines.append(f"{done.several} show more than one face; {rest}")
+    if done.changes:
+        first, more = ", ".join(map(str, done.changes[:5])), len(done.changes) - 5
+        mostly = done.fps is None and len(done.changes) > done.frames / 2
+        hint = "; if these are photos of different people, add --photos" if mostly else ""
+        rest = f" and {more} more" if more > 0 else ""
+        lines.append(f"another face is followed from frame {first}{rest} on{hint}")
+    if done.gaps and not done.photos:
+        lines.append(f"frames are missing in {done.gaps} places; no clip goes on over them")
+    for line in lines:
+        print(f"mdhr predict: {source}: {line}", file=sys.stderr)
 
 
 def _warn_of_other_pace(source: str, shown: float | None, trained: float | None) -> None:
@@ -751,7 +846,9 @@ def _warn_of_other_pace(source: str, shown: float | None, trained: float | None)
         )
 
 
-def _cutter_like(trained: str | None, crop: str | None, template: str | None) -> Any:
+def _cutter_like(
+    trained: str | None, crop: str | None, template: str | None, smallest_face: int | None = None
+) -> Any:
     """The cutter of the flags; what they leave open is as in training, or the centre."""
     from mdhr_jax.faces import align, squares
 
@@ -765,7 +862,7 @@ def _cutter_like(trained: str | None, crop: str | None, template: str | None) ->
             f"{ours}: its scores may be worse",
             file=sys.stderr,
         )
-    return squares.parse(crop, lies)
+    return squares.parse(crop, lies, smallest_face)
 
 
 def _bench_flags(values: Flags, arguments: Sequence[str]) -> None:
@@ -887,7 +984,7 @@ COMMANDS = {
         _convert,
     ),
     "predict": Command(
-        "AU scores of every frame of a video or a folder of pictures.",
+        "AU scores of every frame of a video, or of a folder of its frames or of photos.",
         "SOURCE --checkpoint RUN --out CSV [--crop center|mtcnn|X,Y,W,H|...]",
         _predict_flags,
         _predict,

@@ -11,6 +11,7 @@ import zlib
 from typing import Any
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+_MOST_BYTES = 4 << 30  # for one kind of CPU; a training of ResNet-50 leaves some 60 MB
 
 
 def keep() -> None:
@@ -18,7 +19,8 @@ def keep() -> None:
 
     Whoever can write there can run code as this user, so nobody else may; where that cannot be
     had, every command compiles anew. Programs of one kind of CPU are not for another. One whose
-    writing was cut short, by a kill or a full disk, is compiled and written anew.
+    writing was cut short, by a kill or a full disk, is compiled and written anew. Those that were
+    not used for longest are deleted where there are too many.
     """
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     folder = pathlib.Path(home) / "mdhr_jax" / f"compiled-{_processor()}"
@@ -28,6 +30,7 @@ def keep() -> None:
         if stat.S_IMODE(state.st_mode) == 0o700 and state.st_uid == os.getuid():
             if os.environ.setdefault(VARIABLE, str(folder)) == str(folder):
                 _drop_broken_when_told(folder)
+                _drop_oldest(folder)
 
 
 def _drop_broken_when_told(folder: pathlib.Path) -> None:
@@ -43,6 +46,21 @@ def _drop_broken_when_told(folder: pathlib.Path) -> None:
                     file.unlink()
 
     warnings.showwarning = showwarning
+
+
+def _drop_oldest(folder: pathlib.Path) -> None:
+    """JAX does so itself only with the package filelock, and holds a lock at every program."""
+    states = {file: file.stat() for file in folder.glob("*-cache")}
+    left = _MOST_BYTES
+    for file in sorted(states, key=lambda file: _used(states[file]), reverse=True):
+        left -= states[file].st_size
+        if left < 0:
+            file.unlink(missing_ok=True)
+
+
+def _used(state: os.stat_result) -> float:
+    """When the file was last used; where the system does not say, when it was written."""
+    return max(state.st_atime, state.st_mtime)
 
 
 def _is_whole(file: pathlib.Path) -> bool:

@@ -4,7 +4,7 @@
 import pathlib
 
 from configs import base
-from mdhr_jax import checkpoint, runs
+from mdhr_jax import checkpoint, locks, runs
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, official
 
@@ -27,8 +27,8 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
     A file holds weights only: a run's configuration and the thresholds that it chose stay behind.
 
     Args:
-      source: a run, or an official file (`.pth`, `.pt`, `.safetensors`).
-      target: a directory for a new run, or a file of such a suffix.
+      source: a run, or an official file of PyTorch or safetensors.
+      target: a directory for a new run, or a file (`.pth`, `.pt`, `.safetensors`).
       clip_length: T, frames, for a model from a file: files do not say it.
       k: half the temporal window, frames, likewise.
 
@@ -37,17 +37,19 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
         there already.
     """
     trained = runs.load(source)
-    if files.is_weight_file(target):
+    if target.suffix in files.SUFFIXES:
         files.write(target, _official(trained))
         return
-    if runs.config_file(target).exists():
-        raise InputError(f"{target}: holds a run already; name another directory")
     if files.is_weight_file(source):
         trained.config.clip_length, trained.config.model.dynamics.k = clip_length, k
-    runs.claim(target, trained.config)
-    step = int(trained.state["step"])
-    for kind in {"last", trained.protocol.checkpoint}:  # `last` tells training that it can't go on
-        checkpoint.save(runs.checkpoints(target), kind, step, trained.state)
+    with locks.alone(target, "name another directory"):
+        if runs.config_file(target).exists():
+            raise InputError(f"{target}: holds a run already; name another directory")
+        runs.claim(target, trained.config)
+        step = int(trained.state["step"])
+        # `last` tells training that it cannot go on.
+        for kind in {"last", trained.protocol.checkpoint}:
+            checkpoint.save(runs.checkpoints(target), kind, step, trained.state)
 
 
 def _official(trained: runs.Trained) -> dict:

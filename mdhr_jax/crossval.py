@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, protocol, runs, seen, train
+from mdhr_jax import evaluate, locks, protocol, runs, seen, train
 from mdhr_jax.report import tables
 
 
@@ -47,9 +47,11 @@ def crossval(
         people, own = scored.subject_counts(trained.thresholds)
         subjects += people
         counts.append(own)
-        tables.write(trained.layout, results[-1], "F1", place / "evaluation")
+        with locks.in_turn(place / "evaluation"):
+            tables.write(trained.layout, results[-1], "F1", place / "evaluation")
     summary = summarise(results, subjects, np.concatenate(counts))
-    tables.write(runs.layout_of(config), summary, "F1 mean of folds", workdir)
+    with locks.in_turn(workdir):
+        tables.write(runs.layout_of(config), summary, "F1 mean of folds", workdir)
     return summary
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from mdhr_jax import hosts, metrics, protocol, provenance, runs, seen, sharding, steps
+from mdhr_jax import hosts, locks, metrics, protocol, provenance, runs, seen, sharding, steps
 from mdhr_jax.data import clips, pipeline, records
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files
@@ -201,14 +201,15 @@ def write_tables(
     trained, other = ask(checkpoint), ask(against) if against else None
     if other:
         check_comparable(trained, other)
-    out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written costs no evaluation
-    scored = test(trained)
-    result = table(trained, scored, oracle)
-    tables.write(trained.layout, result, "F1", out)
-    if not other:
-        return result.text()
-    compared = difference(trained, scored, other, test(other))
-    compared.write(out / "difference")
+    # First: a place that cannot be written costs no evaluation.
+    with locks.alone(out, "name another --out"):
+        scored = test(trained)
+        result = table(trained, scored, oracle)
+        tables.write(trained.layout, result, "F1", out)
+        if not other:
+            return result.text()
+        compared = difference(trained, scored, other, test(other))
+        compared.write(out / "difference")
     return f"{result.text()}\n{compared.text()}"
 
 

@@ -132,21 +132,26 @@ def complete(
 
     Raises:
       InputError: a variant's values cannot be, `results` holds runs of another configuration,
-        another command is training in `workdir`, or a run was refused; the others are done first.
-      NonFiniteLossError: likewise, a run whose loss was no number.
+        another command is at work in `workdir` or `results`, or a run was refused; the others are
+        done first.
+      NonFiniteLossError: likewise, a run whose loss was no number. So is what else a run raised,
+        such as for want of memory.
     """
     for variant in plan.variants:
         config = _configured(plan.config, variant)
         runs.check(config)
         for config.fold in plan.folds:
             seen.check_start(config, runs.open_data(config))
-    results.mkdir(parents=True, exist_ok=True)
-    common, done = plan.common(), read_runs(results / RUNS)
-    check_same(done, common, plan.variants, results / RUNS)
-    jobs = _missing(plan, common, done, workdir)
-    yield list(done)
-    if jobs:
-        with locks.alone(workdir, "name other directories with --workdir and --results"):
+    with contextlib.ExitStack() as held:
+        remedy = "name other directories with --workdir and --results"
+        held.enter_context(locks.alone(results, remedy))
+        common, done = plan.common(), read_runs(results / RUNS)
+        check_same(done, common, plan.variants, results / RUNS)
+        jobs = _missing(plan, common, done, workdir)
+        yield list(done)
+        if jobs:
+            if workdir.resolve() != results.resolve():
+                held.enter_context(locks.alone(workdir, remedy))
             yield from _work(jobs, done, results / RUNS, workers.places(processes))
 
 
@@ -162,17 +167,26 @@ def _work(
             bar.update()
             try:
                 done.append(_result(future))
-            except (InputError, NonFiniteLossError) as error:
+            except Exception as error:  # whatever it is, the others go on
                 failures.append(error)
-                bar.write(f"{job}: {error}", file=sys.stderr)
+                bar.write(f"{job}: {_said(error)}", file=sys.stderr)
                 continue
             with file.open("a") as lines:
                 line = json.dumps(dataclasses.asdict(done[-1]), separators=(",", ":"))
                 lines.write(f"{line}\n")
             bar.write(f"{job}: done", file=sys.stderr)
             yield list(done)
-    if failures:
+    if failures and isinstance(failures[0], InputError | NonFiniteLossError):
         raise type(failures[0])(f"{len(failures)} of {len(jobs)} runs failed: {failures[0]}")
+    if failures:
+        raise failures[0]
+
+
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    if isinstance(error, InputError | NonFiniteLossError):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _result(future: Future) -> Run:

@@ -2,8 +2,10 @@
 """Files that are whole or absent, also after a power cut."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
+import uuid
 from collections.abc import Iterator
 
 from mdhr_jax.errors import InputError
@@ -13,27 +15,45 @@ from mdhr_jax.errors import InputError
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A place for a new file, which becomes `path` when all of it is on the disk.
 
-    After an error `path` is what it was. Makes the folder.
+    After an error `path` is what it was. What a killed command has left is overwritten. Makes the
+    folder.
 
     Raises:
-      InputError: `path` is something else than a file.
+      InputError: `path` is something else than a file, or another command is writing it.
       OSError: it cannot be written.
     """
     path = path.resolve()  # the file behind a link
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is no regular file; name another one")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        yield unfinished
-        sync(unfinished)
-        unfinished.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        raise
+    with _unfinished(path) as unfinished:
+        try:
+            yield unfinished
+            sync(unfinished)
+            unfinished.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            raise
     with contextlib.suppress(OSError):  # not every file system can
         sync(path.parent)
+
+
+@contextlib.contextmanager
+def _unfinished(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The same name for every command, one at a time; one of its own where locks are not known."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    with unfinished.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{path}: another command is writing it; wait for it, or name another file"
+            ) from error
+        except OSError:
+            unfinished.unlink()
+            unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.unfinished")
+        yield unfinished
 
 
 def write(path: pathlib.Path, content: str | bytes) -> None:

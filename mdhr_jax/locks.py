@@ -3,6 +3,7 @@
 
 import contextlib
 import fcntl
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -16,18 +17,47 @@ def alone(folder: pathlib.Path, remedy: str) -> Iterator[None]:
     Raises:
       InputError: another command is at work there (with the remedy), or the folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
-    with file:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(_held(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise InputError(
                 f"{folder}: another command is at work here; wait for it, or {remedy}"
             ) from error
-        except OSError:
-            pass  # a file system without locks: the user has to take care
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
         yield
+
+
+def in_turn(folder: pathlib.Path) -> contextlib.AbstractContextManager[bool]:
+    """As `alone`, but waits for the command that is at work there.
+
+    Its value tells whether others are kept out: not on a file system without locks.
+
+    Raises:
+      OSError: the folder cannot be made.
+    """
+    return _held(folder, fcntl.LOCK_EX)
+
+
+@contextlib.contextmanager
+def _held(folder: pathlib.Path, how: int) -> Iterator[bool]:
+    folder.mkdir(parents=True, exist_ok=True)
+    path, known = folder / "lock", True
+    with contextlib.ExitStack() as opened:
+        while True:
+            file = opened.enter_context(path.open("w"))
+            try:
+                fcntl.flock(file, how)
+            except BlockingIOError:
+                raise
+            except OSError:  # a file system without locks: the user has to take care
+                known = False
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                    break
+            opened.close()  # who had it has taken it away
+        try:
+            yield known
+        finally:
+            path.unlink(missing_ok=True)

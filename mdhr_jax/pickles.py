@@ -3,7 +3,8 @@
 
 A pickle is a program for a small stack machine. `pickletools` of the standard library takes it
 apart; this machine knows only the instructions that build numbers, strings, tuples, lists and
-dicts. A global name is looked up in the caller's table and nowhere else.
+dicts. A global name is looked up in the caller's table and nowhere else; what is not in it is
+refused, or passed over: of a value that it would make its name is kept and nothing else.
 """
 
 import abc
@@ -32,11 +33,19 @@ class Global:
         self.build = build
 
 
+class Unknown:
+    """Stands where a value belongs that a name which is not allowed would make."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+
 def load(
     stream: io.BufferedIOBase,
     *,
     allowed: Mapping[str, Callable | None],
     persistent: Callable[[object], object],
+    passed_over: set[str] | None = None,
 ) -> object:
     """The value of one pickle; the stream is left after its end.
 
@@ -45,11 +54,13 @@ def load(
       allowed: global names to what makes a value of their arguments; None for names that are only
         referred to.
       persistent: takes a persistent identifier, gives the value for it.
+      passed_over: takes the names that are not allowed, whose values become `Unknown`; by default
+        they are refused.
 
     Raises:
       Refused: unknown names or instructions, a broken, too long or too deeply nested stream.
     """
-    machine = _Machine(allowed, persistent)
+    machine = _Machine(allowed, persistent, passed_over)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of text with an unknown escape
@@ -77,9 +88,15 @@ class Stateful(abc.ABC):
 class _Machine:
     """The stack, the memo, and a method for each instruction that does more than push."""
 
-    def __init__(self, allowed: Mapping[str, Callable | None], persistent: Callable):
+    def __init__(
+        self,
+        allowed: Mapping[str, Callable | None],
+        persistent: Callable,
+        passed_over: set[str] | None,
+    ):
         self._allowed = allowed
         self._persistent = persistent
+        self._passed_over = passed_over
         self._stack: list[object] = []
         self._memo: dict[int, object] = {}
 
@@ -110,6 +127,8 @@ class _Machine:
 
     def _top(self, kind: type) -> object:
         top = self._stack[-1]
+        if type(top) is Unknown:
+            return kind()  # which nobody keeps
         if type(top) is not kind:
             raise Refused(f"a broken pickle ({_kind(top)} where a {kind.__name__} belongs)")
         return top
@@ -183,12 +202,20 @@ class _Machine:
         if type(module) is not str or type(name) is not str:
             raise Refused("a name that is no text")
         full = f"{module}.{name}"
-        if full not in self._allowed:
-            raise Refused(f"the name {full if full.isprintable() else ascii(full):.200}")
-        self._stack.append(Global(full, self._allowed[full]))
+        shown = f"{full if full.isprintable() else ascii(full):.200}"
+        if full in self._allowed:
+            self._stack.append(Global(full, self._allowed[full]))
+        elif self._passed_over is None:
+            raise Refused(f"the name {shown}")
+        else:
+            self._passed_over.add(shown)
+            self._stack.append(Unknown(shown))
 
     def _reduce(self, _: object) -> None:
         arguments, function = self.pop(), self.pop()
+        if type(function) is Unknown:
+            self._stack.append(function)
+            return
         if type(function) is not Global or function.build is None or type(arguments) is not tuple:
             raise Refused(f"a call of {_kind(function)}")
         self._stack.append(function.build(*arguments))
@@ -246,12 +273,12 @@ class _Machine:
 
 
 def _kind(value: object) -> str:
-    return value.name if type(value) is Global else type(value).__name__
+    return value.name if type(value) in (Global, Unknown) else type(value).__name__
 
 
 def _set(target: dict, items: list[object]) -> None:
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if type(key) not in (str, int):
+        if type(key) not in (str, int, Global, Unknown):
             raise Refused(f"a dict key of type {type(key).__name__}")
         if key in target:
             raise Refused(f"two entries named {reprlib.repr(key)}")

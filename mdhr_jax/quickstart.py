@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import quickstart as quickstart_config
-from mdhr_jax import evaluate, facs, files, metrics, preprocess, train, writers
+from mdhr_jax import evaluate, facs, files, locks, metrics, preprocess, train, writers
 from mdhr_jax.data import records
 from mdhr_jax.data.builders import rendered
 from mdhr_jax.report import plots
@@ -43,13 +43,14 @@ def quickstart(out: pathlib.Path, layout_name: str) -> None:
         )
     with _timed("train", seconds):
         train.train(config, out)
-    with _timed("evaluate", seconds):
-        result, scored = evaluate.evaluate(out)
-        result.write(out / "f1")
-    with _timed("pictures", seconds):
-        draw(out, source, scored, config.threshold)
-    summary = summarise(source, scored, config, seconds)
-    files.write(out / "result.json", json.dumps(summary, indent=2) + "\n")
+    with locks.alone(out, "name another --out"):
+        with _timed("evaluate", seconds):
+            result, scored = evaluate.evaluate(out)
+            result.write(out / "f1")
+        with _timed("pictures", seconds):
+            draw(out, source, scored, config.threshold)
+        summary = summarise(source, scored, config, seconds)
+        files.write(out / "result.json", json.dumps(summary, indent=2) + "\n")
     print(result.text(), end="")
     print(f"pictures and tables in {out}")
 

@@ -45,7 +45,10 @@ from mdhr_jax.models import mdhr
 # How the same is computed: a run may go on with other values of these.
 MEANS = ("fsdp", "input")
 # Keys that runs of earlier versions do not have, and what these did.
-ADDED = {"allow_seen_subjects": False}
+ADDED = {"allow_seen_subjects": False, "deterministic": False}
+# Compiler options: GPUs take no kernel that adds in the order in which its threads finish, nor one
+# that was the fastest in a trial. Triton's products have no other choice but such a trial.
+DETERMINISTIC = {"xla_gpu_deterministic_ops": True, "xla_gpu_enable_triton_gemm": False}
 PRECISIONS = {name: jnp.dtype(name) for name in ("float32", "bfloat16")}
 
 
@@ -255,6 +258,11 @@ def precision(config: ConfigDict) -> jnp.dtype:
     return chosen(config, "precision", PRECISIONS)
 
 
+def compiler_options(config: ConfigDict) -> dict[str, bool]:
+    """What the compiler is told of a run's programs."""
+    return DETERMINISTIC if config.deterministic else {}
+
+
 def check_image_size(config: ConfigDict, model: mdhr.MDHR) -> None:
     """Refuses image sizes that the backbone does not take."""
     multiple = model.backbone.image_multiple
@@ -287,9 +295,10 @@ def scoring(config: ConfigDict, mesh: Mesh) -> steps.Scoring:
 
     folded = nnx.eval_shape(functools.partial(mdhr.folded_view, dtype=dtype), tested)
     step = steps.make_eval_step(steps.split(folded)[0], transform=eval_transform(config))
+    options = compiler_options(config)
     return steps.Scoring(
-        jax.jit(prepare, out_shardings=sharding.replicated(mesh)),
-        jax.jit(step, out_shardings=sharding.batched(mesh)),
+        jax.jit(prepare, out_shardings=sharding.replicated(mesh), compiler_options=options),
+        jax.jit(step, out_shardings=sharding.batched(mesh), compiler_options=options),
     )
 
 

@@ -188,7 +188,8 @@ def accumulated(learn: Callable, parts: int) -> Callable:
     Losses and gradients are the means of the micro-batches'. They are those of the whole batch if
     every micro-batch has as many known labels and batch normalisation has `parts` groups, the
     micro-batches. Running statistics follow one micro-batch after another. Micro-batch i holds
-    clips i, i + parts, ...: as many of every device's, so that none is sent to another.
+    clips i, i + parts, ... of what it is given: as many of every device's, so that none is sent to
+    another. `pipeline.train_batches` deals them so that they are the parts of its batch in order.
 
     Args:
       learn: the same for a whole batch.

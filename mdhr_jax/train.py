@@ -362,7 +362,7 @@ def programs(config: ConfigDict, plan: Plan, mesh: Mesh) -> Programs:
             train_step,
             donate_argnums=0,
             out_shardings=(shardings, sharding.replicated(mesh)),
-            compiler_options=sharding.OVERLAPPED,
+            compiler_options=sharding.OVERLAPPED | runs.compiler_options(config),
         ),
         score=_scorer(config, mesh),
         abstract=checkpoint.abstract(shapes, shardings),
@@ -464,6 +464,7 @@ def training_batches(
         colour_jitter=preprocess.COLOUR_JITTER * config.augmentation,
         context=runs.context(config),
         start_step=start,
+        micro_batches=config.accumulate,
         part=part,
     )
 

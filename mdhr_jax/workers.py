@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
 
 from mdhr_jax.errors import InputError
@@ -34,20 +35,20 @@ class Place:
     gpu: str | None = None
     cores: frozenset[int] | None = None
 
-    def take(self) -> None:
-        """Confines this process to the place; it ends with the one that started it."""
-        end_with_parent()
+    def take(self, wanted: Connection) -> None:
+        """Confines this process to the place; it ends when the other end of `wanted` is closed."""
+        _end_with(wanted)
         if self.gpu is not None:
             os.environ[VISIBLE] = self.gpu
         if self.cores is not None:
             os.sched_setaffinity(0, self.cores)
 
 
-def end_with_parent() -> None:
-    """Ends this process as soon as its parent is gone, killed or not: nobody waits for it then."""
+def _end_with(wanted: Connection) -> None:
+    """Ends this process when its parent closes the pipe or is gone, killed or not."""
 
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        wanted.poll(None)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -99,13 +100,17 @@ def run[Job](
     """Jobs with their results, as they finish; every place works on one job at a time.
 
     A job has a process of its own. What it raised is raised by its `future.result()`, a
-    `BrokenProcessPool` if it was killed; the others go on.
+    `BrokenProcessPool` if it was killed; the others go on. Those that still work when nobody asks
+    for results any more, as after Ctrl-C, are ended.
     """
     waiting, running = iter(jobs), {}
+    wanted, end = CONTEXT.Pipe(duplex=False)
 
     def start(place: Place) -> None:
         for job in waiting:
-            pool = ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=place.take)
+            pool = ProcessPoolExecutor(
+                1, mp_context=CONTEXT, initializer=place.take, initargs=(wanted,)
+            )
             running[pool.submit(function, job)] = pool, place, job
             return
 
@@ -122,8 +127,10 @@ def run[Job](
                 start(place)
                 yield job, future
     finally:
+        end.close()
         for pool, _, _ in running.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown()
+        wanted.close()
 
 
 def pooled[Job: tuple](
@@ -131,8 +138,10 @@ def pooled[Job: tuple](
 ) -> Iterator[Job]:
     """Calls the function with each job's arguments; says which jobs are done, as they finish.
 
-    A process keeps what it has started, such as compiled nets, for its next job. With one process
-    it is this one.
+    A process keeps what it has started, such as compiled nets, for its next job, and leaves a GPU
+    alone unless `JAX_PLATFORMS` names it. With one process it is this one.
+
+    What is under way when a job raises is finished; after Ctrl-C it is not.
 
     Raises:
       InputError: a process was killed. What a job raises is raised here.
@@ -146,9 +155,14 @@ def pooled[Job: tuple](
     places = CONTEXT.SimpleQueue()
     for place in _shares(processes):
         places.put(place)
-    with ProcessPoolExecutor(
-        processes, mp_context=CONTEXT, initializer=_take_one, initargs=(places,)
-    ) as pool:
+    wanted, end = CONTEXT.Pipe(duplex=False)
+    with (
+        wanted,
+        end,
+        ProcessPoolExecutor(
+            processes, mp_context=CONTEXT, initializer=_take_one, initargs=(places, wanted)
+        ) as pool,
+    ):
         futures = {pool.submit(function, *job): job for job in jobs}
         try:
             for future in concurrent.futures.as_completed(futures):
@@ -159,6 +173,9 @@ def pooled[Job: tuple](
                 "a process was killed, perhaps for want of memory; the same command goes on, with "
                 "fewer --processes if it happens again"
             ) from error
+        except (KeyboardInterrupt, GeneratorExit):
+            end.close()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -169,7 +186,8 @@ def _shares(processes: int) -> list[Place]:
     return found if len(found) == processes else [Place()] * processes
 
 
-def _take_one(places: SimpleQueue) -> None:
-    """Takes the next place; several processes that share a GPU take memory as they need it."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    places.get().take()
+def _take_one(places: SimpleQueue, wanted: Connection) -> None:
+    """Takes the next place. As many processes as cores would not fit on a GPU: all use the CPU."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # where one is asked for
+    places.get().take(wanted)

@@ -17,7 +17,7 @@ ROWS = {row.name: row for table in rows.TABLES.values() for row in table.rows}
 
 def the_paper():
     if not PAPER.exists():
-        pytest.skip(f"{PAPER.name} of the project's shared files is not here")
+        pytest.skip("the paper's tables (../shared) are not here")
     return json.loads(PAPER.read_text())
 
 
@@ -143,11 +143,33 @@ def test_without_data_the_command_lists_rows_and_settings(capsys):
         (["--table", "3", "--data", "nowhere"], "nowhere"),
         (["--table=3", "--data=x", "--folds=0"], "--folds=0: give numbers from 1"),
         (["--table=3", "--config.modle.k=1"], "unknown config key"),
+        (["--table=1", "--data=x", "--init_from=a.pth"], "a.pth: give BACKBONE=RUN|FILE"),
+        (["--table=3", "--data=x", "--init_from=swin_b=a.pth"], "choose from resnet50"),
+        (
+            ["--table=1", "--data=x", "--config.model.init_from=a.pth"],
+            "give each its own: --init_from resnet50=FILE --init_from swin_b=FILE",
+        ),
+        (
+            ["--table=2", "--data=x", *["--init_from=swin_b=a.pth"] * 2],
+            "--init_from=swin_b=a.pth: give BACKBONE=RUN|FILE, one for each backbone",
+        ),
     ],
 )
 def test_wrong_input_is_refused(arguments, message, capsys):
     assert cli.main(["tables", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_each_backbone_starts_from_weights_of_its_own():
+    config = runs.flatten(base.get_config().to_dict())
+    starts = ablations.parse_starts(["resnet50=imagenet.pth", "swin_b=a=b.pth"])
+    (resnet, swin) = ablations.variants(rows.TABLES["1"], config, starts)
+    assert resnet.overrides == {"model.backbone": "resnet50", "model.init_from": "imagenet.pth"}
+    assert swin.overrides == {"model.backbone": "swin_b", "model.init_from": "a=b.pth"}
+    (_, swin) = ablations.variants(rows.TABLES["2"], config, {"resnet50": "imagenet.pth"})
+    assert swin.overrides == {"model.backbone": "swin_b"}
+    third = ablations.variants(rows.TABLES["3"], config, {"resnet50": "imagenet.pth"})
+    assert {row.overrides["model.init_from"] for row in third} == {"imagenet.pth"}
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ ARROWS = {
     "workers": {"errors"},
     "pickles": set(),
     "faces": {"faces", "csv_files", "devices", "pickles", "preprocess", "errors"},
-    "infer": {"infer", "faces", "preprocess", "facs", "errors", "progress"},
+    "infer": {"infer", "faces", "preprocess", "facs", "errors", "files", "progress"},
     "interop": {"interop", "pickles", "models", "facs", "errors", "files"},
     "report": {"report", "bootstrap", "metrics", "facs", "errors", "files"},
     "writers": {"errors", "files", "progress"},

@@ -3,16 +3,19 @@ import os
 import subprocess
 import sys
 import traceback
+import types
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from mdhr_jax import cli, errors, facs, runs, train
+from mdhr_jax import checkpoint, cli, errors, facs, locks, runs, train
 from mdhr_jax.data import records
+from mdhr_jax.data.builders import prepare
 from mdhr_jax.faces import align, squares
 from mdhr_jax.faces import crop as crops
+from mdhr_jax.infer import predict
 
 CONFIG = "configs/quickstart.py"
 
@@ -151,6 +154,11 @@ def _raising(error):
             "the device's memory is not enough (RESOURCE_EXHAUSTED: Out of memory while trying to "
             "allo); use a smaller config.batch_size",
         ),
+        (
+            jax.errors.JaxRuntimeError(f"INTERNAL: {300 * 'x'} Out of memory allocating 9 bytes."),
+            "the device's memory is not enough (INTERNAL: xxx",
+        ),
+        (MemoryError("Unable to allocate 8.00 TiB"), "memory is not enough (Unable to allocate 8"),
         (OSError(28, "No space left on device", "a/b"), "a/b: No space left on device; mend that"),
         (OSError("cannot identify image file"), "mdhr train: cannot identify image file; mend "),
     ],
@@ -197,6 +205,29 @@ def test_a_directory_that_cannot_be_written_is_one_line(
     arguments = ["--config", str(config_file()), "--workdir", "/dev/null/x", *more]
     line = _refused(capsys, command, *arguments)
     assert line.startswith(f"mdhr {command}: /dev/null/x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "taken"),
+    [
+        (["synthesize", "--out", "{0}/set", "--subjects", "3"], "set.incomplete"),
+        (["quickstart", "--out", "{0}/run"], "run/data.incomplete"),
+        (["convert", "{0}/model", "{0}/run"], "run"),
+        (["evaluate", "--checkpoint", "{0}/model", "--out", "{0}/tables"], "tables"),
+        (["evaluate", "--checkpoint", "{0}/model"], "model/evaluation"),
+    ],
+)
+def test_a_directory_at_which_another_command_is_at_work_is_refused(
+    arguments, taken, tiny_config, tmp_path, capsys, one_device
+):
+    tiny_config.protocol = "last"
+    runs.claim(tmp_path / "model", tiny_config)
+    shapes, _ = runs._abstract_model(tiny_config)
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    checkpoint.save(runs.checkpoints(tmp_path / "model"), "last", 8, state)
+    with locks.alone(tmp_path / taken, ""):
+        line = _refused(capsys, *(text.format(tmp_path) for text in arguments))
+    assert f"{taken}: another command is at work here; wait for it, or name another" in line
 
 
 @pytest.mark.slow
@@ -273,6 +304,10 @@ def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_devic
     assert "may be worse" not in capsys.readouterr().err  # rendered faces fill their pictures
     for name in facs.BP4D.au_names:
         assert name in header
+    (pictures / "0.png").rename(pictures / "zero.png")
+    assert cli.main(["predict", str(pictures), *arguments]) == 0
+    assert "taken for photos" in capsys.readouterr().err
+    assert out.read_text().splitlines()[-1].startswith(",,zero.png,1,")
 
 
 @pytest.mark.parametrize(
@@ -289,11 +324,86 @@ def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_devic
         ("yunet 1a2b3c4d, template bp4d", None, None, squares.Stated(crops.center), True),
     ],
 )
-def test_faces_are_cut_as_in_training(trained, crop, template, expected, warned, capsys):
+def test_faces_are_cut_as_in_training(
+    trained, crop, template, expected, warned, capsys, faces_extra
+):
     cutter = cli._cutter_like(trained, crop, template)
     found = cutter.template if isinstance(cutter, squares.Found) else cutter
     assert found == expected
     assert ("its scores may be worse" in capsys.readouterr().err) == warned
+
+
+def test_other_people_and_missing_frames_are_told_of(capsys):
+    done = predict.Done(99, 99, 25.0, False, 4, range(10, 80, 10), 2)
+    cli._tell_of("a.mp4", done)
+    assert capsys.readouterr().err.splitlines() == [
+        "mdhr predict: a.mp4: 4 show more than one face; one of them is followed",
+        "mdhr predict: a.mp4: another face is followed from frame 10, 20, 30, 40, 50 and 2 more on",
+        "mdhr predict: a.mp4: frames are missing in 2 places; no clip goes on over them",
+    ]
+    cli._tell_of("a.mp4", done._replace(several=0, changes=(), gaps=0))
+    assert capsys.readouterr().err == ""
+    cli._tell_of("a", done._replace(frames=9, fps=None))
+    assert "add --photos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "crop"), [("prepare", "center"), ("prepare", "csv:a.csv"), ("predict", "center")]
+)
+def test_faces_of_a_size_are_looked_for_by_mtcnn_alone(
+    command, crop, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(runs, "Predictor", lambda path: types.SimpleNamespace(crop=None))
+    arguments = ["folder", "--raw", str(tmp_path)] if command == "prepare" else ["a.mp4"]
+    arguments += ["--checkpoint", "run"] if command == "predict" else []
+    line = _refused(
+        capsys, command, *arguments, "--out", "x", "--crop", crop, "--smallest_face", "60"
+    )
+    assert f"--smallest_face: has no meaning with --crop={crop}" in line
+
+
+def test_prepare_looks_for_faces_of_the_size_that_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "_find_recordings", lambda values, kind: (None, None, "own labels"))
+    monkeypatch.setattr(
+        prepare,
+        "prepare",
+        lambda out, found, layout, settings, **rest: asked.append((settings, rest)),
+    )
+    arguments = ["prepare", "folder", "--raw", str(tmp_path), "--out", str(tmp_path / "set")]
+    for more in ([], ["--smallest-face=60"]):
+        assert cli.main([*arguments, *more]) == 0
+    assert [settings.smallest_face for settings, _ in asked] == [None, 60]
+    assert len({rest["source"] for _, rest in asked}) == 2  # the sets are not the same
+
+
+def _mdhr(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "mdhr_jax.cli", *arguments], check=False, **options
+    )
+
+
+@pytest.mark.parametrize("unread", ["stdout", "stderr"])
+@pytest.mark.parametrize("arguments", [["--help"], ["prepare", "--help"], ["fly"]])
+def test_where_nobody_reads_a_command_ends_quietly(arguments, unread):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, unread: writer}
+        done = _mdhr(*arguments, **streams)
+    finally:
+        os.close(writer)
+    wrong = arguments == ["fly"]  # is told on stderr
+    spoken = "stderr" if wrong else "stdout"
+    assert done.returncode == (141 if unread == spoken else 2 * wrong)
+    assert not (done.stderr and not wrong)
+
+
+def test_letters_that_a_terminal_lacks_are_no_error():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = _mdhr("evaluate", "--checkpoint", "gefühl", env=environment, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"mdhr evaluate: gef\\xfchl: holds no run")
 
 
 @pytest.mark.parametrize(

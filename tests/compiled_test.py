@@ -61,6 +61,19 @@ def test_where_nothing_can_be_written_commands_work_without(home, monkeypatch):
     assert compiled.VARIABLE not in os.environ
 
 
+def test_what_was_not_used_for_longest_makes_room(home, monkeypatch):
+    compiled.keep()
+    folder = pathlib.Path(os.environ[compiled.VARIABLE])
+    for day, name in enumerate("abcd"):
+        (folder / f"{name}-cache").write_bytes(bytes(100))
+        os.utime(folder / f"{name}-cache", (day, 0))
+    os.utime(folder / "a-cache", (9, 0))  # read again
+    monkeypatch.setattr(compiled, "_MOST_BYTES", 250)
+    monkeypatch.delenv(compiled.VARIABLE)
+    compiled.keep()
+    assert sorted(file.name for file in folder.iterdir()) == ["a-cache", "d-cache"]
+
+
 @pytest.mark.slow
 def test_a_second_command_finds_what_the_first_has_compiled(home, config_file, monkeypatch):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

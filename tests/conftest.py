@@ -2,6 +2,7 @@
 """Eight simulated CPU devices for every test, and a tiny rendered data set with a run to match."""
 
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ from configs import base
 from mdhr_jax import checkpoint, compiled, experiments, facs, provenance, runs, seen, sharding
 from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
+from tests.no_new_skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # of a machine with a GPU, too
 jax.config.update("jax_num_cpu_devices", 8)
@@ -212,6 +214,14 @@ def _finished_run(variant, seed, counts, fold=1):
 @pytest.fixture
 def finished_run():
     return _finished_run
+
+
+@pytest.fixture(scope="session")
+def faces_extra():
+    """What MTCNN needs."""
+    pytest.importorskip("lz4", reason="the extra [faces] is not installed")
+    if not importlib.util.find_spec("mtcnn"):
+        pytest.skip("the extra [faces] is not installed")
 
 
 TORCH = pathlib.Path(__file__).parents[1] / ".venv-torch/bin/python"

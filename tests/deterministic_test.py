@@ -65,3 +65,22 @@ def test_a_training_step_leaves_no_order_open(lowered, backbone, size):
 )
 def test_orders_that_are_left_open_are_found(function):
     assert len(_unordered(jax.jit(jax.grad(function)).lower(jnp.arange(4.0)).as_text())) == 1
+
+
+def test_every_program_of_a_run_is_compiled_as_the_key_says(tiny_config, monkeypatch):
+    jit, told = jax.jit, {}
+
+    def listen(function, **options):
+        told[function.__name__] = options.get("compiler_options")
+        return jit(function, **options)
+
+    monkeypatch.setattr(jax, "jit", listen)
+    for tiny_config.deterministic in (True, False):
+        bench.training_programs(tiny_config, sharding.make_mesh())
+        options = runs.DETERMINISTIC if tiny_config.deterministic else {}
+        assert told["train_step"] == sharding.OVERLAPPED | options
+        assert told["eval_step"] == told["prepare"] == options
+
+
+def test_the_compiler_knows_the_options():
+    assert jax.jit(lambda x: x + 1, compiler_options=runs.DETERMINISTIC)(1) == 2

@@ -78,6 +78,7 @@ def test_batches_are_rounded_up_to_the_devices():
 
 def _result(layout, counts, auc):
     details = {"protocol": "last", "step": 7, "test subjects": ["F001"], "frames": 20}
+    details["seen in training"] = "none"
     return tables.evaluation(layout, list("abcd"), np.array(counts), np.array(auc), details)
 
 

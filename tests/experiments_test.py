@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
-import fcntl
 import json
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
+import jax
 import numpy as np
 import pytest
 
-from mdhr_jax import errors, experiments, runs
+from mdhr_jax import cli, errors, experiments, locks, runs
 from mdhr_jax.experiments import Plan, Variant
 
 
@@ -38,12 +40,14 @@ def test_finished_runs_are_read_back_and_not_done_again(
     assert list(experiments.complete(plan, workdir=tmp_path, results=tmp_path)) == [[done]]
 
 
-def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path):
+@pytest.mark.parametrize("taken", ["runs", "results"])
+def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path, taken):
     plan = Plan(tiny_config, [Variant("full", {})], [0], [1])
-    with (tmp_path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(errors.InputError, match="another command is at work here"):
-            list(experiments.complete(plan, workdir=tmp_path, results=tmp_path))
+    with locks.alone(tmp_path / taken, ""):
+        with pytest.raises(errors.InputError, match=f"{taken}: another command is at work here"):
+            list(
+                experiments.complete(plan, workdir=tmp_path / "runs", results=tmp_path / "results")
+            )
 
 
 def test_a_variant_that_cannot_be_is_refused_before_any_run(tiny_config, tmp_path):
@@ -75,3 +79,35 @@ def test_the_same_frames_and_labels_with_other_pictures_are_another_data_set(
     monkeypatch.setattr(runs, "open_data", lambda config: other)
     with pytest.raises(errors.InputError, match="or data set .differing: data.; name another"):
         next(experiments.complete(plan, workdir=tmp_path, results=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("INTERNAL: a program failed: Out of memory allocating 99 bytes"),
+        BrokenProcessPool("killed"),
+        KeyError("ours"),
+    ],
+)
+def test_whatever_ends_a_run_the_others_are_done_and_recorded(
+    error, finished_run, random_counts, tiny_config, tmp_path, monkeypatch, capsys
+):
+    plan = Plan(tiny_config, [Variant("full", {})], [0, 1, 2], [1])
+
+    def run(function, jobs, where):
+        for job in jobs:
+            future = Future()
+            if job.seed == 1:
+                future.set_exception(error)
+            else:
+                counts = random_counts(np.random.default_rng(0))
+                future.set_result(finished_run("full", job.seed, counts))
+            yield job, future
+
+    monkeypatch.setattr(experiments.workers, "run", run)
+    with pytest.raises((errors.InputError, type(error))) as raised:
+        list(experiments.complete(plan, workdir=tmp_path / "runs", results=tmp_path))
+    assert cli._report("compare", raised.value) == (1 if isinstance(error, KeyError) else 2)
+    done = experiments.read_runs(tmp_path / "runs.jsonl")
+    assert [run.seed for run in done] == [0, 2]
+    assert "full, seed 1, fold 1: " in capsys.readouterr().err

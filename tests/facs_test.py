@@ -148,6 +148,12 @@ def test_other_names_are_no_layouts(name):
         facs.layout(name)
 
 
+@pytest.mark.parametrize("au", [3, 47, 67, 99])
+def test_numbers_that_facs_has_not_are_no_aus(au):
+    with pytest.raises(ValueError, match=f"FACS has no AU {au}"):
+        facs.layout(f"aus-1-{au}")
+
+
 def test_an_au_twice_is_no_layout():
     with pytest.raises(ValueError, match="exactly one region"):
         facs.layout("aus-1-1")

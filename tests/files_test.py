@@ -37,3 +37,23 @@ def test_the_file_behind_a_link_is_replaced_and_what_is_no_file_is_kept(tmp_path
     for taken in (tmp_path, "/dev/null"):
         with pytest.raises(errors.InputError, match="is no regular file; name another one"):
             files.write(type(tmp_path)(taken), "x")
+
+
+def test_two_commands_do_not_write_the_same_file(tmp_path):
+    with files.replacing(tmp_path / "a") as unfinished:
+        unfinished.write_text("first")
+        with pytest.raises(errors.InputError, match="a: another command is writing it; wait"):
+            files.write(tmp_path / "a", "second")
+    assert (tmp_path / "a").read_text() == "first"
+
+
+def test_without_locks_each_command_has_its_own_unfinished_file(tmp_path, monkeypatch):
+    def unknown(*arguments):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(files.fcntl, "flock", unknown)
+    with files.replacing(tmp_path / "a") as unfinished:
+        unfinished.write_text("first")
+        files.write(tmp_path / "a", "second")
+    assert (tmp_path / "a").read_text() == "first"
+    assert os.listdir(tmp_path) == ["a"]

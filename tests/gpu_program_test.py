@@ -74,7 +74,9 @@ def test_exchanges_say_what_runs_beside_them(gpu_program):
     not importlib.util.find_spec("jax_plugins"),
     reason="XLA's compiler for GPUs is not here: pip install --constraint constraints.txt .[cuda]",
 )
-@pytest.mark.parametrize("options", [(), ("--what", "infer"), ("--devices", "2")])
+@pytest.mark.parametrize(
+    "options", [(), ("--what", "infer", "--deterministic"), ("--devices", "2")]
+)
 def test_a_step_is_compiled_for_gpus_that_are_not_here(config_file, options):
     command = [sys.executable, BENCHMARKS / "gpu_program.py", "--config", config_file()]
     said = subprocess.run([*command, *options], capture_output=True, text=True, check=True)

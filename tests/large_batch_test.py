@@ -113,6 +113,18 @@ def test_micro_batches_exchange_no_pictures_between_devices(tiny_config, rendere
 
 
 @pytest.mark.slow
+def test_micro_batches_are_the_groups_of_batch_normalisation(tiny_config, rendered_set):
+    mesh, found = sharding.make_mesh(devices=jax.devices()[:2]), []
+    for key in ("accumulate", "batch_norm_groups"):
+        config = tiny_config.copy_and_resolve_references()
+        config[key] = 2
+        programs, step, batch = _step_program(config, rendered_set, mesh)
+        found.append(step(programs.init(programs.plan), batch, programs.plan)[1])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3), *found)
+    np.testing.assert_allclose(found[0]["loss"], found[1]["loss"], rtol=1e-5)
+
+
+@pytest.mark.slow
 def test_blocks_computed_again_learn_the_same_in_less_memory(tiny_config, rendered_set):
     tiny_config.image_size, tiny_config.batch_size = 64, 16
     mesh, found = sharding.make_mesh(devices=jax.devices()[:1]), {}

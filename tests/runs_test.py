@@ -3,6 +3,7 @@ import dataclasses
 import json
 
 import pytest
+from ml_collections import ConfigDict
 
 from configs import base
 from mdhr_jax import checkpoint, errors, facs, provenance, runs
@@ -69,6 +70,19 @@ def test_a_key_that_is_missing_is_named():
     del config.model["features"]
     with pytest.raises(errors.InputError, match=r"config\.model\.features: is missing; configs/"):
         runs.check(config)
+
+
+@pytest.mark.parametrize("key", list(runs.ADDED))
+def test_a_run_of_a_version_without_a_key_is_one_that_did_not_do_it(tiny_config, tmp_path, key):
+    runs.claim(tmp_path, tiny_config)
+    file = tmp_path / "config.json"
+    earlier = json.loads(file.read_text())
+    assert earlier.pop(key) == runs.ADDED[key]
+    file.write_text(json.dumps(earlier))
+    assert runs.load_config(tmp_path)[key] == runs.ADDED[key]
+    runs.claim(tmp_path, tiny_config)  # and goes on
+    with pytest.raises(errors.InputError, match=rf"config\.{key}: is missing"):
+        runs.check(ConfigDict(earlier))
 
 
 def test_whole_numbers_do_for_floats_and_every_range_has_a_key():

@@ -228,7 +228,7 @@ def test_a_backbone_that_does_not_fit_is_refused_and_no_run_is_begun(
     tiny_config.model.backbone = "wide"
     with pytest.raises(errors.InputError, match="does not fit 'wide'; name a run with the same"):
         train.train(tiny_config, tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+    assert not list((tmp_path / "run").iterdir())
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled frames in order, and the clips of T frames that are cut from them. numpy only.
 
-No clip goes on where a video ends or breaks, or a frame number is missing: from there to the next
-frame there is no movement to be seen. Evaluation visits every frame once. Training draws clips:
-each video `clips_per_video` times per epoch, from a random start (the release: once). Frames
+No clip goes on where a video ends or breaks, or a frame is missing (`faces.pace`): from there to
+the next frame there is no movement to be seen. Evaluation visits every frame once. Training draws
+clips: each video `clips_per_video` times per epoch, from a random start (the release: once). Frames
 missing at a clip's end are replaced by its last frame and marked as not valid; so are a few missing
 within it where that is asked for (`hold`).
 """
@@ -15,18 +15,24 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
+from mdhr_jax.faces import pace
+
 AUGMENTATION = ("offset_x", "offset_y", "flip", "brightness", "contrast", "saturation")
 """Columns of the augmentation of a clip."""
 
 
 class Video(NamedTuple):
-    """The labelled frames of one recording; fields as in `FrameTable`, None: no breaks."""
+    """The labelled frames of one recording; fields as in `FrameTable`.
+
+    None: no breaks, and places by the numbers, at the step that these show.
+    """
 
     name: str
     subject: str
     number: Int[np.ndarray, " t"]
     labels: Int8[np.ndarray, "t n"]
     breaks: Bool[np.ndarray, " t"] | None = None
+    place: Int[np.ndarray, " t"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,7 @@ class FrameTable:
       labels: 1 AU active, 0 not, -1 unknown.
       breaks: no movement leads from the frame before to this one, whatever their numbers: another
         face is followed, or the film was cut.
+      place: of each frame in its video, increasing by one, and by one for each that is missing.
     """
 
     videos: tuple[str, ...]
@@ -49,6 +56,7 @@ class FrameTable:
     number: Int[np.ndarray, " m"]
     labels: Int8[np.ndarray, "m n"]
     breaks: Bool[np.ndarray, " m"]
+    place: Int[np.ndarray, " m"]
 
     def __len__(self) -> int:
         return len(self.video)
@@ -56,15 +64,15 @@ class FrameTable:
     @classmethod
     def from_videos(cls, videos: Sequence[Video]) -> "FrameTable":
         """The table of these videos, one after the other."""
+        placed = [_placed(video) for video in videos]
         return cls(
             videos=tuple(video.name for video in videos),
             subjects=tuple(video.subject for video in videos),
             video=np.repeat(np.arange(len(videos)), [len(video.number) for video in videos]),
             number=np.concatenate([video.number for video in videos]),
             labels=np.concatenate([video.labels for video in videos]),
-            breaks=np.concatenate(
-                [np.zeros(len(v.number), bool) if v.breaks is None else v.breaks for v in videos]
-            ),
+            breaks=np.concatenate([video.breaks for video in placed]),
+            place=np.concatenate([video.place for video in placed]),
         )
 
     def to_videos(self) -> list[Video]:
@@ -76,11 +84,16 @@ class FrameTable:
                 self.number[start:stop],
                 self.labels[start:stop],
                 self.breaks[start:stop],
+                self.place[start:stop],
             )
             for name, subject, start, stop in zip(
                 self.videos, self.subjects, *self.bounds, strict=True
             )
         ]
+
+    def by_number(self) -> "FrameTable":
+        """The same with places by the frames' numbers alone."""
+        return self.from_videos([video._replace(place=None) for video in self.to_videos()])
 
     @property
     def bounds(self) -> tuple[Int[np.ndarray, " v"], Int[np.ndarray, " v"]]:
@@ -106,7 +119,17 @@ class FrameTable:
             number=self.number[rows],
             labels=self.labels[rows],
             breaks=self.breaks[rows],
+            place=self.place[rows],
         )
+
+
+def _placed(video: Video) -> Video:
+    """The same with breaks and places."""
+    breaks = np.zeros(len(video.number), bool) if video.breaks is None else video.breaks
+    if video.place is not None:
+        return video._replace(breaks=breaks)
+    place, apart = pace.places(video.number)
+    return video._replace(breaks=breaks | apart, place=place)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,18 +172,9 @@ class _Timeline(NamedTuple):
 
 
 def _timeline(table: FrameTable, hold: int) -> _Timeline:
-    """Bridges up to `hold` missing frames in a row; where more are missing a run ends.
-
-    A video's smallest step between numbers is its step: one, or ten where every tenth frame is
-    labelled.
-    """
-    steps = np.diff(table.number)
-    step = np.ones(len(table.videos), int)
-    for video, (start, stop) in enumerate(zip(*table.bounds, strict=True)):
-        step[video] = min(steps[start : stop - 1], default=1)
-    missing, rest = np.divmod(steps, step[table.video[1:]])
-    missing -= 1
-    breaks = (np.diff(table.video) != 0) | table.breaks[1:] | (rest != 0) | (missing > hold)
+    """Bridges up to `hold` missing frames in a row; where more are missing a run ends."""
+    missing = np.diff(table.place) - 1
+    breaks = (np.diff(table.video) != 0) | table.breaks[1:] | (missing > hold)
     shown = 1 + np.append(np.where(breaks, 0, missing), 0)  # positions of each frame
     first = np.append(0, shown.cumsum())
     edges = first[np.concatenate([[0], np.flatnonzero(breaks) + 1, [len(table)]])]

@@ -5,7 +5,6 @@
 It goes with its data set: a set that is made anew has none.
 """
 
-import fcntl
 import io
 import math
 import os
@@ -14,6 +13,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from mdhr_jax import files, locks
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
@@ -94,23 +94,16 @@ def _write(
     """Decodes everything, where nobody has; the file appears when it is whole."""
     if file.exists():
         return
-    part = file.with_name(f"{file.name}.part")
-    with part.open("ab") as out:
-        fcntl.flock(out, fcntl.LOCK_EX)  # waits for another run that does the same
+    with locks.in_turn(file.parent):  # waits for another run that does the same
         if file.exists():
             return
-        try:
+        with files.replacing(file) as part, part.open("wb") as out:
             _decode(out, shape, source, progress)
-        except BaseException:
-            os.ftruncate(out.fileno(), 0)  # others may wait for this file, so it stays
-            raise
-        part.replace(file)
 
 
 def _decode(
     out: io.BufferedWriter, shape: tuple[int, ...], source: records.FrameSource, progress: bool
 ) -> None:
-    out.truncate(0)
     np.lib.format.write_array_header_2_0(
         out, {"descr": "|u1", "fortran_order": False, "shape": shape}
     )
@@ -119,5 +112,3 @@ def _decode(
             rows = np.arange(start, min(start + _CHUNK, len(source.table)))
             out.write(source.pictures(rows).data)
             bar.update(len(rows))
-    out.flush()
-    os.fsync(out.fileno())

@@ -3,11 +3,14 @@
 
 Video codecs are large and written in C: a hostile file can take this process down, and no more. Its
 memory is limited, and so is the time that it spends on a frame. What it sends through a pipe
-(`Connection.send_bytes`) is a JSON object each time: `count` first; for every frame its `time` and
-`shape`, followed by its bytes; then `end`, or an `error` to be shown. `video` reads it.
+(`Connection.send_bytes`) is a JSON object each time: `count`, `rate` and `notes` first; for every
+frame its `time` and `shape`, followed by its bytes; then `end`, or an `error` to be shown. `video`
+reads it.
 """
 
 import contextlib
+import heapq
+import itertools
 import json
 import pathlib
 import resource
@@ -19,13 +22,23 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
+from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import limits
+from mdhr_jax.faces import cut_off, limits
 
+_TICKS = 210  # "frames per second" from which on a header tells the clock's ticks, as ffmpeg has it
+_PROBED = 1000  # packets
 _PLAYLISTS = {"hls", "concat", "dash", "imf"}  # files that name other files
+_STATE_THE_END = {"matroska,webm", "asf"}  # on their clock, instead of how long they take
+_MOST_B_FRAMES = 16  # in a row; a frame may be decoded so many before it is shown
+_ABOUT_SQUARE = 0.01  # by which a pixel's shape may miss 1, as that of 854x480 shown as 16:9
+_HDR = {ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67}  # PQ and HLG
+_reformatter = VideoReformatter()  # of HDR: keeps its tables from frame to frame
 
 
 class Decoded(NamedTuple):
@@ -58,35 +71,116 @@ def _opened(file: pathlib.Path) -> Iterator[VideoStream]:
 
 
 def _moving_picture(streams: tuple[VideoStream, ...], file: pathlib.Path) -> VideoStream:
-    """The first stream in a known codec that is not the cover picture of a sound file."""
-    for stream in streams:
-        if stream.codec_context and not stream.disposition & Disposition.attached_pic:
-            limits.check_size(file, stream.width, stream.height)
-            stream.thread_type = "AUTO"
-            return stream
-    raise InputError(
-        f"{file}: holds no video that can be decoded; name a video file, or convert this one"
-    )
+    """The first track, of those that are meant to be shown if the file says which."""
+    tracks = _tracks(streams)
+    tiled = any(stream.disposition & Disposition.dependent for stream in streams)
+    if tiled and not any(track.disposition & Disposition.default for track in tracks):
+        raise InputError(
+            f"{file}: is a picture in tiles (HEIC), which cannot be put together here; convert it "
+            "to JPEG or PNG"
+        )
+    if not tracks:
+        raise InputError(
+            f"{file}: holds no video that can be decoded; name a video file, or convert this one"
+        )
+    taken = max(tracks, key=lambda track: bool(track.disposition & Disposition.default))
+    limits.check_size(file, taken.width, taken.height)
+    taken.thread_type = "AUTO"
+    return taken
+
+
+def _tracks(streams: tuple[VideoStream, ...]) -> list[VideoStream]:
+    """Those in a known codec, but for the cover pictures of sound files and parts of pictures."""
+    no_film = Disposition.attached_pic | Disposition.dependent
+    return [
+        stream for stream in streams if stream.codec_context and not stream.disposition & no_film
+    ]
+
+
+def _notes(stream: VideoStream) -> list[str]:
+    """What a user should know of the film."""
+    tracks = [track.index for track in _tracks(stream.container.streams.video)]
+    if len(tracks) == 1:
+        return []
+    number = tracks.index(stream.index) + 1
+    return [f"video track {number} of {len(tracks)} is read, {stream.width}x{stream.height} pixels"]
 
 
 def _count(stream: VideoStream) -> int | None:
     """About how many frames there are, by the header; None where it does not tell."""
-    duration, rate = stream.container.duration, stream.average_rate
-    estimate = round(duration / av.time_base * rate) if duration and rate else None
-    return stream.frames or estimate
+    container = stream.container
+    duration = container.duration
+    if duration and container.format.name in _STATE_THE_END:
+        duration -= container.start_time or 0
+    # The average is too high for DV, the other one for films of variable rate.
+    rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    estimate = round(duration / av.time_base * min(rates)) if duration and rates else 0
+    return stream.frames or max(estimate, 0) or None
+
+
+class _Clock:
+    """Tells when frames are shown.
+
+    Some containers (AVI), and some programs in others, do not state it: what they give as the times
+    of presentation goes on from packet to packet, in the order of decoding. The frame that is shown
+    as the n-th then has the n-th of these times.
+
+    Args:
+      stream: the moving picture.
+      first: its first packets.
+    """
+
+    def __init__(self, stream: VideoStream, first: list[Packet]):
+        times = [packet.pts for packet in first if packet.size]
+        reordered = stream.codec_context.reorder_depth > 0
+        self._counts = reordered and None not in times and times == sorted(times)
+        self._begun = False
+        self._waiting: list[float] = []
+
+    def decodes(self, packet: Packet) -> None:
+        """Notes the time of a packet that goes to the decoder, from the first that it can show."""
+        self._begun |= packet.is_keyframe
+        shown = self._begun and packet.pts is not None and not packet.is_discard
+        if self._counts and shown:
+            heapq.heappush(self._waiting, float(packet.pts * packet.time_base))
+
+    def time(self, frame: av.VideoFrame) -> float | None:
+        """Of the frame that is shown next, in seconds."""
+        return heapq.heappop(self._waiting) if self._waiting else frame.time
+
+
+def _rate(stream: VideoStream, file: pathlib.Path) -> float | None:
+    """Frames per second by the header; where that tells none, by the times of the first packets.
+
+    Browsers record without a rate. Two frames alone show none.
+    """
+    said = float(stream.guessed_rate or stream.average_rate or 0)
+    if 0 < said < _TICKS:
+        return said
+    with _opened(file) as probed:
+        packets = itertools.islice(probed.container.demux(probed), _PROBED)
+        times = sorted(packet.pts for packet in packets if packet.pts is not None)
+        steps = np.diff(times) * float(probed.time_base or 0)
+    step = np.median(steps) if len(steps) > 1 else 0
+    return float(1 / step) if step > 0 else None
 
 
 def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
-    """Every frame, upright.
+    """Every frame, as it is to be seen.
 
     Raises:
-      InputError: a frame is damaged or too large, or there are too many or none.
+      InputError: a frame is damaged or too large, there are too many or none, or the film ends
+        before its container says.
     """
     number = 0
+    packets = stream.container.demux(stream)
     try:
-        for packet in stream.container.demux(stream):
+        first = list(itertools.islice(packets, _MOST_B_FRAMES + 2))
+        clock = _Clock(stream, first)
+        for packet in itertools.chain(first, packets):
+            clock.decodes(packet)
             frames = packet.decode()
-            # ffmpeg conceals damage and ends quietly where a file was cut off.
+            # ffmpeg conceals damage.
             if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
                 raise _damaged(file, number, "data are missing")
             for frame in frames:
@@ -94,13 +188,15 @@ def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
                 number += 1
                 if number > limits.FRAMES:
                     raise InputError(f"{file}: more than {limits.FRAMES} frames; cut it in pieces")
-                yield Decoded(frame.time, _upright(frame))
+                yield Decoded(clock.time(frame), _shown(frame, stream, file))
     except MemoryError:  # as an FFmpegError, too
         raise
     except av.FFmpegError as error:
         raise _damaged(file, number, error.strerror) from error
     if number == 0:
         raise InputError(f"{file}: holds no frame; name a video with frames")
+    if cut_off.is_cut_off(file, stream.container.format.name):
+        raise _damaged(file, number, "it ends early")
 
 
 def _damaged(file: pathlib.Path, number: int, reason: str) -> InputError:
@@ -110,9 +206,39 @@ def _damaged(file: pathlib.Path, number: int, reason: str) -> InputError:
     )
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    quarter_turns = round(frame.rotation / 90)  # counterclockwise
-    return np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns)
+def _shown(frame: av.VideoFrame, stream: VideoStream, file: pathlib.Path) -> np.ndarray:
+    """A frame as it is to be seen: in square pixels, the colours of BT.709, upright."""
+    shape = float(stream.sample_aspect_ratio or 1)
+    width = frame.width if abs(shape - 1) < _ABOUT_SQUARE else max(round(frame.width * shape), 1)
+    limits.check_size(file, width, frame.height)
+    return _upright(_rgb(frame, width), frame)
+
+
+def _rgb(frame: av.VideoFrame, width: int) -> np.ndarray:
+    if frame.color_trc not in _HDR:
+        return frame.to_ndarray(format="rgb24", width=width)
+    # A copy, for it does not state the screen of its makers: PyAV would show it on that one.
+    light = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb48le"), format="rgb48le")
+    light.color_trc, light.color_primaries = frame.color_trc, frame.color_primaries
+    shown = _reformatter.reformat(
+        light,
+        width=width,
+        format="rgb24",
+        dst_color_trc=ColorTrc.BT709,
+        dst_color_primaries=ColorPrimaries.BT709,
+    )
+    return shown.to_ndarray()
+
+
+def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """A picture turned and mirrored as its display matrix says, by quarter turns."""
+    if Type.DISPLAYMATRIX not in frame.side_data:
+        return picture
+    # A pixel at (x, y) is shown at (a x + c y, b x + d y), but for where the picture begins.
+    a, b, _, c, d = np.frombuffer(frame.side_data[Type.DISPLAYMATRIX], np.int32)[:5].tolist()
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def main() -> None:
@@ -134,7 +260,7 @@ def main() -> None:
 def _messages(file: pathlib.Path) -> Iterator[Buffer]:
     try:
         with _opened(file) as stream:
-            yield _json(count=_count(stream))
+            yield _json(count=_count(stream), rate=_rate(stream, file), notes=_notes(stream))
             for time, picture in _decode(stream, file):
                 yield _json(time=time, shape=picture.shape)
                 yield np.ascontiguousarray(picture).data.cast("B")

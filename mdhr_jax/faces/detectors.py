@@ -11,16 +11,24 @@ type Detectors = Callable[[str], Detector]
 """Gives the detector for the video of a name."""
 
 
-def parse(text: str) -> Detectors:
+def parse(text: str, smallest_face: int | None = None) -> Detectors:
     """What a name of `KINDS` stands for, those with a file written as `csv:FILE`.
+
+    Args:
+      text: the name.
+      smallest_face: of those that mtcnn looks for, pixels; None: its own.
 
     Raises:
       InputError: there is no such detector, or what it needs is missing.
     """
+    if smallest_face is not None and text != "mtcnn":
+        raise InputError(
+            f"--smallest_face: has no meaning with --crop={text}, only with mtcnn; leave it out"
+        )
     kind, _, file = text.partition(":")
     if kind not in KINDS or bool(file) != (kind in _WITH_FILE):
         raise InputError(f"face detector {text!r} is unknown; use one of {NAMES}")
-    return KINDS[kind](file)
+    return KINDS[kind](file) if smallest_face is None else _mtcnn(file, smallest_face)
 
 
 def describe(text: str) -> str:
@@ -39,10 +47,10 @@ def describe(text: str) -> str:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def _mtcnn(file: str) -> Detectors:
+def _mtcnn(file: str, smallest_face: int | None = None) -> Detectors:
     from mdhr_jax.faces.mtcnn import cascade
 
-    return _always(cascade.Mtcnn())
+    return _always(cascade.Mtcnn(smallest_face or cascade.SMALLEST_FACE))
 
 
 def _csv(file: str) -> Detectors:

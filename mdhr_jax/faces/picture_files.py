@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Picture files, alone or as the frames of a video in a folder, decoded whole or refused.
 
-A folder has one JPEG or PNG per frame, ordered by the numbers in their names (2.jpg before
-10.jpg). Pictures come as 8-bit RGB, upright.
+A folder has one JPEG, PNG, WebP or BMP per frame, ordered by the numbers in their names (2.jpg
+before 10.jpg). Pictures come as 8-bit RGB, upright.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ from PIL import Image, ImageOps
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import limits
 
-SUFFIXES = {".jpg", ".jpeg", ".png"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # The header of a scan with one to four colours; two bytes alone may be anything.
 _SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _ORIENTATION = 0x0112  # EXIF
@@ -30,6 +31,8 @@ _HARMLESS = re.compile("unknown JFIF revision|extraneous bytes before marker 0x(
 
 def in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
     """The picture files of a folder in the order of the numbers in their names.
+
+    Says what else is there.
 
     Raises:
       InputError: the folder cannot be read, or holds none.
@@ -45,6 +48,11 @@ def in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
             f"{folder}: holds no picture ({', '.join(sorted(SUFFIXES))}); name a folder with one "
             "picture per frame, or a video file"
         )
+    others = sorted(file.name for file in shown if file not in set(pictures))
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        read = ", ".join(sorted(SUFFIXES))
+        _say(f"{folder}: left out {', '.join(others[:3])}{more}; pictures end in {read}")
     return sorted(pictures, key=lambda file: (_natural_order(file.name), file.name))
 
 
@@ -53,8 +61,14 @@ def _natural_order(name: str) -> list[tuple[str, int]]:
     return [(text, int(digits or -1)) for text, digits in pairs]
 
 
+def number(file: pathlib.Path) -> int | None:
+    """The number that ends a picture's name: 07, SN001_12; None if it has none."""
+    digits = re.search("[0-9]{1,9}$", file.stem)
+    return int(digits[0]) if digits else None
+
+
 def read(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
-    """A JPEG or PNG file as RGB, upright.
+    """A picture file as RGB, upright.
 
     Raises:
       InputError: it does not decode to its end, or is too large.
@@ -70,8 +84,8 @@ def read(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
-            f"{file}: does not decode as JPEG or PNG ({_length(file)}{error}); restore or remove "
-            "the picture"
+            f"{file}: does not decode as JPEG, PNG, WebP or BMP ({_length(file)}{error}); restore "
+            "or remove the picture"
         ) from error
 
 
@@ -85,11 +99,13 @@ def _decoded(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
     # A picture is decoded or refused; Pillow's warnings would say it twice.
     with (
         warnings.catch_warnings(action="ignore"),
-        Image.open(file, formats=("JPEG", "PNG")) as picture,
+        Image.open(file, formats=_FORMATS) as picture,
     ):
         limits.check_size(file, *picture.size)
-        if picture.format != "PNG":  # JPEG, or MPO, which is several of them
+        if picture.format in ("JPEG", "MPO"):  # MPO: several of them
             _check_jpeg(file, picture.mode)
+        elif getattr(picture, "n_frames", 1) > 1:
+            raise ValueError(f"it holds {picture.n_frames} pictures")
         return _rgb(picture)
 
 
@@ -108,18 +124,18 @@ def _check_jpeg(file: pathlib.Path, mode: str) -> None:
 
 def _rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if picture.getexif().get(_ORIENTATION, 1) != 1:
-        _say("are turned as their EXIF data say")
+        _say("pictures are turned as their EXIF data say")
         ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode != "RGB":
-        _say(f"of mode {picture.mode} become 8-bit RGB")
+        _say(f"pictures of mode {picture.mode} become 8-bit RGB")
         picture = _eight_bits(picture).convert("RGB")
     return np.asarray(picture)
 
 
 @functools.cache
-def _say(what: str) -> None:
+def _say(line: str) -> None:
     """Once in a process, not for every picture."""
-    print(f"pictures {what}", file=sys.stderr)
+    print(line, file=sys.stderr)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

@@ -47,14 +47,19 @@ class Cutter(Protocol):
         ...
 
 
-def parse(text: str, template: align.Template) -> Cutter:
+def parse(text: str, template: align.Template, smallest_face: int | None = None) -> Cutter:
     """What `none`, `center`, `X,Y,W,H` (`crop`) or a detector's name (`detectors`) stands for.
+
+    Args:
+      text: that.
+      template: how a found face lies in its square.
+      smallest_face: as in `detectors.parse`.
 
     Raises:
       InputError: the text is none of these, or what the detector needs is missing.
     """
-    if text.partition(":")[0] in detectors.KINDS:
-        return Found(detectors.parse(text), template)
+    if smallest_face is not None or text.partition(":")[0] in detectors.KINDS:
+        return Found(detectors.parse(text, smallest_face), template)
     return Stated(crops.parse(text))
 
 
@@ -73,20 +78,34 @@ class Stated:
 
     def squares(self, frames: Iterable[Frame], *, video: str, side: int) -> Iterator[Square]:
         """See `Cutter`."""
+        size = None
         for frame in frames:
             try:
                 picture = preprocess.to_record_size(self.crop(frame.picture), side)
+                size = self._same_size(frame, size)
             except InputError as error:
                 raise InputError(f"{video}, frame {frame.number}: {error}") from error
             yield Square(frame, picture)
+
+    def _same_size(self, frame: Frame, before: tuple[int, int] | None) -> tuple[int, int]:
+        """Refuses a stated rectangle where pictures begin in which it shows something else."""
+        height, width, _ = frame.picture.shape
+        if isinstance(self.crop, crops.Box) and before not in (None, (width, height)):
+            raise InputError(
+                f"the picture is {width}x{height} pixels, before it was {before[0]}x{before[1]}: "
+                "one crop in pixels does not fit both; use crop center, or a detector"
+            )
+        return width, height
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
     """Finds, follows and aligns one face: at first the largest.
 
-    Another one takes its place when it has been gone for a second, or is missing while one is there
-    that has been seen in twice as many frames, as after an error in the first frames.
+    Another one takes its place at once where it is missing and that one has not been seen beside
+    it, as after a cut, or where pictures of another size begin; one that has been, a bystander,
+    when it has been gone for a second, or has been seen in less than half as many frames, as after
+    an error in the first ones.
 
     Attributes:
       detectors: gives the detector for a video's name.
@@ -99,16 +118,26 @@ class Found:
     def squares(self, frames: Iterable[Frame], *, video: str, side: int) -> Iterator[Square]:
         """See `Cutter`."""
         chosen, seen = None, collections.Counter()
-        last = 0  # frame in which the chosen face was seen
+        beside = set()  # faces seen together with the chosen one
+        last, size = 0, None  # frame in which that was seen, and its picture's size
         for frame, faces in track.smoothed(track.follow(frames, self.detectors(video))):
             seen.update(list(faces))
             rival = _largest(faces)
-            gone = frame.number - last > track.REMEMBERED
-            if chosen is None or (chosen not in faces and (gone or seen[rival] > 2 * seen[chosen])):
-                chosen = rival
+            gone = frame.number - last > track.REMEMBERED or frame.picture.shape != size
+            longer = seen[rival] > 2 * seen[chosen]
+            if faces and chosen not in faces and (gone or rival not in beside or longer):
+                chosen, beside = rival, set()
             if chosen in faces:
-                last = frame.number
+                last, size = frame.number, frame.picture.shape
+                beside |= faces.keys()
             yield self._square(frame, faces, chosen, side)
+
+    def photo(self, frame: Frame, *, video: str, side: int) -> list[Square]:
+        """Every face of a picture that stands alone, the largest first."""
+        (found,) = self.detectors(video).detect([frame])
+        faces = dict(enumerate(track.Face(*face) for face in zip(*found, strict=True)))
+        by_size = sorted(faces, key=lambda number: _area(faces[number]), reverse=True)
+        return [self._square(frame, faces, number, side) for number in by_size]
 
     def _square(
         self, frame: Frame, faces: Mapping[int, track.Face], chosen: int | None, side: int
@@ -120,9 +149,21 @@ class Found:
         return Square(frame, picture, chosen, transform, len(faces) - 1)
 
 
-def _largest(faces: Mapping[int, track.Face]) -> int | None:
-    def area(number: int) -> float:
-        left, top, right, bottom = faces[number].box
-        return (right - left) * (bottom - top)
+def photo(cutter: Cutter, frame: Frame, *, video: str, side: int) -> list[Square]:
+    """The faces of a picture that stands alone; at a stated place there is one.
 
-    return max(faces, key=area, default=None)
+    Raises:
+      InputError: the frame cannot be cut; it is named.
+    """
+    if isinstance(cutter, Found):
+        return cutter.photo(frame, video=video, side=side)
+    return list(cutter.squares([frame], video=video, side=side))
+
+
+def _largest(faces: Mapping[int, track.Face]) -> int | None:
+    return max(faces, key=lambda number: _area(faces[number]), default=None)
+
+
+def _area(face: track.Face) -> float:
+    left, top, right, bottom = face.box
+    return (right - left) * (bottom - top)

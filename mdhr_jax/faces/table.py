@@ -29,6 +29,7 @@ from mdhr_jax.faces.detect import NO_FACES, Faces
 from mdhr_jax.faces.video import Frame
 
 _FIVE = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+_ANY_CASE = {"frame", "video", "success"}  # OpenFace's X_0 is another point than x_0
 _SCORES = ("score", "confidence", "FaceScore")
 # Of the 68 points: the corners and lids of both eyes, the tip of the nose, the mouth's corners.
 _GROUPS = (range(36, 42), range(42, 48), (30,), (48,), (54,))
@@ -58,7 +59,8 @@ def read(file: str | pathlib.Path) -> Callable[[str], Table]:
     """
     file = pathlib.Path(file)
     rows: dict[str, dict[int, list[tuple]]] = {}
-    _, columns, below = csv_files.with_header(file)
+    _, header, below = csv_files.with_header(file)
+    columns = [name.lower() if name.lower() in _ANY_CASE else name for name in header]
     landmarks, first = _kind(file, columns)
     score = next((name for name in _SCORES if name in columns), None)
     for place, cells in below:

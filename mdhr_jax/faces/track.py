@@ -52,6 +52,7 @@ def follow(
     new_numbers = itertools.count()
     searched = None
     for frame in frames:
+        tracks = {k: track.at_size(_size(frame)) for k, track in tracks.items()}
         seen = [track.box for track in tracks.values() if track.frame == frame.number - 1]
         everywhere = len(seen) < max(1, len(tracks)) or frame.number - searched >= every
         if everywhere:
@@ -59,16 +60,27 @@ def follow(
         found = _look(frame, detector, seen, everywhere=everywhere)
         numbers = _numbers(found.boxes, tracks, new_numbers)
         faces = {k: Face(*face) for k, face in zip(numbers, zip(*found, strict=True), strict=True)}
-        tracks |= {k: _Track(face.box, frame.number) for k, face in faces.items()}
+        tracks |= {k: _Track(face.box, frame.number, _size(frame)) for k, face in faces.items()}
         tracks = {k: t for k, t in tracks.items() if frame.number - t.frame <= REMEMBERED}
         yield frame, faces
 
 
 class _Track(NamedTuple):
-    """Where a face was when it was last seen."""
+    """Where a face was when it was last seen, in a picture of a certain size."""
 
     box: Float[np.ndarray, "4"]
     frame: int
+    size: Float[np.ndarray, "4"]
+
+    def at_size(self, size: Float[np.ndarray, "4"]) -> "_Track":
+        """The same place in a picture of another size."""
+        return self._replace(box=self.box * (size / self.size), size=size)
+
+
+def _size(frame: Frame) -> Float[np.ndarray, "4"]:
+    """What the corners of boxes are measured by: width and height, twice."""
+    height, width, _ = frame.picture.shape
+    return np.array([width, height, width, height], np.float64)
 
 
 def _look(
@@ -103,7 +115,7 @@ def _numbers(
 def smoothed(tracked: Iterable[Tracked]) -> Iterator[Tracked]:
     """The same with landmarks averaged over five frames, or as many in a row as show the face.
 
-    Frames that do not follow each other are not in a row.
+    Frames that do not follow each other, or differ in size, are not in a row.
     """
     nothing = [None] * _REACH
     window = collections.deque(nothing, maxlen=len(_SMOOTHING))
@@ -115,9 +127,9 @@ def smoothed(tracked: Iterable[Tracked]) -> Iterator[Tracked]:
 
 
 def _smooth(face: Face, number: int, window: Sequence[Tracked | None]) -> Face:
-    middle = window[_REACH][0].number
+    middle, _ = window[_REACH]
     near = [
-        item if item and item[0].number - middle == place - _REACH else None
+        item if item and _is_at(place - _REACH, item[0], middle) else None
         for place, item in enumerate(window)
     ]
     shown = [item[1].get(number) if item else None for item in near]
@@ -129,3 +141,9 @@ def _smooth(face: Face, number: int, window: Sequence[Tracked | None]) -> Face:
     landmarks = np.array([neighbour.landmarks for neighbour in shown[first : last + 1]])
     mean = np.average(landmarks, axis=0, weights=_SMOOTHING[first : last + 1])
     return face._replace(landmarks=mean)
+
+
+def _is_at(place: int, frame: Frame, middle: Frame) -> bool:
+    """Whether a frame comes so many after another, with a picture of the same size."""
+    same_size = frame.picture.shape == middle.picture.shape
+    return same_size and frame.number - middle.number == place

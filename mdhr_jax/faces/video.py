@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frames of a video file, or of a folder of pictures, one after the other.
 
-A source is a file that ffmpeg reads, or a folder with one JPEG or PNG per frame, ordered by the
-numbers in their names (2.jpg before 10.jpg). Frames come upright: rotation metadata is applied.
+A source is a file that ffmpeg reads, or a folder with one picture per frame, ordered by the numbers
+in their names (2.jpg before 10.jpg). Frames come as they are to be seen: upright, in square pixels,
+without HDR.
 """
 
-import collections
 import contextlib
 import itertools
 import json
@@ -13,9 +13,7 @@ import math
 import multiprocessing
 import os
 import pathlib
-import re
 import signal
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +23,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import limits, picture_files
+from mdhr_jax.faces import limits, pace, picture_files
 
 # -P: a film's folder may hold Python files.
 _DECODER = (sys.executable, "-P", "-m", "mdhr_jax.faces.decoder")
@@ -38,44 +36,20 @@ class Frame(NamedTuple):
       number: position in the source, from 1.
       time: seconds, the presentation time that the file states; None where it states none.
       picture: RGB.
-      missing: how many frames are missing before it; infinite where its clock goes back, or not on
-        by a whole number of steps.
-      follows: False where that are too many: no movement leads from the last one here.
+      missing: how many frames are missing before it, as in `pace.missing`.
+      lost: how many a film has lost so far, of those that can be counted.
     """
 
     number: int
     time: float | None
     picture: UInt8[np.ndarray, "h w 3"]
     missing: float = 0.0
-    follows: bool = True
+    lost: int = 0
 
-
-class _Steps:
-    """Tells gaps from the usual step between frames.
-
-    Args:
-      most: usual steps that are no gap.
-    """
-
-    def __init__(self, most: float):
-        self._most, self._last = most, None
-        self._recent = collections.deque(maxlen=15)
-
-    def gap(self, position: float | None) -> tuple[float, bool]:
-        """`Frame.missing` and `Frame.follows` at the next position; unknown ones follow."""
-        last, self._last = self._last, position
-        if last is None or position is None:
-            return 0.0, True
-        step = position - last
-        if step < 0:
-            return math.inf, False
-        usual = statistics.median(self._recent or [step])
-        if step > 0:  # gaps as well: after a change of rate the new step becomes the usual one
-            self._recent.append(step)
-        follows = step <= self._most * usual
-        steps = step / usual if usual else 1.0
-        missing = max(round(steps) - 1, 0)
-        return (float(missing) if follows or abs(steps - round(steps)) < 0.2 else math.inf), follows
+    @property
+    def follows(self) -> bool:
+        """Whether it is the next one after that before it."""
+        return self.missing == 0
 
 
 def frames(source: str | pathlib.Path) -> Iterator[Frame]:
@@ -102,23 +76,39 @@ def count(source: str | pathlib.Path) -> int | None:
 
 
 def _folder_frames(folder: pathlib.Path) -> Iterator[Frame]:
-    steps = _Steps(1.0)  # every second frame may have been kept, or every tenth
-    for number, file in enumerate(picture_files.in_folder(folder), start=1):
-        named = re.search("[0-9]{1,9}$", file.stem)
-        gap = steps.gap(float(named[0]) if named else None)
-        yield Frame(number, None, picture_files.read(file), *gap)
+    files = picture_files.in_folder(folder)
+    # Every second frame may have been kept, or every tenth. Pictures without numbers follow.
+    numbers = np.array([picture_files.number(file) for file in files], float)  # None: NaN
+    known = numbers[~np.isnan(numbers)]
+    gaps = pace.gaps(numbers, pace.step(known)) if len(known) else np.zeros(len(files))
+    for number, (file, missing) in enumerate(zip(files, gaps.tolist(), strict=True), start=1):
+        yield Frame(number, None, picture_files.read(file), missing)
 
 
 def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
-    steps = _Steps(2.1)  # times are rounded; one lost frame is bridged
+    before, lost = None, 0
     with _Decoder(file) as decoder:
-        decoder.read()
+        header = decoder.read()
+        rate = header["rate"]
+        for note in header["notes"]:
+            print(f"{file}: {note}", file=sys.stderr)
         for number in itertools.count(1):
             said = decoder.read()
             if "end" in said:
                 return
-            picture = decoder.read_picture(said["shape"])
-            yield Frame(number, said["time"], picture, *steps.gap(said["time"]))
+            picture, time = decoder.read_picture(said["shape"]), said["time"]
+            dated = None not in (before, time)
+            missing = pace.missing_by_clock(time - before, rate) if dated else 0.0
+            lost += int(missing) if math.isfinite(missing) else 0
+            yield Frame(number, time, picture, missing, lost)
+            before = time
+
+
+def _places() -> str:
+    """Where this process finds packages, but for the folder it runs in, which may be a film's."""
+    here = pathlib.Path.cwd()
+    places = [place for place in sys.path if pathlib.Path(place).resolve() != here]
+    return os.pathsep.join([*places, str(pathlib.Path(__file__).parents[2])])
 
 
 class DecoderError(InputError):
@@ -136,7 +126,7 @@ class _Decoder:
                 [*_DECODER, str(writer.fileno()), str(file)],
                 pass_fds=[writer.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+                env=os.environ | {"PYTHONPATH": _places()},
                 process_group=0,  # Ctrl-C and Ctrl-Z are for the one that reads
             )
 

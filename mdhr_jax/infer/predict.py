@@ -5,29 +5,36 @@
     1,0.000000,0.031250,0.812500,...,0,1,...
 
 One row per decoded frame: `frame` counts from 1, `timestamp` is in seconds, `_p` is the score in
-[0, 1], `_c` is 1 where the score reaches the model's threshold. All are empty where no face was
+[0, 1], `_c` is 1 where the score reaches the model's threshold. Scores are empty where no face was
 found. The video is cut into clips of the model's `clip_length` frames, as in evaluation; the last
-clip is filled up with its last frame. A clip ends where the face is lost, another one comes, or
-more frames are missing than the model's `hold`; up to so many are stood for by the one before them.
-No more than one clip is in memory.
+clip is filled up with its last frame. A clip ends where another face comes, or more frames in a row
+are missing or show no face than the model's `hold`; up to so many are stood for by the one before
+them. No more than one clip is in memory.
+
+Photos are no film: each stands alone, and each of its faces has a row, the largest first:
+
+    frame,timestamp,picture,face,AU01_p,...
+    7,,anna_07.jpg,1,0.031250,...
+
+`frame` is the number that ends the picture's name, if there is one; a photo has no time.
 """
 
 import contextlib
 import csv
 import itertools
-import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 
-from mdhr_jax import facs
+from mdhr_jax import facs, files
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import video
+from mdhr_jax.faces import picture_files, squares, video
 from mdhr_jax.faces.squares import Cutter, Square
+from mdhr_jax.infer.timeline import Place, timeline
 from mdhr_jax.progress import Bar
 
 _ROUNDING = 1e-4  # by which a cosine may miss its range
@@ -41,7 +48,7 @@ class Model(Protocol):
       layout: the AUs that it scores; its frame rate dates frames that carry no time.
       clip_length: T, frames.
       context: frames before and after them that it reads, too.
-      hold: so many missing frames in a row do not end a clip.
+      hold: so many frames in a row that are missing or show no face do not end a clip.
       record_size: side of the pictures that it takes, pixels.
       thresholds: each AU is active from its score on.
     """
@@ -62,14 +69,22 @@ class Done(NamedTuple):
     """What was predicted.
 
     Attributes:
-      frames: how many there are, which is the number of rows.
+      frames: how many there are; of a film, the number of rows.
       faces: in how many of them a face was found.
       fps: frames per second, by the median of the times between them; None if they carry none.
+      photos: whether each stands alone.
+      several: how many show more than one face.
+      changes: numbers of the frames from which on another face is followed.
+      gaps: before how many more frames are missing than the model bridges.
     """
 
     frames: int
     faces: int
     fps: float | None
+    photos: bool
+    several: int
+    changes: Sequence[int]
+    gaps: int
 
 
 def predict(
@@ -79,6 +94,7 @@ def predict(
     cutter: Cutter,
     out: str | pathlib.Path,
     progress: bool,
+    photos: bool | None = None,
 ) -> Done:
     """Write the AUs of a video file or a folder of pictures to the CSV file `out`.
 
@@ -91,6 +107,8 @@ def predict(
       cutter: cuts the face out of the frames.
       out: the CSV file, in a folder that exists.
       progress: show a bar with the time left.
+      photos: the pictures of a folder stand alone, and are no film's frames; None: unless all their
+        names end in numbers.
 
     Raises:
       InputError: `out` cannot be written, the source cannot be decoded to its end, a frame
@@ -99,117 +117,139 @@ def predict(
     source, out = pathlib.Path(source), pathlib.Path(out)
     if out.resolve() == source.resolve():
         raise InputError(f"{out}: is the source itself; name another file for the result")
+    pictures = picture_files.in_folder(source) if source.is_dir() else []
+    alone = photos if photos is not None else None in map(picture_files.number, pictures)
+    if alone and not pictures:
+        raise InputError(f"{source}: is no folder, its frames are no photos; leave out --photos")
     with (
         _replacing(out) as file,
         Bar(video.count(source), "frame", show=progress) as bar,
     ):
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(_header(model.layout))
-        clock = _Clock()
-        seen = clock.watched(video.frames(source))
-        squares = cutter.squares(seen, video=str(source), side=model.record_size)
-        frames = faces = 0
-        for (_, face), run in itertools.groupby(squares, key=_run_of(model.hold)):
-            for rows in _score(run, model, source) if face else _without_face(run, model.layout):
-                table.writerows(rows)
-                bar.update(len(rows))
-                frames += len(rows)
-                faces += len(rows) if face else 0
-        return Done(frames, faces, clock.fps)
+        table.writerow(_header(model.layout, alone))
+        tally = _Tally(model.hold)
+        frames = tally.watched(video.frames(source))
+        rows = (
+            _of_photos(frames, pictures, model, cutter, source, tally)
+            if alone
+            else _of_film(frames, model, cutter, source, tally)
+        )
+        for count, some in rows:
+            table.writerows(some)
+            bar.update(count)
+        return tally.done(alone)
 
 
-class _Clock:
-    """Reads the frame rate off the frames that pass."""
+class _Tally:
+    """Counts what passes; attributes as in `Done`."""
 
-    def __init__(self):
+    def __init__(self, hold: int):
+        self.frames = self.faces = self.several = self.gaps = 0
+        self.changes: list[int] = []
         self._times: list[float] = []
+        self._face = None
+        self._hold = hold
 
     def watched(self, frames: Iterable[video.Frame]) -> Iterator[video.Frame]:
         """The same frames."""
         for frame in frames:
+            self.frames += 1
+            self.gaps += frame.missing > self._hold
             if frame.time is not None:
                 self._times.append(frame.time)
             yield frame
 
-    @property
-    def fps(self) -> float | None:
-        """See `Done`."""
+    def followed(self, squares: Iterable[Square]) -> Iterator[Square]:
+        """The same squares."""
+        for square in squares:
+            if square.picture is not None:
+                self.add(square)
+                if self.faces > 1 and square.face != self._face:
+                    self.changes.append(square.frame.number)
+                self._face = square.face
+            yield square
+
+    def add(self, square: Square) -> None:
+        """Counts a frame with a face."""
+        self.faces += 1
+        self.several += square.others > 0
+
+    def done(self, photos: bool) -> Done:
+        """All of it."""
         step = np.median(np.diff(self._times)) if len(self._times) > 1 else 0
-        return float(1 / step) if step > 0 else None
+        fps = float(1 / step) if step > 0 else None
+        changes = tuple(self.changes)
+        return Done(self.frames, self.faces, fps, photos, self.several, changes, self.gaps)
 
 
 @contextlib.contextmanager
 def _replacing(out: pathlib.Path) -> Iterator[TextIO]:
     """A new file beside `out` that takes its place at the end, or vanishes after an error."""
-    part = out.parent / f"{out.name}.{os.getpid()}.part"
+    how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
     try:
-        if out.exists() and not out.is_file():
-            raise InputError(f"{out}: is no regular file; name a CSV file")
-        with part.open("w", newline="") as file:
+        with files.replacing(out) as part, part.open("w", **how) as file:
             yield file
-        part.replace(out)
     except OSError as error:
         raise InputError(
-            f"{out}: cannot be written ({error.strerror}); name a file in an existing folder with "
-            "space, where you may write"
+            f"{out}: cannot be written ({error.strerror}); name a file where there is space and "
+            "where you may write"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
-def _run_of(hold: int) -> Callable[[Square], tuple[int, tuple[int | None] | None]]:
-    """Tells the runs of frames apart that show one face in movement, or none: number and face."""
-    breaks = itertools.count()
-    number = next(breaks)
-
-    def run_of(square: Square) -> tuple[int, tuple[int | None] | None]:
-        nonlocal number
-        if not square.frame.follows and square.frame.missing > hold:
-            number = next(breaks)
-        return number, None if square.picture is None else (square.face,)
-
-    return run_of
+type _Rows = list[list[str | int]]
 
 
-def _score(
-    run: Iterator[Square], model: Model, source: pathlib.Path
-) -> Iterator[list[list[str | int]]]:
-    for clip, read in _clips(_held(run, model.hold), model.clip_length, model.context):
-        yield list(_rows(clip, _scores(clip, read, model, source), model))
+def _of_film(
+    frames: Iterable[video.Frame],
+    model: Model,
+    cutter: Cutter,
+    source: pathlib.Path,
+    tally: _Tally,
+) -> Iterator[tuple[int, _Rows]]:
+    """Rows of the frames of a film, some at a time, and of how many frames."""
+    cut = cutter.squares(frames, video=str(source), side=model.record_size)
+    places = timeline(tally.followed(cut), model.hold)
+    for run, shown in itertools.groupby(places, key=lambda place: place.run):
+        if run is None:
+            yield from ((1, [_empty(place.frame, model.layout)]) for place in shown)
+            continue
+        for clip, read in _clips(shown, model.clip_length, model.context):
+            rows = list(_rows(clip, _scores(clip, read, model, source), model))
+            yield len(rows), rows
 
 
-class _Place(NamedTuple):
-    """What a model sees at one place of a clip; `held` stands for a missing frame."""
-
-    square: Square
-    held: bool = False
-
-
-def _held(run: Iterator[Square], hold: int) -> Iterator[_Place]:
-    """The squares of a run; up to `hold` missing ones in a row are the one before, once more."""
-    before = None
-    for square in run:
-        missing = square.frame.missing
-        if before and missing <= hold:
-            yield from itertools.repeat(_Place(before, held=True), int(missing))
-        yield _Place(square)
-        before = square
-
-
-def _without_face(run: Iterator[Square], layout: facs.AuLayout) -> Iterator[list[list[str | int]]]:
-    for square in run:
-        yield [[*_when(square, layout), *[""] * 2 * len(layout.aus)]]
+def _of_photos(
+    frames: Iterable[video.Frame],
+    pictures: Sequence[pathlib.Path],
+    model: Model,
+    cutter: Cutter,
+    source: pathlib.Path,
+    tally: _Tally,
+) -> Iterator[tuple[int, _Rows]]:
+    """Rows of one photo after the other."""
+    for frame, file in zip(frames, pictures, strict=True):
+        number = picture_files.number(file)
+        named = ["" if number is None else number, "", file.name]
+        found = squares.photo(cutter, frame, video=str(source), side=model.record_size)
+        shown = [square for square in found if square.picture is not None]
+        rows = [[*named, "", *_unknown(model.layout)]] if not shown else []
+        for face, square in enumerate(shown, start=1):
+            alone = iter([Place(0, square, frame)])
+            clip, read = next(_clips(alone, model.clip_length, model.context))
+            rows.append([*named, face, *_cells(_scores(clip, read, model, source)[0], model)])
+        for square in shown[:1]:
+            tally.add(square)
+        yield 1, rows
 
 
 def _clips(
-    places: Iterator[_Place], length: int, context: int
-) -> Iterator[tuple[list[_Place], list[_Place]]]:
+    places: Iterator[Place], length: int, context: int
+) -> Iterator[tuple[list[Place], list[Place]]]:
     """Clip after clip, and with each what a model reads: the clip between `context` neighbours.
 
     The first and the last frame stand for those that there are not.
     """
-    before: list[_Place] = []
+    before: list[Place] = []
     ahead = list(itertools.islice(places, length + context))
     while ahead:
         clip = ahead[:length]
@@ -221,13 +261,13 @@ def _clips(
 
 
 def _scores(
-    clip: Sequence[_Place], read: Sequence[_Place], model: Model, source: pathlib.Path
+    clip: Sequence[Place], read: Sequence[Place], model: Model, source: pathlib.Path
 ) -> Float[np.ndarray, "t n"]:
     """Scores of the frames of one clip; `read` has one length, so the model sees one shape."""
-    pictures = [place.square.picture for place in read]
+    pictures = [place.seen.picture for place in read]
     scores = model.scores(rearrange(pictures, "t h w c -> 1 t h w c"))[0, : len(clip)]
     if not (np.abs(scores - 0.5) < 0.5 + _ROUNDING).all():  # nor is NaN
-        first, last = clip[0].square.frame.number, clip[-1].square.frame.number
+        first, last = clip[0].seen.frame.number, clip[-1].seen.frame.number
         raise InputError(
             f"{source}, frames {first} to {last}: the model's scores are not between 0 and 1; its "
             "checkpoint is damaged, use another one"
@@ -235,22 +275,39 @@ def _scores(
     return np.clip(scores, 0, 1)
 
 
-def _header(layout: facs.AuLayout) -> list[str]:
+def _header(layout: facs.AuLayout, photos: bool) -> list[str]:
     columns = [f"{au}_{kind}" for kind in "pc" for au in layout.au_names]
-    return ["frame", "timestamp", *columns]
+    return ["frame", "timestamp", *(("picture", "face") if photos else ()), *columns]
 
 
 def _rows(
-    clip: Sequence[_Place], scores: Float[np.ndarray, "t n"], model: Model
+    clip: Sequence[Place], scores: Float[np.ndarray, "t n"], model: Model
 ) -> Iterator[list[str | int]]:
-    for (square, held), values in zip(clip, scores, strict=True):
-        if held:
+    for (_, seen, frame), values in zip(clip, scores, strict=True):
+        if frame is None:
             continue
-        decisions = (values >= model.thresholds).astype(int)
-        yield [*_when(square, model.layout), *(f"{value:.6f}" for value in values), *decisions]
+        if frame is not seen.frame:
+            yield _empty(frame, model.layout)
+            continue
+        yield [*_when(frame, model.layout), *_cells(values, model)]
 
 
-def _when(square: Square, layout: facs.AuLayout) -> list[str | int]:
-    frame = square.frame
+def _cells(values: Float[np.ndarray, " n"], model: Model) -> list[str | int]:
+    """Scores and decisions."""
+    decisions = (values >= model.thresholds).astype(int)
+    return [*(f"{value:.6f}" for value in values), *decisions.tolist()]
+
+
+def _unknown(layout: facs.AuLayout) -> list[str | int]:
+    """The same without a face."""
+    return [""] * 2 * len(layout.aus)
+
+
+def _empty(frame: video.Frame, layout: facs.AuLayout) -> list[str | int]:
+    """The row of a frame without a face."""
+    return [*_when(frame, layout), *_unknown(layout)]
+
+
+def _when(frame: video.Frame, layout: facs.AuLayout) -> list[str | int]:
     time = (frame.number - 1) / layout.fps if frame.time is None else frame.time
     return [frame.number, f"{time:.6f}"]

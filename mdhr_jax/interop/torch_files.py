@@ -4,7 +4,7 @@
 Torch writes a zip archive: a pickle of the structure and one uncompressed member per storage.
 Before version 1.6 it wrote a row of pickles followed by the storages. In both, a tensor is a view
 of a storage: offset, shape, strides. Everything claimed is checked against what is there before
-an array is made.
+an array is made. What a checkpoint holds beside its weights is passed over.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import math
 import pathlib
 import reprlib
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from mdhr_jax import pickles
 from mdhr_jax.errors import InputError
-from mdhr_jax.pickles import Global, Refused
+from mdhr_jax.pickles import Global, Refused, Unknown
 
 STORAGES = {
     "BFloat16": ml_dtypes.bfloat16,
@@ -39,7 +40,11 @@ STORAGES = {
 }
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+_ZIP = b"PK\x03\x04"  # what an archive begins with
+# Where checkpoints keep their weights: MDHR's and Lightning's, Swin's, those of other programs.
+_PLACES = ("state_dict", "model", "model_state_dict", "net", "module", "weights")
 _MAX_DIMENSIONS = 8
+_MAX_NUMBERS = 2**40  # of a tensor, the empty ones' other axes and strides included
 _MAX_PICKLE = 2**25  # bytes; that of a checkpoint with its optimizer's state is below 2**20
 
 
@@ -51,6 +56,11 @@ class Storage:
     dtype: np.dtype
     numel: int
     read: Callable[[], bytes] = dataclasses.field(compare=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.numel * self.dtype.itemsize
 
     def __str__(self) -> str:
         return f"storage {reprlib.repr(self.key)}"
@@ -94,7 +104,8 @@ def _tensor(storage: object, offset: object, shape: object, strides: object, *_:
     if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
         raise Refused("a tensor without a storage, a shape or strides")
     numbers = (offset, *shape, *strides)
-    whole = all(type(number) is int and number >= 0 for number in numbers)
+    whole = all(type(number) is int and 0 <= number < _MAX_NUMBERS for number in numbers)
+    whole = whole and math.prod(filter(None, shape)) < _MAX_NUMBERS
     if not whole or len(shape) != len(strides) or len(shape) > _MAX_DIMENSIONS:
         raise Refused(f"a tensor of shape {reprlib.repr(shape)}, strides {reprlib.repr(strides)}")
     if offset + math.prod(shape) > storage.numel:
@@ -139,35 +150,79 @@ _ALLOWED: dict[str, Callable | None] = {
 }
 
 
+class _CutOff(ValueError):
+    """A file that ends before what it holds does."""
+
+
 def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of a saved state_dict.
 
-    A state_dict saved alone, or as an entry `state_dict` (MDHR) or `model` (Swin) of a checkpoint.
+    A state_dict saved alone, or as an entry of a checkpoint: one of `_PLACES`, or the only one.
+    Other weights, and names that are passed over, are said in a line.
 
     Raises:
-      InputError: no torch file, one that holds anything but plain tensors, or no state_dict in it;
-        what was refused is named.
+      InputError: no torch file, one that is cut off, or no state_dict of plain tensors in it; what
+        was refused is named.
     """
-    path = pathlib.Path(path)
+    path, passed_over = pathlib.Path(path), set()
     try:
         with path.open("rb") as stream:
-            contents = _read_zip(stream) if zipfile.is_zipfile(stream) else _read_legacy(stream)
-            return _arrays(_find_state_dict(contents))
+            is_zip = stream.read(len(_ZIP)) == _ZIP
+            contents = (_read_zip if is_zip else _read_legacy)(stream, passed_over)
+            place, tensors = _find_state_dict(contents)
+            arrays = _arrays(tensors)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    except _CutOff as error:
+        raise InputError(f"{path}: {error}; copy or download it again") from error
     except Refused as error:
-        raise InputError(f"{path}: refused for {error}; give a file with tensors alone") from error
+        raise InputError(
+            f"{path}: refused for {error}; give a file with tensors alone, as "
+            "torch.save(model.state_dict(), FILE) writes it"
+        ) from error
+    _say_what_is_left(path, contents, place, passed_over)
+    return arrays
 
 
-def _find_state_dict(contents: object) -> dict[str, Tensor]:
-    """The named tensors of a file, wherever they customarily are."""
-    places = [contents]
-    if type(contents) is dict:
-        places += [contents[key] for key in ("state_dict", "model") if key in contents]
-    for place in places:
-        if type(place) is dict and place and all(map(_is_named_tensor, place.items())):
-            return place
-    raise Refused("holding no state_dict (names to tensors, alone or as 'state_dict' or 'model')")
+def _find_state_dict(contents: object) -> tuple[str | None, dict[str, Tensor]]:
+    """The named tensors of a file, and the entry that they are; None where they are the file."""
+    if _is_state_dict(contents):
+        return None, contents
+    entries = contents if type(contents) is dict else {}
+    found = [place for place, entry in entries.items() if _is_state_dict(entry)]
+    first = [place for place in _PLACES if place in found] or found
+    if first and (len(found) == 1 or first[0] in _PLACES):
+        return first[0], entries[first[0]]
+    if found:
+        raise Refused(f"holding several state_dicts, {reprlib.repr(found)}")
+    raise Refused(_other_contents(contents))
+
+
+def _other_contents(contents: object) -> str:
+    """What a file without a state_dict holds."""
+    entries = contents if type(contents) is dict else {}
+    places = [contents, *(entries[place] for place in _PLACES if place in entries)]
+    values = [v for place in places if type(place) is dict for v in place.values()]
+    for what, found in (("a whole model, ", places), ("", values)):
+        for value in found:
+            if type(value) in (Global, Unknown):
+                return f"{what}the name {value.name}"
+    return f"holding no state_dict (names to tensors, alone or as {', '.join(_PLACES)})"
+
+
+def _say_what_is_left(
+    path: pathlib.Path, contents: dict, place: str | None, passed_over: set[str]
+) -> None:
+    others = [name for name, entry in contents.items() if _is_state_dict(entry) and name != place]
+    if others:
+        print(f"{path}: takes {place!r}, not {reprlib.repr(others)}", file=sys.stderr)
+    if passed_over:
+        names = ", ".join(sorted(passed_over)[:3]) + (", ..." if len(passed_over) > 3 else "")
+        print(f"{path}: takes the tensors alone; left out and not run: {names}", file=sys.stderr)
+
+
+def _is_state_dict(value: object) -> bool:
+    return type(value) is dict and bool(value) and all(map(_is_named_tensor, value.items()))
 
 
 def _is_named_tensor(item: tuple[object, object]) -> bool:
@@ -189,17 +244,23 @@ def _arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: arrays[name] for name in tensors}
 
 
-def _read_zip(stream: io.BufferedIOBase) -> object:
+def _read_zip(stream: io.BufferedIOBase, passed_over: set[str]) -> object:
     """The contents of an archive with one root folder, `archive/data.pkl` and `archive/data/0`."""
+    if not zipfile.is_zipfile(stream):
+        raise _CutOff(_cut_off(stream))
     with _reading_archive():
         archive = zipfile.ZipFile(stream)
     members = {info.filename: info for info in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise Refused("two members of one name")
     roots = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(roots) != 1:
+    if not roots:
+        raise Refused(f"being an archive of other files, {reprlib.repr(list(members))}")
+    if len(roots) > 1:
         raise Refused(f"having {len(roots)} members */data.pkl instead of one")
     root = roots[0].removesuffix("data.pkl")
+    if f"{root}constants.pkl" in members:
+        raise Refused("being a TorchScript program")
     order = f"{root}byteorder"
     whole = stream.seek(0, io.SEEK_END)
     if order in members and _member(archive, members[order], 16) != b"little":
@@ -210,12 +271,31 @@ def _read_zip(stream: io.BufferedIOBase) -> object:
         found = Storage(key, dtype, numel, lambda: _member(archive, info, whole))
         if info is None or view is not None:
             raise Refused(f"{found}, which is not in the archive")
-        if info.file_size != numel * dtype.itemsize:
+        if info.file_size != found.size:
             raise Refused(f"{found} of {info.file_size} bytes, said to hold {numel} x {dtype}")
         return found
 
     pickle = _member(archive, members[roots[0]], _MAX_PICKLE)
-    return _load(io.BytesIO(pickle), storage)
+    return _load(io.BytesIO(pickle), storage, passed_over)
+
+
+def _cut_off(stream: io.BufferedIOBase) -> str:
+    """How much is there of an archive whose end is missing, and how much its pickle asks for."""
+    claimed: dict[str, Storage] = {}
+
+    def storage(key: str, dtype: np.dtype, numel: int, view: object) -> Storage:
+        claimed[key] = Storage(key, dtype, numel, bytes)
+        return claimed[key]
+
+    there = stream.seek(0, io.SEEK_END)
+    stream.seek(26)  # of the first member's header: lengths of what lies before the pickle
+    start = 30 + sum(struct.unpack("<HH", stream.read(4).ljust(4, b"\0")))
+    stream.seek(start)
+    pickle = io.BytesIO(stream.read(_MAX_PICKLE))
+    with contextlib.suppress(Refused):  # it may be cut off itself
+        _load(pickle, storage, set())
+    whole = start + pickle.tell() + sum(found.size for found in claimed.values())
+    return f"cut off after {there} of {max(whole, there + 1)} bytes or more"
 
 
 @contextlib.contextmanager
@@ -224,7 +304,7 @@ def _reading_archive() -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, struct.error) as error:
-        raise Refused(f"a broken archive ({error})") from error
+        raise Refused(f"a broken archive ({error!s:.200})") from error
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
@@ -238,7 +318,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> byte
         return archive.read(info)
 
 
-def _read_legacy(stream: io.BufferedIOBase) -> object:
+def _read_legacy(stream: io.BufferedIOBase, passed_over: set[str]) -> object:
     """Pickles of magic number, protocol, machine, contents and storage keys; then the storages."""
     stream.seek(0)
     stream = io.BytesIO(stream.read())  # reads no more than there is, whatever a length claims
@@ -253,17 +333,21 @@ def _read_legacy(stream: io.BufferedIOBase) -> object:
     claimed: dict[str, Storage] = {}
 
     def storage(key: str, dtype: np.dtype, numel: int, view: object) -> Storage:
-        new = Storage(key, dtype, numel, lambda: _at(stream, places[key], numel * dtype.itemsize))
+        new = Storage(key, dtype, numel, lambda: _at(stream, places[key], new.size))
         if view is not None:
             raise Refused(f"{new}, a view of another one")
         claimed[key] = new
         return new
 
-    contents = _load(stream, storage)
+    contents = _load(stream, storage, passed_over)
     keys = _load(stream, _no_storage)
     listed = type(keys) is list and all(type(key) is str for key in keys)
     if not listed or sorted(keys) != sorted(claimed):
         raise Refused("storages that are not those of its tensors")
+    there = len(stream.getbuffer())
+    whole = stream.tell() + sum(8 + claimed[key].size for key in keys)
+    if there < whole:
+        raise _CutOff(f"cut off after {there} of {whole} bytes")
     for key in keys:
         places[key] = _legacy_place(stream, claimed[key])
     return contents
@@ -271,12 +355,10 @@ def _read_legacy(stream: io.BufferedIOBase) -> object:
 
 def _legacy_place(stream: io.BufferedIOBase, storage: Storage) -> int:
     """Where a storage's numbers start; leaves the stream behind them."""
-    header, size = stream.read(8), storage.numel * storage.dtype.itemsize
-    start = stream.tell()
-    left = stream.seek(0, io.SEEK_END) - start
-    if int.from_bytes(header, "little") != storage.numel or left < size:
+    if int.from_bytes(stream.read(8), "little") != storage.numel:
         raise Refused(f"{storage}, said to hold {storage.numel} x {storage.dtype}, not there")
-    stream.seek(start + size)
+    start = stream.tell()
+    stream.seek(start + storage.size)
     return start
 
 
@@ -289,12 +371,18 @@ def _no_storage(key: str, *_: object) -> Storage:
     raise Refused(f"storage {reprlib.repr(key)} outside the contents")
 
 
-def _load(stream: io.BufferedIOBase, storage: Callable[..., Storage]) -> object:
+def _load(
+    stream: io.BufferedIOBase,
+    storage: Callable[..., Storage],
+    passed_over: set[str] | None = None,
+) -> object:
     """One pickle in which persistent identifiers are storages."""
     known: dict[str, Storage] = {}
 
     def persistent(identifier: object) -> Storage:
         match identifier:
+            case ("storage", Unknown(name=name), *_):
+                raise Refused(f"numbers of the type {name}")
             case ("storage", Global() as kind, str() as key, str(), int() as numel, *view):
                 dtype = _STORAGE_TYPES.get(kind.name)
                 if dtype is not None and type(numel) is int and numel >= 0 and len(view) < 2:
@@ -304,7 +392,7 @@ def _load(stream: io.BufferedIOBase, storage: Callable[..., Storage]) -> object:
                     return found
         raise Refused(f"an identifier that describes no storage, {reprlib.repr(identifier)}")
 
-    return pickles.load(stream, allowed=_ALLOWED, persistent=persistent)
+    return pickles.load(stream, allowed=_ALLOWED, persistent=persistent, passed_over=passed_over)
 
 
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -76,18 +76,18 @@ def test_where_every_tenth_frame_is_labelled_it_follows_the_one_before():
 
 
 def test_a_few_missing_frames_are_bridged_by_the_one_before_when_asked():
-    table = table_of(a=[1, 2, 4, 5, 9, 10], b=[11, 13])
+    table = table_of(a=[1, 2, 4, 5, 9, 10], b=[11, 13, 15])  # every second frame is labelled
     index = clips.evaluation_clips(table, 4, hold=1)
-    assert index.rows.tolist() == [[0, 1, 1, 2], [3, 3, 3, 3], [4, 5, 5, 5], [6, 7, 7, 7]]
+    assert index.rows.tolist() == [[0, 1, 1, 2], [3, 3, 3, 3], [4, 5, 5, 5], [6, 7, 8, 8]]
     assert index.valid.astype(int).tolist() == [
         *([1, 1, 0, 1], [1, 0, 0, 0], [1, 1, 0, 0]),
-        [1, 1, 0, 0],  # every second frame is labelled
+        [1, 1, 1, 0],
     ]
     index = clips.evaluation_clips(table, 8, context=1, hold=3)
     assert index.rows.tolist() == [
         [0, 0, 1, 1, 2, 3, 3, 3, 3, 4],
         [3, 4, 5, 5, 5, 5, 5, 5, 5, 5],
-        [6, 6, 7, 7, 7, 7, 7, 7, 7, 7],
+        [6, 6, 7, 8, 8, 8, 8, 8, 8, 8],
     ]
 
 
@@ -108,6 +108,15 @@ def test_training_clips_pass_over_held_frames_at_the_pace_of_the_video():
         *((0, 1, 2, 2), (1, 2, 2, 2), (2, 2, 2, 3), (3, 4, 5, 6)),
     }
     assert index.valid.any(1).all()
+
+
+def test_no_step_is_guessed_from_two_frames():
+    assert clips.evaluation_clips(table_of(a=[3, 90]), 2).rows.tolist() == [[0, 0], [1, 1]]
+
+
+def test_what_is_taken_of_a_video_keeps_its_step():
+    table = table_of(a=[10, 20, 30, 40, 50]).take(np.array([0, 3, 4]))
+    assert clips.evaluation_clips(table, 2, hold=1).rows.tolist() == [[0, 0], [1, 2]]
 
 
 @pytest.mark.parametrize("hold", [0, 3])

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import errno
+import fcntl
 import functools
+import os
 import resource
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -61,10 +65,10 @@ def test_nothing_is_decoded_to_see_whether_it_was(data):
 
 
 def test_what_a_killed_run_left_is_done_anew(data):
-    (data.path / "decoded.npy.part").write_bytes(b"half" * 10**6)
+    (data.path / "decoded.npy.unfinished").write_bytes(b"half" * 10**6)
     found = decoded.pictures(data, progress=False)
     np.testing.assert_array_equal(found, data.pictures(np.arange(len(data.table))))
-    assert not (data.path / "decoded.npy.part").exists()
+    assert not (data.path / "decoded.npy.unfinished").exists()
 
 
 def test_two_runs_decode_one_file(data):
@@ -119,7 +123,24 @@ def test_a_full_disk_leaves_no_file(data):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not (data.path / "decoded.npy").exists()
-    assert (data.path / "decoded.npy.part").stat().st_size == 0
+    assert not (data.path / "decoded.npy.unfinished").exists()
+
+
+def test_without_locks_each_run_decodes_its_own(data, monkeypatch):
+    """As on Lustre or some NFS; several processes of a training may all do."""
+
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    expected, before = data.pictures(np.arange(len(data.table))), set(data.path.iterdir())
+    threads = threading.Barrier(2)
+    decode = decoded._decode
+    monkeypatch.setattr(decoded, "_decode", lambda *some: (threads.wait(30), decode(*some)))
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(lambda _: decoded.pictures(data, progress=False), range(2)):
+            np.testing.assert_array_equal(found, expected)
+    assert set(data.path.iterdir()) - before == {data.path / "decoded.npy"}
 
 
 def test_a_damaged_record_is_refused_by_name(data, monkeypatch):

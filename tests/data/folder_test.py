@@ -262,7 +262,20 @@ def test_success_is_yes_or_no(tmp_path, success):
 
 
 @pytest.mark.parametrize(
-    "name", ["AU04", "AU4", "au4", "AU_04", "AU 4", "AU-4", "AU.4", "AU4_c", "AU_04_C", "AU004"]
+    "name",
+    [
+        "AU04",
+        "AU4",
+        "au4",
+        "AU_04",
+        "AU 4",
+        "AU-4",
+        "AU.4",
+        "AU4_c",
+        "AU_04_C",
+        "AU004",
+        "\uff21\uff35\uff14",
+    ],
 )
 def test_columns_of_aus_in_every_spelling(tmp_path, name):
     table = f"frame,AU01,{name},AU12_r,AU12_c,audio,tau2,AUs\n1,0,1,2.5,True,0.1,0.2,3\n"
@@ -331,7 +344,17 @@ def test_tables_as_programs_save_them(tmp_path, table):
 
 @pytest.mark.parametrize(
     "name",
-    ["talk [x1]", "50% *new*", "who?", "a.b", "{1,2}", "Jos\u00e9", "Jose\u0301", "\u91d1\u66dc"],
+    [
+        "talk [x1]",
+        "50% *new*",
+        "who?",
+        "a.b",
+        "x: y",
+        "{1,2}",
+        "Jos\u00e9",
+        "Jose\u0301",
+        "\u91d1\u66dc",
+    ],
 )
 @pytest.mark.parametrize("written", ["{}.mp4", "{}"])
 def test_a_name_is_a_name(tmp_path, name, written):
@@ -372,10 +395,19 @@ def test_a_name_as_windows_writes_it(tmp_path):
         _found(tmp_path, {"labels.csv": table.replace("anna", "C:\\anna")})
 
 
-def test_a_similar_name_is_shown(tmp_path):
-    table = "video,frame,AU01\nAnna/A.MP4,1,1\n"
-    with pytest.raises(InputError, match=r"found nothing; near it lies .*/anna$"):
-        _found(tmp_path, {"labels.csv": table, "anna/a.mp4": ""})
+@pytest.mark.parametrize(
+    ("written", "near"),
+    [
+        ("Anna/A.MP4", "holds anna"),
+        ("anna/A.MP4", "anna holds a.mp4"),
+        ("anna/a_labels", "anna holds a.mp4, b.avi"),
+    ],
+)
+def test_what_lies_near_is_named(tmp_path, written, near):
+    table = f"video,frame,AU01\n{written},1,1\n"
+    files = {"anna/a.csv": table, "anna/a.mp4": "", "anna/b.avi": ""}
+    with pytest.raises(InputError, match=f"found nothing; .*{near}$"):
+        _found(tmp_path, files)
 
 
 def test_files_of_other_programs_beside_the_film(tmp_path):
@@ -393,9 +425,10 @@ def test_what_systems_put_beside_is_ignored(tmp_path):
 
 def test_what_has_no_labels_is_named(tmp_path):
     films = dict.fromkeys(["anna/a.mp4", "anna/b.MOV", "ben/a.mp4", "cy/p_1.png", "cy/x.png"], "")
-    tables = {"anna/a.csv": PLAIN, "who.csv": "who,when\nanna,today\n"}
+    tables = {"anna/a.csv": PLAIN, "ben/a.csv": PLAIN[:11], "who.csv": "who,when\nanna,today\n"}
     _, notes = _found(tmp_path, films | tables)
     assert notes == (
+        "ben/a.csv: labels no frame",
         "1 tables without a column such as AU01, left out: who.csv",
         "3 videos or folders of pictures without labels, left out: anna/b.MOV, ben/a.mp4, cy",
     )
@@ -409,11 +442,13 @@ def test_pictures_that_are_not_read_are_refused_by_name(tmp_path):
     assert len(folder.find(tmp_path)[0].recordings) == 1
 
 
-def test_a_picture_alone_is_frame_1(tmp_path):
-    table = "video,frame,subject,AU01\nx/anna.jpg,1,anna,1\nx/ben.jpg,1,ben,0\n"
-    _tree(tmp_path, {"labels.csv": table, "x/anna.jpg": "", "x/ben.jpg": ""})
+def test_pictures_one_by_one(tmp_path):
+    """Each may show another person; it has its name's number as in a folder."""
+    table = "video,frame,subject,AU01\nx/anna.jpg,1,anna,1\nx/p_12.png,12,ben,0\n"
+    _tree(tmp_path, {"labels.csv": table, "x/anna.jpg": "", "x/p_12.png": ""})
     anna, ben = folder.find(tmp_path)[0].recordings
     assert anna.source.by_number == {1: tmp_path / "x/anna.jpg"}
+    assert ben.source.by_number == {12: tmp_path / "x/p_12.png"}
     assert (anna.subject, ben.subject) == ("anna", "ben")
 
 
@@ -423,3 +458,8 @@ def test_a_film_beside_its_pictures_is_refused(tmp_path):
         _found(tmp_path, files)
     (tmp_path / "anna/a/1.jpg").unlink()  # now a folder of whatever
     assert len(folder.find(tmp_path)[0].recordings) == 1
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"gone: the folder cannot be read \(No such file"):
+        folder.find(tmp_path / "gone")

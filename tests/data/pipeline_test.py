@@ -91,6 +91,14 @@ def test_resumed_stream_continues_bit_equal(source):
     equal(train(source, 7)[4:], train(source, 3, start_step=4))
 
 
+def test_micro_batches_are_the_parts_of_a_batch_clip_by_clip_in_turn(source):
+    (batch,), (dealt,) = (train(source, 1, batch_size=6, micro_batches=count) for count in (1, 2))
+    in_order = {name: np.concatenate([x[0::2], x[1::2]]) for name, x in dealt.items()}
+    equal([in_order], [batch])
+    (own,) = train(source, 1, batch_size=6, micro_batches=2, part=range(2, 4))
+    equal([own], [{name: x[2:4] for name, x in dealt.items()}])
+
+
 @pytest.mark.parametrize("threads", [1, 5])
 @pytest.mark.parametrize("batches", [0, 1, 5])
 def test_stream_does_not_depend_on_the_number_of_threads(source, monkeypatch, threads, batches):

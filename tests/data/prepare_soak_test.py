@@ -52,7 +52,7 @@ def _contents(folder):
     ],
 )
 def test_killed_again_and_again_the_records_are_those_of_an_uninterrupted_run(
-    tmp_path, crop, videos, count, paint
+    tmp_path, crop, videos, count, paint, faces_extra
 ):
     names = [f"F{number // 2 + 1:03d}/T{number % 2 + 1}" for number in range(videos)]
     raw_trees.write_bp4d(tmp_path / "raw", _plan(count, *names), paint=paint)

@@ -18,6 +18,7 @@ from mdhr_jax.data.builders import bp4d, disfa, folder, parts, prepare, recordin
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares
 from tests.data import raw_trees
+from tests.faces import decoder_test
 from tests.faces.video_test import write_video
 
 SQUARES = functools.partial(raw_trees.blobs, size=(64, 64))
@@ -117,7 +118,7 @@ def test_missing_pictures_leave_gaps(tmp_path):
 
 
 @pytest.mark.slow
-def test_faces_are_found_aligned_and_lost_ones_left_out(tmp_path):
+def test_faces_are_found_aligned_and_lost_ones_left_out(tmp_path, faces_extra):
     plan = _plan("F001/T1", "F003/T2")
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.astronaut_faces)
     blank = tmp_path / "raw/Sequences(2D+3D)/F001/T1/4.jpg"
@@ -195,7 +196,9 @@ def test_no_clip_goes_on_where_the_clock_of_a_film_jumps(tmp_path):
     parts.cut(recording, parts.Settings(crop="center", size=32), tmp_path / "part.npz")
     part = parts.read(tmp_path / "part.npz")
     assert part.number.tolist() == [*range(1, 9)]
-    assert part.number[part.breaks].tolist() == part.report.breaks == [5]
+    assert (part.place - part.number).tolist() == [0] * 4 + [25] * 4
+    assert part.report.breaks == [5]
+    assert not part.breaks.any()
 
 
 def test_where_every_second_frame_is_labelled_breaks_count_as_well(tmp_path):
@@ -278,6 +281,13 @@ def test_parts_cut_in_another_way_are_refused(tmp_path, plan, damaged):
         _prepare(tmp_path, parts.Settings(crop="none", size=32))
 
 
+def test_parts_with_faces_of_another_size_are_refused(tmp_path):
+    parts.claim(tmp_path, parts.Settings())
+    parts.claim(tmp_path, parts.Settings())
+    with pytest.raises(InputError, match="was begun with other settings"):
+        parts.claim(tmp_path, parts.Settings(smallest_face=60))
+
+
 def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
     _prepare(tmp_path)
     before = (tmp_path / "set/index.npz").stat().st_mtime_ns
@@ -291,7 +301,7 @@ def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
         _prepare(tmp_path, parts.Settings(crop="none", size=32))
 
 
-def test_no_face_anywhere_is_refused(tmp_path):
+def test_no_face_anywhere_is_refused(tmp_path, faces_extra):
     plan = _plan("F001/T1", count=2)
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.blobs)
     with pytest.raises(InputError, match="in which a face was found"):
@@ -371,6 +381,20 @@ def test_a_film_that_ends_early_costs_all_of_its_frames(tmp_path):
         _prepare(tmp_path, skip=True)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.wmv", "wmv2")])
+def test_half_a_download_of_a_film_is_told_of(tmp_path, name, codec):
+    film = decoder_test.write(tmp_path / name, decoder_test.GREYS[:30], codec)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    unknown = np.full((30, 2), -1, np.int8)
+    recording = recordings.Recording(
+        "anna", "a", np.arange(1, 31), unknown, unknown, recordings.Film(film, first=1)
+    )
+    parts.cut(recording, parts.Settings(crop="center", size=32), tmp_path / "part.npz")
+    report = parts.read(tmp_path / "part.npz").report
+    assert "the video is damaged" in report.unreadable[0]
+    assert report.kept + report.unread == 30 and 0 < report.unread < 30
+
+
 def test_a_picture_that_is_a_dead_link_is_unreadable(tmp_path, plan):
     file = tmp_path / "raw/Sequences(2D+3D)/F001/T1/2.jpg"
     file.unlink()
@@ -380,9 +404,14 @@ def test_a_picture_that_is_a_dead_link_is_unreadable(tmp_path, plan):
 
 
 def test_people_with_more_pictures_than_tfds_can_hold_are_refused(tmp_path, plan, monkeypatch):
-    monkeypatch.setattr(prepare, "_MOST_BYTES", 3000)
-    with pytest.raises(InputError, match="F001: .* a person may have"):
-        _prepare(tmp_path)
+    """As soon as there are so many: other videos would be cut for nothing."""
+    cut, done = parts.cut, []
+    monkeypatch.setattr(parts, "cut", lambda video, *rest: [done.append(video), cut(video, *rest)])
+    monkeypatch.setattr(prepare, "_MOST_BYTES", 8000)
+    for _ in range(2):
+        with pytest.raises(InputError, match="F001: has more than .* a person may have"):
+            _prepare(tmp_path)
+        assert [video.name for video in done] == ["F001/T1", "F001/T2"]
 
 
 def test_landmarks_of_another_program_by_place_in_the_video(tmp_path):
@@ -440,7 +469,9 @@ def _own(name, **changes):
 
 def test_labels_of_frames_beyond_the_end_of_a_film_are_refused_by_name(tmp_path):
     plan = _own("anna"), _own("ben", first=71, frames=2)
-    with pytest.raises(InputError, match="clips/ben: labels are of the frames 71 to 72, .* has 2 "):
+    with pytest.raises(
+        InputError, match="clips/ben: labels are of the frames 71 to 72, but there are 2;"
+    ):
         _prepare_own(tmp_path, *plan)
 
 

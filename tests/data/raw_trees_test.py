@@ -108,7 +108,7 @@ def test_names_have_different_numbers():
 
 
 @pytest.fixture(scope="module")
-def detector():
+def detector(faces_extra):
     return cascade.Mtcnn(smallest_face=90)
 
 

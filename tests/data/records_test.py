@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import shutil
+import sys
+import zipfile
 import zlib
 
 import numpy as np
@@ -125,9 +127,105 @@ def test_the_index_of_an_earlier_version_is_refused(copy):
     )
 
 
+def _npz(**changes):
+    arrays = {
+        "videos": np.array(["a"]),
+        "subjects": np.array(["a"]),
+        "video": np.zeros(2, int),
+        "number": np.arange(2),
+        "labels": np.zeros((2, 8), np.int8),
+        "breaks": np.zeros(2, bool),
+    }
+    data = io.BytesIO()
+    np.savez(data, **arrays | changes)
+    return data.getvalue()
+
+
+def _huge():
+    """A table whose first column claims 2^62 numbers that are not there."""
+    header = io.BytesIO()
+    description = {"descr": "<i8", "fortran_order": False, "shape": (2**62,)}
+    np.lib.format.write_array_header_2_0(header, description)
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("videos.npy", header.getvalue())
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"text",
+        _huge(),
+        _npz()[:-40],
+        _npz(number=np.array([{}, {}], object)),
+        _npz(number=np.arange(3)),
+        _npz(video=np.array([1, 0])),
+        _npz(video=np.array([0, 1])),
+        _npz(labels=np.zeros((2, 8), np.float32)),
+        _npz(videos=np.array([[["a"]]])),
+    ],
+)
+def test_an_index_that_is_no_table_is_refused_even_where_its_checksum_is_right(copy, data):
+    (copy / "index.npz").write_bytes(data)
+    change_metadata(copy, index_sha256=hashlib.sha256(data).hexdigest())
+    refused(copy, "index.npz", "prepare the data set again")
+
+
 def test_damaged_description_is_refused(copy):
     (copy / "dataset_info.json").write_text('{"name":')
     refused(copy, "damaged")
+
+
+FEATURES = "tensorflow_datasets.core.features"
+TENSOR = {"shape": {}, "dtype": "int32"}
+NAMED = {"pythonClassName": "planted.Any", "tensor": TENSOR}
+
+
+def _within(kind, **entry):
+    return {"pythonClassName": f"{FEATURES}.{kind}", **entry}
+
+
+def _dict_of(**features):
+    return _within("features_dict.FeaturesDict", featuresDict={"features": features})
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        NAMED,
+        {"type": "planted.Any", "content": {}},
+        _dict_of(frame=NAMED),
+        _dict_of(frame={"python_class_name": "planted.Any", "tensor": TENSOR}),
+        _dict_of(frame={"type": "planted.Any", "content": {}}),
+        _dict_of(frame=_dict_of(inner=NAMED)),
+        _dict_of(frame=_within("sequence_feature.Sequence", sequence={"feature": NAMED})),
+        _dict_of(frame=_within("dataset_feature.Dataset", dataset={"feature": NAMED})),
+        _dict_of(frame=_within("tensor_feature.Tensor", jsonFeature={"json": "{}"})),
+        _dict_of() | {"python_class_name": "planted.Any"},
+        _dict_of() | {"type": "planted.Any", "content": {}},
+        _within(
+            "features_dict.FeaturesDict",
+            jsonFeature={"json": '{"frame": {"type": "planted.Any", "content": {}}}'},
+        ),
+        [NAMED],
+    ],
+)
+def test_a_module_that_a_set_names_is_not_imported(copy, monkeypatch, features):
+    (copy / "planted.py").write_text("import pathlib\npathlib.Path('CANARY').touch()\n")
+    monkeypatch.syspath_prepend(str(copy))
+    monkeypatch.chdir(copy)
+    file = copy / "features.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(features))
+    refused(copy, "damaged")
+    assert not (copy / "CANARY").exists() and "planted" not in sys.modules
+
+    said["featuresDict"]["features"]["more"] = features
+    file.write_text(json.dumps(said))
+    refused(copy, "damaged")
+    assert not (copy / "CANARY").exists() and "planted" not in sys.modules
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])

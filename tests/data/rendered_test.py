@@ -98,6 +98,22 @@ def test_more_than_a_thousand_people(tmp_path, plain_renderer):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_what_another_command_renders_is_left_to_it(tmp_path, plain_renderer, monkeypatch):
+    pictures, refused = renderer.render_video, []
+
+    def render(*labels, **settings):
+        if not refused:
+            with pytest.raises(errors.InputError, match="another command is at work here") as error:
+                build(tmp_path / "set")
+            refused.append(error)
+        return pictures(*labels, **settings)
+
+    monkeypatch.setattr(renderer, "render_video", render)
+    assert len(build(tmp_path / "set").table) == 40
+    assert refused
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
 def test_png_is_lossless_and_jpeg_nearly(tmp_path, monkeypatch):
     picture = np.indices((16, 16, 3), np.uint8).sum(0, dtype=np.uint8) * 5
     monkeypatch.setattr(

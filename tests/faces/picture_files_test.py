@@ -87,13 +87,20 @@ def test_16_bit_colours_become_8_bit(tmp_path):
     assert picture.tolist() == [[[0] * 3, [200] * 3, [255] * 3]]
 
 
-@pytest.mark.parametrize("name", ["2.jpg", "2.png"])
+@pytest.mark.parametrize("name", ["2.webp", "2.png"])
+def test_a_moving_picture_is_none(tmp_path, name):
+    pictures = [Image.new("RGB", (8, 8), (level,) * 3) for level in (0, 99)]
+    pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
+    assert "it holds 2 pictures" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["2.jpg", "2.png", "2.webp", "2.bmp"])
 def test_a_picture_that_was_cut_off_is_refused_by_name(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / name)
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) // 2])
-    assert f"{name}: does not decode as JPEG or PNG" in refusal(tmp_path / name)
+    assert f"{name}: does not decode as JPEG, PNG, WebP or BMP" in refusal(tmp_path / name)
     assert f"{len(data) // 2} bytes" in refusal(tmp_path / name)
 
 
@@ -155,13 +162,13 @@ def test_the_largest_picture_takes_less_than_300_mb(tmp_path, name):
     assert 100 < float(done.stdout) < 300
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", None])
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", None])
 def test_a_picture_of_another_format_is_refused_by_name(tmp_path, kind):
     data = io.BytesIO()
     if kind:
         Image.new("RGB", (8, 8)).save(data, kind)
     (tmp_path / "2.jpg").write_bytes(data.getvalue())
-    assert "2.jpg: does not decode as JPEG or PNG" in refusal(tmp_path / "2.jpg")
+    assert "2.jpg: does not decode as JPEG, PNG, WebP or BMP" in refusal(tmp_path / "2.jpg")
 
 
 @pytest.mark.parametrize("size", [(8001, 8000), (10000, 9000), (20000, 10000)])

@@ -66,9 +66,63 @@ def test_another_face_takes_over_when_the_first_is_gone():
     assert shown[0] != shown[-1]
 
 
-def test_a_face_that_was_seen_longer_takes_over_at_once():
-    found = _cut(_faces(LARGE), *[_faces(SMALL)] * 3)
-    assert [square.picture is None for square in found] == [False, True, True, False]
+def test_a_bystander_that_was_seen_longer_takes_over_at_once():
+    found = _cut(_faces(LARGE, SMALL), *[_faces(SMALL)] * 3)
+    assert [square.picture is None for square in found] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("every", [1, 3, 20, 40])
+def test_of_an_interview_cut_between_two_people_no_frame_is_lost(every):
+    shots = [LARGE, SMALL, LARGE, SMALL]
+    found = _cut(*(_faces(shot) for shot in shots for _ in range(every)))
+    assert all(square.picture is not None for square in found)
+    faces = [square.face for square in found]
+    assert [place for place in range(1, 4 * every) if faces[place] != faces[place - 1]] == [
+        every,
+        2 * every,
+        3 * every,
+    ]
+
+
+def test_a_bystander_waits_though_nobody_was_found_for_a_moment():
+    both = _faces(LARGE, SMALL)
+    found = _cut(both, both, NO_FACES, _faces(SMALL), both)
+    assert [square.picture is None for square in found] == [False, False, True, True, False]
+
+
+def test_every_face_of_a_photo_is_cut_the_largest_first():
+    picture = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    cutter = squares.Found(lambda name: _Scripted(_faces(SMALL, LARGE), NO_FACES), TEMPLATE)
+    first, second = (video.Frame(number, None, picture) for number in (1, 2))
+    found = squares.photo(cutter, first, video="photos", side=64)
+    large, small = (square.transform for square in found)
+    assert large == pytest.approx(align.similarity(LARGE + 2 * POINTS, TEMPLATE, 64))
+    assert small == pytest.approx(align.similarity(SMALL + POINTS, TEMPLATE, 64))
+    assert [square.others for square in found] == [1, 1]
+    assert squares.photo(cutter, second, video="photos", side=64) == []
+    (whole,) = squares.photo(squares.parse("none", TEMPLATE), first, video="photos", side=400)
+    assert (whole.picture == picture).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "shift", "same"),
+    [
+        ((200, 200), 0.5, 0, True),  # the same picture, smaller, as calls send it for a while
+        ((400, 500), 1, 100, False),  # another picture
+    ],
+)
+def test_a_face_is_followed_where_the_size_of_the_picture_changes(shape, scale, shift, same):
+    large = _faces(LARGE)
+    moved = Faces(large.boxes * scale + shift, large.scores, large.landmarks * scale + shift)
+    script = [*[large] * 9, *[moved] * 9, *[large] * 9]
+    shapes = [*[(400, 400)] * 9, *[shape] * 9, *[(400, 400)] * 9]
+    frames = [video.Frame(n, None, np.zeros((*s, 3), np.uint8)) for n, s in enumerate(shapes, 1)]
+    cutter = squares.Found(lambda name: _Scripted(*script), TEMPLATE)
+    found = list(cutter.squares(frames, video="clip", side=64))
+    assert (len({square.face for square in found}) == 1) == same
+    for square, faces in zip(found, script, strict=True):  # no mean over two sizes
+        expected = align.similarity(faces.landmarks[0], TEMPLATE, 64)
+        assert square.transform == pytest.approx(expected)
 
 
 def test_a_face_lies_where_the_template_says():
@@ -94,7 +148,25 @@ def test_stated_places_are_cut_at_record_size():
         list(squares.parse("none", TEMPLATE).squares([frame], video="clip", side=20))
 
 
+def test_a_rectangle_in_pixels_fits_one_size():
+    frames = [
+        video.Frame(number, None, np.zeros((side, side, 3), np.uint8))
+        for number, side in ((1, 40), (2, 40), (5, 60))
+    ]
+    with pytest.raises(
+        InputError, match="^clip, frame 5: the picture is 60x60 pixels, before it was 40x40"
+    ):
+        list(squares.parse("1,2,30,30", TEMPLATE).squares(frames, video="clip", side=20))
+    assert len(list(squares.parse("center", TEMPLATE).squares(frames, video="clip", side=20))) == 3
+
+
 @pytest.mark.parametrize("text", ["top", "mtcnn:1", "csv", "1,2,3"])
 def test_unknown_places_are_refused(text):
     with pytest.raises(InputError, match="unknown.*mtcnn"):
         squares.parse(text, TEMPLATE)
+
+
+@pytest.mark.parametrize("text", ["center", "csv:faces.csv"])
+def test_only_mtcnn_looks_for_faces_of_a_size(text):
+    with pytest.raises(InputError, match=f"^--smallest_face: has no meaning with --crop={text}"):
+        squares.parse(text, TEMPLATE, 60)

@@ -39,8 +39,9 @@ def test_our_columns(tmp_path):
 
 def test_openface(tmp_path):
     header = ["frame", " face_id", " timestamp", " confidence", " success", *(f" {n}" for n in ALL)]
-    found = [1, 0, 0.0, 0.98, 1, *MANY.T.flat]
-    lost = [2, 0, 0.04, 0.1, 0, *np.zeros(136)]
+    header += [f" {name.upper()}" for name in ALL]  # in space
+    found = [1, 0, 0.0, 0.98, 1, *MANY.T.flat, *np.arange(136)]
+    lost = [2, 0, 0.04, 0.1, 0, *np.zeros(272)]
     faces, nothing = _detect(_csv(tmp_path, header, found, lost), 1, 2)
     np.testing.assert_allclose(faces.landmarks, [POINTS])
     np.testing.assert_array_equal(faces.scores, [0.98])
@@ -134,7 +135,7 @@ def test_landmarks_that_are_no_face_are_refused(tmp_path, points):
 
 @pytest.mark.parametrize("success", ["0", "0.0", "False", "", "nan", "NA"])
 def test_a_row_without_success_is_a_frame_without_a_face(tmp_path, success):
-    header = ["frame", "success", *OURS]
+    header = ["Frame", "Success", *OURS]
     rows = [1, "1.0", *POINTS.flat], [2, success, *POINTS.flat], [3, "True", *POINTS.flat]
     found = _detect(_csv(tmp_path, header, *rows), 1, 2, 3)
     assert [len(faces.scores) for faces in found] == [1, 0, 1]

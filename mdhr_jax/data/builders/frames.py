@@ -30,7 +30,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
-from mdhr_jax import facs, files
+from mdhr_jax import facs, files, locks
 from mdhr_jax.data import clips, folds
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
@@ -38,6 +38,17 @@ from mdhr_jax.progress import Bar
 Picture = UInt8[np.ndarray, "h w c"]
 
 _INDEX, _PICTURES, _METADATA = "index.npz", "pictures.json", "metadata.json"
+# Classes of the features that records have, and the entry that describes a feature of each.
+_FEATURES = {
+    f"{kind.__module__}.{kind.__name__}": entry
+    for kind, entry in (
+        (tfds.features.Image, "image"),
+        (tfds.features.Scalar, "tensor"),
+        (tfds.features.Tensor, "tensor"),
+        (tfds.features.Text, "text"),
+    )
+}
+_FEATURES_DICT = f"{tfds.features.FeaturesDict.__module__}.FeaturesDict"
 _COLUMNS = tuple(field.name for field in dataclasses.fields(clips.FrameTable))
 
 
@@ -252,13 +263,14 @@ def prepare(
 ) -> None:
     """Build a data set into the directory `out`, or keep the same one if it is there already.
 
-    Everything is written to `<out>.incomplete` and renamed at the end: `out` is complete or absent.
-    `make` makes the builder of a table, `beside` are more files to write, other arguments are as in
-    `Metadata`.
+    Everything is written to `<out>.incomplete`, by one command at a time, and renamed at the end:
+    `out` is complete or absent. `make` makes the builder of a table, `beside` are more files to
+    write, other arguments are as in `Metadata`.
 
     Raises:
       InputError: `out` holds something else, the layout is not known to `facs`, the picture
-        format is unknown, a subject's name cannot name a file, or a subject is in two folds.
+        format is unknown, a subject's name cannot name a file, a subject is in two folds, or
+        another command makes `out`.
     """
     out = pathlib.Path(out).absolute()
     _check_settings(layout, image_format, table.subjects)
@@ -277,24 +289,27 @@ def prepare(
         index_sha256=hashlib.sha256(index).hexdigest(),
         crop=crop,
     )
-    settings = dataclasses.asdict(metadata)
+    settings, partial = dataclasses.asdict(metadata), _incomplete(out)
     del settings["pictures_sha256"]  # known when they are written
     if is_made(out, settings):
         return
-    partial = _incomplete(out)
+    with locks.alone(partial, "name another --out"):
+        if is_made(out, settings):  # by the command that was at work until now
+            return
+        folder = partial / "set"
+        shutil.rmtree(folder, ignore_errors=True)
+        tfds.disable_progress_bar()
+        with Bar(len(table), "frame", about=str(out), show=progress) as bar:
+            writer = make(table=table, metadata=metadata, data_dir=str(folder), progress=bar)
+            with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
+                writer.download_and_prepare(file_format="array_record")
+        written = pathlib.Path(writer.data_dir)
+        pictures = json.dumps(writer.digests.by_video(), indent=1).encode()
+        said = json.dumps(settings | {"pictures_sha256": hashlib.sha256(pictures).hexdigest()})
+        for file, data in {_INDEX: index, _PICTURES: pictures, _METADATA: said, **beside}.items():
+            files.write(written / file, data)
+        written.rename(out)
     shutil.rmtree(partial, ignore_errors=True)
-    tfds.disable_progress_bar()
-    with Bar(len(table), "frame", about=str(out), show=progress) as bar:
-        writer = make(table=table, metadata=metadata, data_dir=str(partial), progress=bar)
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads
-            writer.download_and_prepare(file_format="array_record")
-    written = pathlib.Path(writer.data_dir)
-    pictures = json.dumps(writer.digests.by_video(), indent=1).encode()
-    said = json.dumps(settings | {"pictures_sha256": hashlib.sha256(pictures).hexdigest()})
-    for file, data in {_INDEX: index, _PICTURES: pictures, _METADATA: said, **beside}.items():
-        files.write(written / file, data)
-    written.rename(out)
-    shutil.rmtree(partial)
 
 
 def read(
@@ -314,6 +329,7 @@ def read(
     metadata = read_metadata(path)
     index = _read_index(path, metadata)
     try:
+        _check_features(path)
         builder = tfds.builder_from_directory(path)
         everybody = _all_splits(list(builder.info.splits))
         records = builder.as_data_source(everybody, decoders={"image": tfds.decode.SkipDecoding()})
@@ -325,6 +341,24 @@ def read(
     if found != list(collections.Counter(index.subjects[v] for v in index.video).items()):
         raise InputError(f"{path}: records and {_INDEX} do not belong together, prepare it again")
     return metadata, index, records, _Images(records)
+
+
+def _check_features(path: pathlib.Path) -> None:
+    """Refuses features that no builder of ours writes: TFDS imports the module of any class.
+
+    Raises:
+      ValueError: there are some.
+    """
+    said = json.loads((path / "features.json").read_text())
+    features = said["featuresDict"]["features"]
+    unknown = [
+        name
+        for name, feature in features.items()
+        if feature.keys() != {"pythonClassName", _FEATURES.get(feature["pythonClassName"])}
+    ]
+    whole = {"pythonClassName": _FEATURES_DICT, "featuresDict": {"features": features}}
+    if unknown or said != whole:
+        raise ValueError(f"features.json holds what no builder writes: {ascii(unknown or said)}")
 
 
 class _Images(Sequence):
@@ -414,8 +448,12 @@ def _incomplete(out: pathlib.Path) -> pathlib.Path:
 
 
 def _index_bytes(table: clips.FrameTable) -> bytes:
+    columns = {name: getattr(table, name) for name in _COLUMNS}
+    counted = table.by_number()
+    if all(np.array_equal(columns[name], getattr(counted, name)) for name in ("breaks", "place")):
+        del columns["place"]  # the frames' numbers tell it
     data = io.BytesIO()
-    np.savez(data, **{name: getattr(table, name) for name in _COLUMNS})
+    np.savez(data, **columns)
     return data.getvalue()
 
 
@@ -424,15 +462,24 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
     data = file.read_bytes() if file.exists() else b""
     if hashlib.sha256(data).hexdigest() != metadata.index_sha256:
         raise InputError(f"{file}: missing or damaged, prepare the data set again")
-    with np.load(io.BytesIO(data)) as arrays:
-        if missing := [name for name in _COLUMNS if name not in arrays]:
-            raise InputError(
-                f"{file}: has no {', '.join(missing)}, an earlier version made it; prepare the "
-                "data set again"
-            )
-        columns = {name: arrays[name] for name in _COLUMNS}
+    try:
+        with np.load(io.BytesIO(data)) as arrays:
+            columns = {name: arrays[name] for name in _COLUMNS if name in arrays}
+    except Exception as error:  # NumPy documents no set of exceptions
+        raise InputError(f"{file}: is no table of frames, prepare the data set again") from error
+    placed = "place" in columns
+    if not placed and "number" in columns:
+        columns["place"] = columns["number"]
+    if missing := [name for name in _COLUMNS if name not in columns]:
+        raise InputError(
+            f"{file}: has no {', '.join(missing)}, an earlier version made it; prepare the data "
+            "set again"
+        )
+    if not _is_table(**columns):
+        raise InputError(f"{file}: its columns do not go together, prepare the data set again")
     names = {name: tuple(columns[name].tolist()) for name in ("videos", "subjects")}
-    return clips.FrameTable(**columns | names)
+    table = clips.FrameTable(**columns | names)
+    return table if placed else table.by_number()
 
 
 def read_digests(path: pathlib.Path, metadata: Metadata) -> dict[str, str]:
@@ -445,9 +492,32 @@ def read_digests(path: pathlib.Path, metadata: Metadata) -> dict[str, str]:
         return {}
     file = path / _PICTURES
     data = file.read_bytes() if file.exists() else b""
-    if hashlib.sha256(data).hexdigest() != metadata.pictures_sha256:
-        raise InputError(f"{file}: missing or damaged, prepare the data set again")
-    return json.loads(data)
+    with contextlib.suppress(ValueError):
+        if hashlib.sha256(data).hexdigest() == metadata.pictures_sha256:
+            return {str(video): str(digest) for video, digest in dict(json.loads(data)).items()}
+    raise InputError(f"{file}: missing or damaged, prepare the data set again")
+
+
+def _is_table(
+    videos: np.ndarray,
+    subjects: np.ndarray,
+    video: np.ndarray,
+    number: np.ndarray,
+    labels: np.ndarray,
+    breaks: np.ndarray,
+    place: np.ndarray,
+) -> bool:
+    """Whether columns of a file are those of a `FrameTable`."""
+    kinds = "".join(c.dtype.kind for c in (videos, subjects, video, number, labels, breaks, place))
+    return (
+        kinds == "UUiiibi"
+        and videos.ndim == video.ndim == 1
+        and labels.ndim == 2
+        and subjects.shape == videos.shape
+        and video.shape == number.shape == breaks.shape == place.shape == labels.shape[:1]
+        and bool(np.all((video >= 0) & (video < len(videos))))
+        and bool(np.all(np.diff(video) >= 0))
+    )
 
 
 def read_metadata(path: pathlib.Path) -> Metadata:

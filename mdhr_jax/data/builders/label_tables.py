@@ -9,6 +9,7 @@ where there is nothing (`csv_files.NOTHING`).
 
 import pathlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,7 +70,8 @@ def read(file: pathlib.Path) -> Table:
     Raises:
       InputError: it is no table, a column could be labels but is not called so, or a cell is wrong.
     """
-    place, header, below = csv_files.with_header(file)
+    place, written, below = csv_files.with_header(file)
+    header = [unicodedata.normalize("NFKC", name) for name in written]  # wide letters of Asia
     aus = _au_columns(header)
     if any(match and match["kind"] in ("p", "P") for match in aus.values()):
         return Table((), [], "these are scores that a model gave (AU.._p), no labels; left out")
@@ -82,7 +84,10 @@ def read(file: pathlib.Path) -> Table:
             rows.append(_row(place, row, columns))
         else:
             lost += 1
-    note = f"{lost} of {lost + len(rows)} rows show no face (success 0), left out" if lost else ""
+    if lost:
+        note = f"{lost} of {lost + len(rows)} rows show no face (success 0), left out"
+    else:
+        note = "" if rows else "labels no frame"
     return Table(tuple(columns.aus), rows, note)
 
 

@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ from mdhr_jax.data.builders.recordings import Recording
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares, video
 
-_VERSION = 3  # raise it when the same recording gives another file
+_VERSION = 4  # raise it when the same recording gives another file
 _QUALITY = 95  # of JPEG
 _SAME_FORMAT = {"jpeg": {".jpg", ".jpeg"}, "png": {".png"}}
 _SETTINGS = "settings.json"
@@ -39,12 +41,14 @@ class Settings:
       template: how a found face lies in its square.
       size: of the square, pixels.
       image_format: key of `frames.CODECS`.
+      smallest_face: as in `squares.parse`.
     """
 
     crop: str = "mtcnn"
     template: align.Template = align.TEMPLATES["bp4d"]
     size: int = 256
     image_format: str = "jpeg"
+    smallest_face: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +59,7 @@ class VideoReport:
       kept: how many are records.
       missing: numbers of those without a picture.
       lost: numbers of those in which no face was found.
-      breaks: numbers of those to which no movement leads from the record before: another face is
-        followed, or the film's clock jumped.
+      breaks: numbers of those at which another face is followed, or the film's clock jumped.
       several: numbers of those that show more than one face; the largest is followed.
       unreadable: a line for every picture that does not decode, or for a film's early end.
       unread: how many frames that costs.
@@ -82,6 +85,7 @@ class Part(NamedTuple):
     Attributes:
       file: that holds it.
       number: of the frames with a picture.
+      place: their numbers if a film had lost no frame.
       breaks: as in `clips.FrameTable`.
       time: of these, seconds; NaN where unknown.
       transform: from frame to picture, as in `align.Similarity.row`; NaN where there is none.
@@ -93,6 +97,7 @@ class Part(NamedTuple):
 
     file: pathlib.Path
     number: Int[np.ndarray, " m"]
+    place: Int[np.ndarray, " m"]
     breaks: Bool[np.ndarray, " m"]
     time: Float[np.ndarray, " m"]
     transform: Float[np.ndarray, "m 4"]
@@ -105,7 +110,7 @@ class Part(NamedTuple):
 @functools.cache
 def cutter(settings: Settings) -> squares.Cutter:
     """The finder of faces that these settings name; a process has one of a kind."""
-    return squares.parse(settings.crop, settings.template)
+    return squares.parse(settings.crop, settings.template, settings.smallest_face)
 
 
 def claim(folder: pathlib.Path, settings: Settings) -> None:
@@ -115,7 +120,8 @@ def claim(folder: pathlib.Path, settings: Settings) -> None:
       InputError: those in it were cut in another.
     """
     said = squares.describe(settings.crop, settings.template)
-    wanted = json.dumps([_VERSION, said, settings.size, settings.image_format])
+    how = said, settings.size, settings.image_format, settings.smallest_face
+    wanted = json.dumps([_VERSION, *how])
     file = folder / _SETTINGS
     if not file.exists():
         files.write(file, wanted)
@@ -166,6 +172,7 @@ class _Row(NamedTuple):
     """A frame that has become a picture; fields as in `Part`."""
 
     number: int
+    place: int
     breaks: bool
     image: bytes
     time: float
@@ -178,16 +185,16 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
     reader = _Reader(recording)
     rows: list[_Row] = []
     several: list[int] = []
-    face, follows = None, True
+    face, missing = None, 0.0  # of the row before, and since it
     shown = cutter(settings).squares(reader.frames(), video=recording.name, side=settings.size)
     for square in shown:
         number, file = reader.origin[square.frame.number]
         several += [number] if square.others else []
-        follows = follows and square.frame.follows
+        missing += square.frame.missing
         if square.picture is None:
             continue
-        breaks = bool(rows) and not (follows and square.face == face)
-        face, follows = square.face, True
+        breaks = bool(rows) and (square.face != face or math.isinf(missing))
+        face, missing = square.face, 0.0
         image = _encoded(square.picture, file, settings)
         rows.append(_row(number, breaks, image, square, reader.checksum(file)))
     kept = {row.number for row in rows}
@@ -196,7 +203,11 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
         kept=len(rows),
         missing=sorted(set(recording.numbers.tolist()) - read),
         lost=sorted(read - kept),
-        breaks=[row.number for row in rows if row.breaks],
+        breaks=[
+            row.number
+            for before, row in itertools.pairwise(rows)
+            if row.breaks or row.place - before.place > row.number - before.number
+        ],
         several=several,
         unreadable=[line for line, _ in reader.unreadable],
         unread=sum(count for _, count in reader.unreadable),
@@ -208,6 +219,7 @@ def _row(number: int, breaks: bool, image: bytes, square: squares.Square, source
     time, transform = square.frame.time, square.transform
     return _Row(
         number,
+        number + square.frame.lost,
         breaks,
         image,
         np.nan if time is None else time,
@@ -239,6 +251,7 @@ def _write(
             images=np.frombuffer(b"".join(row.image for row in rows), np.uint8),
             ends=np.cumsum([len(row.image) for row in rows], dtype=np.int64),
             number=np.array([row.number for row in rows], np.int64),
+            place=np.array([row.place for row in rows], np.int64),
             breaks=np.array([row.breaks for row in rows], bool),
             time=np.array([row.time for row in rows], np.float64),
             transform=np.array([row.transform for row in rows], np.float32).reshape(-1, 4),
@@ -254,6 +267,7 @@ def read(part: pathlib.Path) -> Part:
         return Part(
             file=part,
             number=arrays["number"],
+            place=arrays["place"],
             breaks=arrays["breaks"],
             time=arrays["time"],
             transform=arrays["transform"],

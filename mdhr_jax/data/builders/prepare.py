@@ -26,10 +26,10 @@ from mdhr_jax.data import clips, folds
 from mdhr_jax.data.builders import frames, parts, recordings
 from mdhr_jax.data.builders.recordings import Found, Recording
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import squares
+from mdhr_jax.faces import pace, squares
 from mdhr_jax.progress import Bar
 
-VERSION = "1.2.0"  # raise it when the same sources give other records
+VERSION = "1.3.0"  # raise it when the same sources give other records
 REPORT, SOURCES = "report.json", "sources.json"
 MOST_SKIPPED = 0.01  # share of the frames that may be unreadable under `skip`
 _MOST_BYTES = 1000 << 20  # of a person's pictures: TFDS holds a split in memory
@@ -133,7 +133,6 @@ def prepare(
         _refuse_unreadable(made, folder, skip)
         _refuse_numbers_beyond(chosen, made)
         table = clips.FrameTable.from_videos(_videos(chosen, made))
-        _check_people(table, made)
         labelled = {recording.name: recording for recording in chosen}
         frames.prepare(
             functools.partial(Prepared, labelled=labelled, made=made),
@@ -147,7 +146,7 @@ def prepare(
             beside=_beside(made, found),
             **statement,
         )
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     return _summary(out, table, made)
 
 
@@ -235,14 +234,23 @@ def _made(
     processes: int,
     progress: bool,
 ) -> dict[str, parts.Part]:
-    """The part of every recording; those that are not there yet are cut."""
+    """The part of every recording; those that are not there yet are cut.
+
+    Raises:
+      InputError: as `parts.cut`; or a person has too many pictures, as soon as there are so many.
+    """
     places = {recording.name: parts.place(folder, recording) for recording in chosen}
     todo = [recording for recording in chosen if not places[recording.name].exists()]
+    sizes: collections.Counter[str] = collections.Counter()
+    for recording in chosen:
+        if places[recording.name].exists():
+            _count(recording, places[recording.name], sizes)
     jobs = [(recording, settings, places[recording.name]) for recording in todo]
     total, left = (sum(len(each.numbers) for each in some) for some in (chosen, todo))
     with Bar(total, "frame", initial=total - left, about="faces", show=progress) as bar:
-        for recording, *_ in workers.pooled(parts.cut, jobs, processes):
+        for recording, _, file in workers.pooled(parts.cut, jobs, processes):
             bar.update(len(recording.numbers))
+            _count(recording, file, sizes)
     return {name: parts.read(file) for name, file in places.items()}
 
 
@@ -272,12 +280,12 @@ def _refuse_numbers_beyond(chosen: Sequence[Recording], made: Mapping[str, parts
         and not made[recording.name].report.unread
     ]
     if beyond:
-        name, numbers = beyond[0].name, beyond[0].numbers
-        shown = recordings.count(beyond[0].source)
+        numbers, shown = beyond[0].numbers, recordings.count(beyond[0].source)
+        others = f" (and {len(beyond) - 1} more such recordings)" if beyond[1:] else ""
         raise InputError(
-            f"{name}: labels are of the frames {numbers[0]} to {numbers[-1]}, of which there is "
-            f"none, it has {shown} (and {len(beyond) - 1} more recordings of that kind); mend or "
-            "remove the labels"
+            f"{beyond[0].name}: labels are of the frames {numbers[0]} to {numbers[-1]}, but "
+            f"{'none of them is there' if shown is None else f'there are {shown}'}{others}; mend "
+            "or remove these labels"
         )
 
 
@@ -288,8 +296,13 @@ def _videos(chosen: Sequence[Recording], made: Mapping[str, parts.Part]) -> list
         rows = _rows(recording, made[recording.name])
         if len(rows):
             number, labels = recording.numbers[rows], recording.labels[rows]
-            breaks = made[recording.name].breaks
-            videos.append(clips.Video(recording.name, recording.subject, number, labels, breaks))
+            part, every = made[recording.name], pace.step(recording.numbers)
+            place, apart = pace.places(part.place, every)
+            videos.append(
+                clips.Video(
+                    recording.name, recording.subject, number, labels, part.breaks | apart, place
+                )
+            )
     if not videos:
         raise InputError(
             "no labelled frame has a picture in which a face was found; look at the pictures, or "
@@ -298,14 +311,12 @@ def _videos(chosen: Sequence[Recording], made: Mapping[str, parts.Part]) -> list
     return videos
 
 
-def _check_people(table: clips.FrameTable, made: Mapping[str, parts.Part]) -> None:
-    sizes: collections.Counter[str] = collections.Counter()
-    for name, subject in zip(table.videos, table.subjects, strict=True):
-        sizes[subject] += made[name].size
-    largest, size = sizes.most_common(1)[0]
-    if size > _MOST_BYTES:
+def _count(recording: Recording, file: pathlib.Path, sizes: collections.Counter[str]) -> None:
+    """Adds the part of a recording to its person's."""
+    sizes[recording.subject] += parts.read(file).size
+    if sizes[recording.subject] > _MOST_BYTES:
         raise InputError(
-            f"{largest}: {size >> 20} MiB of pictures are more than the {_MOST_BYTES >> 20} that a "
+            f"{recording.subject}: has more than the {_MOST_BYTES >> 20} MiB of pictures that a "
             "person may have; choose a smaller --size, or divide the person's videos"
         )
 

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Int, Int8
 
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import picture_files, video
+from mdhr_jax.faces import pace, picture_files, video
 
 UNKNOWN = -1  # label or intensity that nobody coded
-# Of a Mac's archives, Windows, and Synology's disks.
-_SYSTEMS = {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir"}
+# Of a Mac's archives, Windows, Synology's disks, and Linux's.
+_SYSTEMS = {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found"}
 _OTHER_PICTURES = {
     *(".avif", ".bmp", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".pgm", ".ppm"),
     *(".tga", ".tif", ".tiff", ".webp"),
@@ -66,17 +66,21 @@ class Pictures:
 
     def frames(self, numbers: Int[np.ndarray, " m"], on_bad: OnBad) -> Iterator[Sourced]:
         """See `Source`."""
-        wanted = set(numbers.tolist())
-        for place, number in enumerate(sorted(self.by_number), start=1):
-            if number not in wanted:
-                continue
+        places = {number: place for place, number in enumerate(sorted(self.by_number), start=1)}
+        shown = numbers[np.isin(numbers, list(places))]
+        gaps = pace.gaps(shown, pace.step(numbers))
+        missing = 0.0  # since the last one
+        for number, gap in zip(shown.tolist(), gaps.tolist(), strict=True):
+            missing += gap
             file = self.by_number[number]
             try:
                 picture = picture_files.read(file)
             except InputError as error:
                 on_bad(error, 1)
+                missing += 1
             else:
-                yield Sourced(video.Frame(place, None, picture), number, file)
+                yield Sourced(video.Frame(places[number], None, picture, missing), number, file)
+                missing = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +103,15 @@ class Film:
     def frames(self, numbers: Int[np.ndarray, " m"], on_bad: OnBad) -> Iterator[Sourced]:
         """See `Source`."""
         wanted = set(numbers.tolist())
-        follows = True
+        missing = 0.0  # since the last one
         try:
             for frame in video.frames(self.file):
                 number = frame.number - 1 + self.first
-                follows = follows and frame.follows
+                missing += frame.missing
                 if number in wanted:
                     wanted.remove(number)
-                    yield Sourced(frame._replace(follows=follows), number, self.file)
-                    follows = True
+                    yield Sourced(frame._replace(missing=missing), number, self.file)
+                    missing = 0.0
                 if not wanted:
                     return
         except video.DecoderError:  # another time it may go well
@@ -251,9 +255,12 @@ def walk(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
     """Every folder from `root` down, and the names of its files; links are followed, once.
 
     What systems and programs put beside a user's files is not seen (`is_of_systems`).
+
+    Raises:
+      InputError: a folder cannot be read.
     """
     seen = set()
-    for folder, inner, files in root.walk(follow_symlinks=True):
+    for folder, inner, files in root.walk(follow_symlinks=True, on_error=_refuse_folder):
         inner[:] = sorted(name for name in inner if not is_of_systems(name))
         place = folder.stat()
         if (place.st_dev, place.st_ino) in seen:
@@ -261,6 +268,10 @@ def walk(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
             continue
         seen.add((place.st_dev, place.st_ino))
         yield folder, sorted(name for name in files if not is_of_systems(name))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror})") from error
 
 
 def is_of_systems(name: str) -> bool:
@@ -286,17 +297,16 @@ def numbered_pictures(folder: pathlib.Path, files: Sequence[str]) -> dict[int, p
     unread: dict[int, pathlib.Path] = {}
     for name in files:
         file = folder / name
-        number = re.search(r"([0-9]{1,9})$", file.stem)
+        number = picture_files.number(file)
         if number is None or is_of_systems(name):
             continue
         if is_unread_picture(file):
-            unread[int(number[1])] = file
+            unread[number] = file
         elif is_picture(file):
-            other = found.setdefault(int(number[1]), file)
+            other = found.setdefault(number, file)
             if other != file:
                 raise InputError(
-                    f"{folder}: {other.name} and {name} are both frame {int(number[1])}; "
-                    "remove one of them"
+                    f"{folder}: {other.name} and {name} are both frame {number}; remove one of them"
                 )
     for number in unread.keys() - found.keys():
         refuse_unread(unread[number])

@@ -164,7 +164,10 @@ def _listed_videos(
     chosen = set(subjects or known)
     videos = [
         video._replace(
-            number=video.number[:max_frames], labels=video.labels[:max_frames], breaks=None
+            number=video.number[:max_frames],
+            labels=video.labels[:max_frames],
+            breaks=None,
+            place=None,
         )
         for test in tests
         for video in test.frames.to_videos()

@@ -21,7 +21,7 @@ ASTRONAUT_LANDMARKS = [
 
 
 @pytest.fixture(scope="module")
-def detector():
+def detector(faces_extra):
     return cascade.Mtcnn()
 
 
@@ -55,7 +55,7 @@ def test_pictures_do_not_influence_each_other(detector, astronaut):
 
 
 @pytest.mark.slow
-def test_nothing_is_compiled_anew_for_another_size(astronaut, monkeypatch):
+def test_nothing_is_compiled_anew_for_another_size(astronaut, monkeypatch, faces_extra):
     traced = []
     jit = cascade.jax.jit
     counted = lambda run: jit(lambda *inputs: (traced.append(inputs), run(*inputs))[1])  # noqa: E731
@@ -88,6 +88,7 @@ def test_no_pictures(detector):
     assert _detect(detector, []) == []
 
 
+@pytest.mark.usefixtures("faces_extra")
 def test_small_faces_are_left_out_when_asked(astronaut):
     small = np.asarray(Image.fromarray(astronaut).resize((170, 170)))  # the face: 29 pixels
     assert len(_detect(cascade.Mtcnn(20), [small])[0].scores) == 1

@@ -4,12 +4,13 @@ import os
 import pathlib
 
 import joblib
-import lz4.frame
 import numpy as np
 import pytest
 
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces.mtcnn import weights
+
+lz4_frame = pytest.importorskip("lz4.frame", reason="the extra [faces] is not installed")
 
 
 def _written(tmp_path, value):
@@ -17,7 +18,7 @@ def _written(tmp_path, value):
     return (tmp_path / "list.lz4").read_bytes()
 
 
-def test_installed_files_hold_the_nets():
+def test_installed_files_hold_the_nets(faces_extra):
     arrays = weights.load()
     assert {net: len(found) for net, found in arrays.items()} == {
         "pnet": 13,
@@ -68,10 +69,10 @@ def test_nothing_is_executed(tmp_path):
 
 
 def test_a_file_that_is_cut_off_is_refused(tmp_path):
-    data = lz4.frame.decompress(_written(tmp_path, [np.zeros(100, np.float32)]))
+    data = lz4_frame.decompress(_written(tmp_path, [np.zeros(100, np.float32)]))
     for length in range(0, len(data) - 1, 37):
         with pytest.raises(InputError, match="cannot be read"):
-            weights.read(lz4.frame.compress(data[:length]))
+            weights.read(lz4_frame.compress(data[:length]))
 
 
 @pytest.mark.parametrize("data", [b"", b"no LZ4 file"])
