@@ -277,6 +277,17 @@ def said(directory: pathlib.Path, kind: str, step: int) -> dict[str, Any]:
         raise _damaged(file.parent, _SAID) from error
 
 
+def check(directory: pathlib.Path, kind: str) -> None:
+    """Compares the files of the newest checkpoint of a kind with those that were saved.
+
+    Raises:
+      InputError: one is damaged or missing.
+    """
+    place = _newest(directory / kind)
+    if place is not None:
+        _check_files(place, {name.name for name in _folders(place)})
+
+
 def _check_files(place: pathlib.Path, parts: Collection[str]) -> None:
     """Refuses a checkpoint whose files are not those that were saved; other parts stay unread."""
     try:

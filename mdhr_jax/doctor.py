@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mdhr doctor`: is everything there that a run needs, and what to do where it is not."""
 
+import collections
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -10,10 +12,12 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from packaging.requirements import Requirement
 
-from mdhr_jax import compiled, devices, locks, workers
+from configs import base
+from mdhr_jax import compiled, workers
 from mdhr_jax.errors import InputError
 
 _PACKAGE = "mdhr-jax"
@@ -97,7 +101,7 @@ def _installed() -> Iterator[Finding]:
         missing = list(_wrong(extra))
         if not missing:
             yield Finding(f"extra {extra}: {purpose}")
-        elif extra != "cuda" or devices.GPUS.exists():
+        elif extra != "cuda" or pathlib.Path("/dev/nvidiactl").exists():
             yield Finding(
                 f"extra {extra}, for {purpose}: {', '.join(missing)}",
                 f"pip install --constraint constraints.txt '.[{extra}]'",
@@ -124,3 +128,176 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+# What there is to compute with.
+
+
+def _devices() -> Iterator[Finding]:
+    try:
+        import jax
+
+        from mdhr_jax import devices
+
+        found = devices.found()
+    except Exception as error:  # JAX documents no set of exceptions
+        said = str(error).partition("\n")[0] or type(error).__name__
+        yield Finding(f"JAX: {said}", "mend what it says, or set JAX_PLATFORMS=cpu", stops=True)
+        return
+    kinds = collections.Counter(device.device_kind for device in found)
+    for kind, count in kinds.items():
+        yield Finding(f"{count} x {kind}{_memory_of(found[0])}: training, scoring, prediction")
+    if jax.default_backend() == "cpu":
+        yield Finding(
+            "no GPU: the quickstart takes minutes here, ResNet-50 on BP4D weeks",
+            "on a machine with NVIDIA GPUs: pip install --constraint constraints.txt '.[cuda]'",
+        )
+    yield Finding(f"{workers.cores()} CPU cores: rendering, preparing, reading")
+
+
+def _memory_of(device: Any) -> str:
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return f", {limit / _GIB:.0f} GiB that JAX may take" if limit else ""
+
+
+# Memory and disk, beside what runs take.
+
+
+def _resources(place: pathlib.Path) -> Iterator[Finding]:
+    memory, disk = _free_memory(), _free_disk(place)
+    yield Finding(f"{memory:.1f} GiB of memory and {disk:.1f} GiB of disk free (at {place})")
+    for need in _NEEDS:
+        lacks = [
+            f"{wanted - free:.1f} GiB of {what} more"
+            for what, free, wanted in (("memory", memory, need.memory), ("disk", disk, need.disk))
+            if free < wanted
+        ]
+        said = f"{need.run}: {need.memory:g} GiB of memory, {need.disk:g} GiB of disk"
+        remedy = f"free {' and '.join(lacks)}, or name another place" if lacks else ""
+        yield Finding(said, remedy, stops=bool(lacks) and need is _NEEDS[0])
+    yield from _cache()
+
+
+def _free_memory() -> float:
+    """GiB; all of it where the system does not tell what is free."""
+    with contextlib.suppress(OSError), open("/proc/meminfo") as lines:
+        known = dict(line.split(":") for line in lines)
+        return int(known["MemAvailable"].split()[0]) * 1024 / _GIB
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
+
+
+def _free_disk(place: pathlib.Path) -> float:
+    """GiB, of the nearest folder that is there."""
+    there = next(each for each in (place.absolute(), *place.absolute().parents) if each.exists())
+    return shutil.disk_usage(there).free / _GIB
+
+
+def _cache() -> Iterator[Finding]:
+    folder = os.environ.get(compiled.VARIABLE)
+    if folder is None:
+        yield Finding(
+            "compiled programs are not kept: every command compiles anew",
+            f"set {compiled.VARIABLE} to a folder that only you can write",
+        )
+        return
+    size = sum(file.stat().st_size for file in pathlib.Path(folder).glob("*") if file.is_file())
+    yield Finding(f"compiled programs: {size / _GIB:.1f} GiB in {folder}; may be deleted")
+
+
+# A data set or a run.
+
+
+def _place(place: pathlib.Path) -> Iterable[Finding]:
+    looks = {"config.json": _run, "metadata.json": _data_set, "runs.jsonl": _results}
+    for file, look in looks.items():
+        if (place / file).exists():
+            return _said(look, place)
+    return [Finding("no data set, run or results of mdhr", "name another directory", stops=True)]
+
+
+def _said(look: Callable[[pathlib.Path], Iterable[Finding]], place: pathlib.Path) -> list[Finding]:
+    """What a look finds, up to what a command would refuse."""
+    found: list[Finding] = []
+    try:
+        for finding in look(place):
+            found.append(finding)
+    except InputError as error:
+        said, _, remedy = str(error).removeprefix(f"{place}: ").partition("; ")
+        found.append(Finding(said, remedy or "mend that", stops=True))
+    return found
+
+
+def _data_set(place: pathlib.Path) -> Iterator[Finding]:
+    from mdhr_jax.data import decoded, records
+
+    source = records.open_dataset(place)
+    table, metadata = source.table, source.metadata
+    yield Finding(
+        f"data set of {len(table)} frames, {len(set(table.subjects))} people, {metadata.builder}: "
+        f"{metadata.source}"
+    )
+    yield Finding(
+        f"layout {metadata.layout}: AUs {' '.join(map(str, metadata.aus))}; faces cut by "
+        f"{metadata.crop}, {metadata.image_size} pixels, {metadata.fps:g} frames per second"
+    )
+    if metadata.layout != base.get_config().layout:
+        yield Finding(
+            f"configurations have layout {base.get_config().layout!r} where they say no other",
+            f"train with --config.layout={metadata.layout}",
+        )
+    people = [len(fold) for fold in source.folds]
+    empty = [number for number, count in enumerate(people, start=1) if not count]
+    yield Finding(
+        f"test people by fold: {people}",
+        f"fold {empty} cannot be tested: choose another, or prepare more people" if empty else "",
+    )
+    pictures = len(table) * metadata.image_size**2 * 3 / _GIB
+    there = decoded.existing(source) is not None
+    what = "is there" if there else f"would take {pictures:.1f} GiB of disk"
+    yield Finding(f"decoded.npy for --config.input=mapped {what}")
+    yield Finding("its pictures are looked at by `mdhr check-data`")
+
+
+def _run(place: pathlib.Path) -> Iterator[Finding]:
+    from mdhr_jax import checkpoint, provenance, runs, train, writers
+    from mdhr_jax.data import people
+
+    config = runs.load_config(place)
+    yield Finding(
+        f"run of {config.model.backbone}, layout {config.layout}, fold {config.fold}, protocol "
+        f"{config.protocol}, seed {config.seed}"
+    )
+    learned = provenance.read(place)
+    saved = runs.checkpoints(place)
+    for kind in ("last", "best"):
+        step = checkpoint.latest_step(saved, kind)
+        if step is not None:
+            checkpoint.check(saved, kind)
+            yield Finding(f"checkpoint {kind!r} of step {step}, whole")
+    rows = writers.read(place / "metrics.jsonl")
+    yield Finding(f"metrics.jsonl: {len(rows)} rows, the last of step {_last(rows)}")
+    if learned is None:
+        yield Finding("a converted model: it can be tested and predict, not be trained on")
+        return
+    source = runs.open_data(config)
+    same = learned.has_same_data(provenance.Learned.of(source, people.Seen({})))
+    yield Finding(
+        f"data set {config.data}: {'the one' if same else 'another one than'} it has learned from",
+        "" if same else "say with --config.data where that one is",
+        stops=not same,
+    )
+    start, total = checkpoint.latest_step(saved, "last") or 0, train.count_steps(config, source)
+    left = "finished" if start == total else "the same train command goes on from there"
+    yield Finding(f"step {start} of {total}: {left}")
+
+
+def _last(rows: Sequence[Mapping[str, Any]]) -> int:
+    return max((row["step"] for row in rows), default=0)
+
+
+def _results(place: pathlib.Path) -> Iterator[Finding]:
+    from mdhr_jax import experiments
+
+    done = experiments.read_runs(place / experiments.RUNS)
+    names = list(dict.fromkeys(run.variant for run in done))
+    yield Finding(f"{len(done)} finished runs of {', '.join(names)}")

@@ -39,6 +39,13 @@ class Learned:
     people: Videos | None = None
     unknown: Sequence[str] = ()
 
+    def has_same_data(self, other: "Learned") -> bool:
+        """Whether both are of one data set, as far as both say."""
+        compared = ["builder", "index", "crop", "aus", "fps"]
+        if self.fingerprint and other.fingerprint:
+            compared.append("fingerprint")
+        return all(getattr(self, name) == getattr(other, name) for name in compared)
+
     @classmethod
     def of(cls, source: records.FrameSource, seen: Seen) -> "Learned":
         """That of a run on a data set which learns from these people."""
@@ -90,16 +97,13 @@ def check(workdir: pathlib.Path, learned: Learned) -> None:
     if old is None:
         write(workdir, learned)
         return
-    compared = ["builder", "index", "crop", "aus", "fps"]
-    if old.fingerprint:
-        compared.append("fingerprint")
-    else:
+    if not old.fingerprint:
         print(
             f"{workdir}: an earlier version began this run and kept no digest of the pictures: "
             "whether they are the same cannot be checked",
             file=sys.stderr,
         )
-    if any(getattr(old, name) != getattr(learned, name) for name in compared):
+    if not old.has_same_data(learned):
         raise InputError(
             f"{workdir}: this run was begun with another data set (other frames, labels, crops or "
             "pictures); use that one again or another --workdir"
