@@ -9,6 +9,7 @@ nobody reads on.
 import contextlib
 import dataclasses
 import functools
+import importlib.metadata
 import io
 import json
 import os
@@ -79,6 +80,9 @@ def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"mdhr-jax {importlib.metadata.version('mdhr-jax')}")
+        return 0
     name, *arguments = argv
     compiled.keep()
     try:
@@ -886,6 +890,19 @@ def _bench(values: Flags, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _doctor_flags(values: Flags, arguments: Sequence[str]) -> None:
+    """None of its own."""
+
+
+def _doctor(values: Flags, arguments: Sequence[str]) -> int:
+    from mdhr_jax import doctor
+
+    place = pathlib.Path(*_exactly(arguments, "DIR")) if arguments else None
+    page, well = doctor.doctor(place)
+    print(page)
+    return 0 if well else 1
+
+
 def _check_lists_flags(values: Flags, arguments: Sequence[str]) -> None:
     """None of its own."""
 
@@ -988,6 +1005,12 @@ COMMANDS = {
         "SOURCE --checkpoint RUN --out CSV [--crop center|mtcnn|X,Y,W,H|...]",
         _predict_flags,
         _predict,
+    ),
+    "doctor": Command(
+        "What is installed, devices, memory and disk, a data set's or a run's state; what to do.",
+        "[DIR]",
+        _doctor_flags,
+        _doctor,
     ),
     "check-lists": Command(
         "Check the official list files, fold by fold, against the release's numbers.",

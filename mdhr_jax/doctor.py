@@ -92,13 +92,13 @@ def doctor(place: pathlib.Path | None) -> tuple[str, bool]:
 
 def _installed() -> Iterator[Finding]:
     yield Finding(f"Python {platform.python_version()} at {sys.prefix}")
-    wrong = list(_wrong(""))
+    wrong = list(_wrong(_PACKAGE))
     shown = ", ".join(f"{name} {_version(name)}" for name in _SHOWN if _version(name))
     yield Finding(f"{_PACKAGE} {_version(_PACKAGE)} with {shown}")
     for said in wrong:
         yield Finding(said, "pip install --constraint constraints.txt --editable .", stops=True)
     for extra, purpose in _EXTRAS.items():
-        missing = list(_wrong(extra))
+        missing = list(_wrong(_PACKAGE, extra))
         if not missing:
             yield Finding(f"extra {extra}: {purpose}")
         elif extra != "cuda" or pathlib.Path("/dev/nvidiactl").exists():
@@ -108,19 +108,21 @@ def _installed() -> Iterator[Finding]:
             )
 
 
-def _wrong(extra: str) -> Iterator[str]:
-    """What of the package's needs, or of those of an extra alone, is missing or another version."""
-    for line in importlib.metadata.requires(_PACKAGE) or ():
+def _wrong(package: str, extra: str = "") -> Iterator[str]:
+    """What of a package's needs, or of those of an extra alone, is missing or another version."""
+    for line in importlib.metadata.requires(package) or ():
         need = Requirement(line)
-        if extra and (need.marker is None or not need.marker.evaluate({"extra": extra})):
-            continue
-        if not extra and need.marker is not None and not need.marker.evaluate({"extra": ""}):
+        without = need.marker is None or need.marker.evaluate({"extra": ""})
+        if without == bool(extra) or not (without or need.marker.evaluate({"extra": extra})):
             continue
         version = _version(need.name)
         if version is None:
             yield f"{need.name} is not installed"
         elif not need.specifier.contains(version, prereleases=True):
             yield f"{need.name} {version} is not {need.specifier}"
+        else:
+            for of_need in need.extras:
+                yield from _wrong(need.name, of_need)
 
 
 def _version(name: str) -> str | None:
