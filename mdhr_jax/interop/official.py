@@ -125,11 +125,14 @@ def _counters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _wrong_counters(arrays: dict[str, np.ndarray]) -> list[str]:
-    """Numbers of batches that are no numbers of batches, or more than a step can count."""
+    """Numbers of batches that are no numbers of batches, or more than a step can count.
+
+    Floats do: a state_dict may have been made narrower as a whole.
+    """
     return [
         f"{name} is no count of batches below 2**31"
         for name, array in _counters(arrays).items()
-        if array.shape or array.dtype.kind not in "iu" or not 0 <= array < 2**31
+        if array.shape or array.dtype.kind not in "iuf" or array % 1 or not 0 <= array < 2**31
     ]
 
 

@@ -201,12 +201,17 @@ def _find_state_dict(contents: object) -> tuple[str | None, dict[str, Tensor]]:
 def _other_contents(contents: object) -> str:
     """What a file without a state_dict holds."""
     entries = contents if type(contents) is dict else {}
-    places = [contents, *(entries[place] for place in _PLACES if place in entries)]
-    values = [v for place in places if type(place) is dict for v in place.values()]
-    for what, found in (("a whole model, ", places), ("", values)):
-        for value in found:
+    places = [*(entries[place] for place in _PLACES if place in entries), contents]
+    for place in places:
+        if type(place) in (Global, Unknown):
+            return f"a whole model, the name {place.name}"
+    for place in places:
+        values = place if type(place) is dict else {}
+        for name, value in values.items():
             if type(value) in (Global, Unknown):
-                return f"{what}the name {value.name}"
+                return f"the name {value.name}"
+            if type(value) is not Tensor and Tensor in map(type, values.values()):
+                return f"{reprlib.repr(name)} among tensors, which is none"
     return f"holding no state_dict (names to tensors, alone or as {', '.join(_PLACES)})"
 
 

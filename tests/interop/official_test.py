@@ -4,13 +4,14 @@ import json
 import pathlib
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
 
 from mdhr_jax import facs, steps
 from mdhr_jax.errors import InputError
-from mdhr_jax.interop import official
+from mdhr_jax.interop import files, official
 from mdhr_jax.models import mdhr, swin
 from mdhr_jax.verify import network
 
@@ -62,6 +63,24 @@ def test_out_and_in_is_the_identity_bit_for_bit(swin_state):
     arrays = official.export(swin_state, facs.DISFA, "swin_b")
     back = official.load(arrays, swin_state, facs.DISFA, "swin_b")
     jax.tree.map(np.testing.assert_array_equal, back, swin_state)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_a_state_dict_that_was_narrowed_as_a_whole_is_read(swin_state, tmp_path, dtype):
+    arrays = official.export(swin_state, facs.DISFA, "swin_b")
+    narrow = {f"module.{name}": array.astype(dtype) for name, array in arrays.items()}
+    files.write(tmp_path / "half.ckpt", narrow)
+    back = official.load(files.read(tmp_path / "half.ckpt"), swin_state, facs.DISFA, "swin_b")
+    expected = jax.tree.map(lambda x: x.astype(dtype).astype(x.dtype), swin_state)
+    jax.tree.map(np.testing.assert_array_equal, back, expected)
+
+
+@pytest.mark.parametrize("count", [-1, 2**31, 0.5])
+def test_a_count_of_batches_that_cannot_be_one_is_refused(swin_state, count):
+    arrays = official.export(swin_state, facs.DISFA, "swin_b")
+    arrays["MFD.bn.num_batches_tracked"] = np.array(count)
+    with pytest.raises(InputError, match="MFD.bn.num_batches_tracked is no count of batches"):
+        official.load(arrays, swin_state, facs.DISFA, "swin_b")
 
 
 def test_everything_that_does_not_fit_is_named_at_once(swin_state):
