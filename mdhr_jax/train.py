@@ -108,8 +108,8 @@ def _train(
         }
     )
     backbone = {} if start else runs.initial_backbone(config, compiled.abstract)
+    learned = provenance.Learned.of(source, seen.in_training(config, source))
     if hosts.is_first():
-        learned = provenance.Learned.of(source, seen.in_training(config, source))
         runs.claim(workdir, config, learned)  # a backbone that does not fit leaves no run
     restored = checkpoint.restore(saved, "last", compiled.abstract) if start else None
     if hosts.is_first():
@@ -155,7 +155,7 @@ def _train(
                 evaluation = {"step": step, **result}
                 if chooses and result["mean_f1"] > best:
                     best = result["mean_f1"]
-                    kinds = ["best", *kinds]
+                    kinds = ["best", "last"]  # together: a resumed run knows its best
                 log.restart_clock()
             if kinds:
                 log.flush()
