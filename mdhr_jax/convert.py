@@ -48,7 +48,8 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
             raise InputError(f"{target}: holds a run already; name another directory")
         runs.claim(target, trained.config, _learned(source))
         kind, step = trained.protocol.checkpoint, int(trained.state["step"])
-        said = checkpoint.said(runs.checkpoints(source), kind, step)
+        is_file = files.is_weight_file(source)
+        said = {} if is_file else checkpoint.said(runs.checkpoints(source), kind, step)
         for each in {"last", kind}:  # `last` tells training that it cannot go on
             checkpoint.save(runs.checkpoints(target), each, step, trained.state, said)
 

@@ -231,7 +231,8 @@ def check_same(
     """
     overrides = {variant.name: runs.flatten(variant.overrides) for variant in variants}
     for run in done:
-        own = runs.ADDED | {"pictures": common["pictures"]} | run.config
+        unsaid = runs.ADDED | {"pictures": common["pictures"]}
+        own = {key: unsaid[key] for key in unsaid if key in common} | run.config
         if "pictures" not in run.config:
             notes.once(
                 f"{path}: holds runs of an earlier version, which kept no digest of the pictures: "
