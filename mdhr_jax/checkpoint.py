@@ -112,18 +112,22 @@ class Saver:
             for folder in _folders(self._directory):
                 newest = _newest(folder)
                 for place in _folders(folder):
-                    if place != newest:
-                        shutil.rmtree(place)
+                    if place != newest:  # one that is being read may stay until the next save
+                        shutil.rmtree(place, ignore_errors=place.name != _NEW)
 
 
-def save(directory: pathlib.Path, kind: str, step: int, state: dict) -> None:
+def save(
+    directory: pathlib.Path, kind: str, step: int, state: dict, said: Mapping[str, Any] = _NOTHING
+) -> None:
     """Saves `state` as the run's checkpoint of that kind, then drops the older one.
+
+    Arguments as of `Saver.save`.
 
     Raises:
       InputError: it cannot be written; the older one is kept.
     """
     with Saver(directory) as saver:
-        saver.save([kind], step, state)
+        saver.save([kind], step, state, said)
 
 
 def _finish(
@@ -143,16 +147,22 @@ def _finish(
     for folder in folders[1:]:
         shutil.copytree(new, folder / _NEW)
     for folder in folders:
-        for path in (folder / _NEW).rglob("*"):
-            files.sync(path)
-        _put_in_place(folder / _NEW, folder / str(step))
+        _sync(folder / _NEW)
+        _put_in_place(folder / _NEW, step)
+        files.sync_names(folder)
+        files.sync_names(folder.parent)
 
 
-def _put_in_place(new: pathlib.Path, kept: pathlib.Path) -> None:
-    if kept.exists():
-        kept.rename(kept.with_name(kept.name + _OLD))
-    new.rename(kept)  # from here on it counts
-    files.sync(new.parent)
+def _sync(checkpoint: pathlib.Path) -> None:
+    for path in (checkpoint, *checkpoint.rglob("*")):
+        files.sync_names(path) if path.is_dir() else files.sync(path)
+
+
+def _put_in_place(new: pathlib.Path, step: int) -> None:
+    for place in _folders(new.parent):  # the same step, or later ones that a kill has cut off
+        if place.name.isdecimal() and int(place.name) >= step:
+            place.rename(place.with_name(place.name + _OLD))
+    new.rename(new.with_name(str(step)))  # from here on it counts
 
 
 @contextlib.contextmanager
@@ -177,9 +187,9 @@ def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _newest(folder: pathlib.Path) -> pathlib.Path | None:
-    """The newest complete checkpoint of a kind."""
+    """The complete checkpoint of a kind that was saved last."""
     complete = [place for place in _folders(folder) if _step(place) is not None]
-    return max(complete, key=lambda place: (_step(place), place.suffix != _OLD), default=None)
+    return max(complete, key=lambda place: (place.suffix != _OLD, _step(place)), default=None)
 
 
 def _step(place: pathlib.Path) -> int | None:
@@ -270,11 +280,15 @@ def said(directory: pathlib.Path, kind: str, step: int) -> dict[str, Any]:
     Raises:
       InputError: it cannot be read.
     """
-    file = directory / kind / str(step) / _SAID
-    try:
-        return dict(json.loads(file.read_text())) if file.exists() else {}
-    except (OSError, TypeError, ValueError) as error:
-        raise _damaged(file.parent, _SAID) from error
+    for name in (str(step), f"{step}{_OLD}"):
+        place = directory / kind / name
+        try:
+            return dict(json.loads((place / _SAID).read_text()))
+        except FileNotFoundError:
+            continue
+        except (OSError, TypeError, ValueError) as error:
+            raise _damaged(place, _SAID) from error
+    return {}
 
 
 def check(directory: pathlib.Path, kind: str) -> None:

@@ -841,8 +841,9 @@ def _tell_of(source: str, done: Any) -> None:
 
 
 def _warn_of_other_pace(source: str, shown: float | None, trained: float | None) -> None:
-    """Differences between frames are smaller in a faster film."""
-    if shown and trained and not 2 / 3 < shown / trained < 3 / 2:
+    from mdhr_jax.faces import pace
+
+    if pace.is_other(shown, trained):
         print(
             f"mdhr predict: {source} has {shown:.4g} frames per second, the model was trained on "
             f"{trained:.4g}: its scores may be worse; convert the film with ffmpeg -r {trained:g}",

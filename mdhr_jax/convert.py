@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mdhr convert`: a trained model from one form to another, run or weight file."""
 
+import dataclasses
 import pathlib
 
 from configs import base
-from mdhr_jax import checkpoint, locks, runs
+from mdhr_jax import checkpoint, locks, provenance, runs, seen
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, official
 
@@ -45,11 +46,21 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
     with locks.alone(target, "name another directory"):
         if runs.config_file(target).exists():
             raise InputError(f"{target}: holds a run already; name another directory")
-        runs.claim(target, trained.config)
-        step = int(trained.state["step"])
-        # `last` tells training that it cannot go on.
-        for kind in {"last", trained.protocol.checkpoint}:
-            checkpoint.save(runs.checkpoints(target), kind, step, trained.state)
+        runs.claim(target, trained.config, _learned(source))
+        kind, step = trained.protocol.checkpoint, int(trained.state["step"])
+        is_file = files.is_weight_file(source)
+        said = {} if is_file else checkpoint.said(runs.checkpoints(source), kind, step)
+        for each in {"last", kind}:  # `last` tells training that it cannot go on
+            checkpoint.save(runs.checkpoints(target), each, step, trained.state, said)
+
+
+def _learned(source: pathlib.Path) -> provenance.Learned | None:
+    """What the model has learned from, as far as the source says."""
+    learned = None if files.is_weight_file(source) else provenance.read(source)
+    if learned is None:
+        return None
+    known = seen.of_model(source)
+    return dataclasses.replace(learned, people=known.people, unknown=list(known.unknown))
 
 
 def _official(trained: runs.Trained) -> dict:

@@ -4,7 +4,6 @@
 import dataclasses
 import functools
 import pathlib
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,9 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from mdhr_jax import hosts, locks, metrics, protocol, provenance, runs, seen, sharding, steps
+from mdhr_jax import hosts, locks, metrics, notes, protocol, provenance, runs, seen, sharding, steps
 from mdhr_jax.data import clips, pipeline, records
 from mdhr_jax.errors import InputError
+from mdhr_jax.faces import pace
 from mdhr_jax.interop import files
 from mdhr_jax.report import tables
 
@@ -248,12 +248,11 @@ def load(
 def _warn_of_other_pictures(path: pathlib.Path, source: records.FrameSource) -> None:
     """Scores of faces that are cut in another way, or move at another pace, may be worse."""
     learned, tested = provenance.read(path), source.metadata
-    if learned and (learned.crop, learned.fps) != (tested.crop, tested.fps):
-        print(
+    if learned and (learned.crop != tested.crop or pace.is_other(tested.fps, learned.fps)):
+        notes.once(
             f"{path}: has learned from faces cut by {learned.crop}, {learned.fps:g} frames per "
             f"second; those tested are cut by {tested.crop}, {tested.fps:g} frames per second: its "
-            "scores may be worse",
-            file=sys.stderr,
+            "scores may be worse"
         )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, locks, runs, seen, train, workers
+from mdhr_jax import evaluate, locks, notes, runs, seen, train, workers
 from mdhr_jax.errors import InputError, NonFiniteLossError
 from mdhr_jax.progress import Bar
 
@@ -99,7 +99,8 @@ class Plan:
         if self.steps is not None:
             shared["steps"], shared["epochs"] = self.steps, 0.0
         metadata = runs.open_data(self.config).metadata
-        shared["data"] = f"{metadata.builder}, seed {metadata.seed}, {metadata.fingerprint[:16]}"
+        shared["data"] = f"{metadata.builder}, seed {metadata.seed}, {metadata.index_sha256[:16]}"
+        shared["pictures"] = metadata.fingerprint[:16]
         return shared
 
 
@@ -138,10 +139,12 @@ def complete(
         such as for want of memory.
     """
     for variant in plan.variants:
+        runs.check(_configured(plan.config, variant))
+    source = runs.open_data(plan.config)
+    for variant in plan.variants:
         config = _configured(plan.config, variant)
-        runs.check(config)
         for config.fold in plan.folds:
-            seen.check_start(config, runs.open_data(config))
+            seen.check_start(config, source)
     with contextlib.ExitStack() as held:
         remedy = "name other directories with --workdir and --results"
         held.enter_context(locks.alone(results, remedy))
@@ -228,7 +231,13 @@ def check_same(
     """
     overrides = {variant.name: runs.flatten(variant.overrides) for variant in variants}
     for run in done:
-        own = runs.ADDED | run.config
+        unsaid = runs.ADDED | {"pictures": common["pictures"]}
+        own = {key: unsaid[key] for key in unsaid if key in common} | run.config
+        if "pictures" not in run.config:
+            notes.once(
+                f"{path}: holds runs of an earlier version, which kept no digest of the pictures: "
+                "whether they are of this data set cannot be checked"
+            )
         keys = common.keys() | own.keys()
         changed = sorted(key for key in keys if own.get(key) != common.get(key))
         if run.overrides != overrides.get(run.variant, run.overrides):

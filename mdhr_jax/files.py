@@ -35,24 +35,30 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
             raise
-    with contextlib.suppress(OSError):  # not every file system can
-        sync(path.parent)
+    sync_names(path.parent)
 
 
 @contextlib.contextmanager
 def _unfinished(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """The same name for every command, one at a time; one of its own where locks are not known."""
     unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{path}: another command is writing it; wait for it, or name another file"
-            ) from error
-        except OSError:
-            unfinished.unlink()
-            unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.unfinished")
+    with contextlib.ExitStack() as opened:
+        while True:
+            file = opened.enter_context(unfinished.open("ab"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{path}: another command is writing it; wait for it, or name another file"
+                ) from error
+            except OSError:
+                unfinished.unlink(missing_ok=True)
+                unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.unfinished")
+                break
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(unfinished.stat(), os.fstat(file.fileno())):
+                    break
+            opened.close()  # it has become the file meanwhile
         yield unfinished
 
 
@@ -69,7 +75,7 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Brings a file, or the names in a folder, to the disk.
+    """Brings a file to the disk.
 
     Raises:
       OSError: the disk cannot take it.
@@ -79,3 +85,9 @@ def sync(path: pathlib.Path) -> None:
         os.fsync(place)
     finally:
         os.close(place)
+
+
+def sync_names(folder: pathlib.Path) -> None:
+    """Brings the names in a folder to the disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        sync(folder)

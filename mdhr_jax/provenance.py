@@ -4,10 +4,9 @@
 import dataclasses
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 
-from mdhr_jax import files
+from mdhr_jax import files, notes
 from mdhr_jax.data import records
 from mdhr_jax.data.people import Seen, Videos
 from mdhr_jax.errors import InputError
@@ -88,20 +87,22 @@ def write(workdir: pathlib.Path, learned: Learned) -> None:
 
 
 def check(workdir: pathlib.Path, learned: Learned) -> None:
-    """Refuses to go on with another data set, wherever it lies.
+    """Refuses to go on with another data set, wherever it lies; says what cannot be checked.
 
     Raises:
       InputError: the run was begun with another data set, or `data.json` is damaged.
     """
     old = read(workdir)
     if old is None:
-        write(workdir, learned)
+        notes.once(
+            f"{workdir}: has no {_FILE}: whether this is the data set that it has learned from "
+            "cannot be checked"
+        )
         return
     if not old.fingerprint:
-        print(
+        notes.once(
             f"{workdir}: an earlier version began this run and kept no digest of the pictures: "
-            "whether they are the same cannot be checked",
-            file=sys.stderr,
+            "whether they are the same cannot be checked"
         )
     if not old.has_same_data(learned):
         raise InputError(

@@ -43,7 +43,7 @@ from mdhr_jax.interop import files, names, official
 from mdhr_jax.models import mdhr
 
 # How the same is computed: a run may go on with other values of these.
-MEANS = ("fsdp", "input")
+MEANS = ("deterministic", "fsdp", "input")
 # Keys that runs of earlier versions do not have, and what these did.
 ADDED = {"allow_seen_subjects": False, "deterministic": False}
 # Compiler options: GPUs take no kernel that adds in the order in which its threads finish, nor one

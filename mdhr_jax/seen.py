@@ -7,12 +7,11 @@ that it was started from. A weight file says nobody.
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from mdhr_jax import provenance, runs
+from mdhr_jax import notes, provenance, runs
 from mdhr_jax.data import people, records
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files
@@ -44,11 +43,15 @@ def in_training(config: ConfigDict, source: records.FrameSource) -> people.Seen:
     others = [name for k, fold in enumerate(source.folds, 1) if k != config.fold for name in fold]
     own = people.Seen(people.videos(source, others))
     start = config.model.init_from
-    return own.with_others(of_model(pathlib.Path(start))) if start else own
+    return own.with_others(of_model(pathlib.Path(start), source)) if start else own
 
 
-def of_model(path: pathlib.Path) -> people.Seen:
+def of_model(path: pathlib.Path, tested: records.FrameSource | None = None) -> people.Seen:
     """Whom the model of a run or a weight file has learned from.
+
+    Args:
+      path: the run or the file.
+      tested: a data set that may be the one that a run of an earlier version has learned from.
 
     Raises:
       InputError: the run's `data.json` is damaged.
@@ -57,25 +60,30 @@ def of_model(path: pathlib.Path) -> people.Seen:
     if learned is None:
         return people.Seen({}, [str(path)])
     if learned.people is None:
-        return _of_earlier_run(path, learned)
+        return _of_earlier_run(path, learned, tested)
     return people.Seen(learned.people, learned.unknown)
 
 
-def _of_earlier_run(path: pathlib.Path, learned: provenance.Learned) -> people.Seen:
-    """Earlier versions kept no names: known while the data set is still what it was."""
+def _of_earlier_run(
+    path: pathlib.Path, learned: provenance.Learned, tested: records.FrameSource | None
+) -> people.Seen:
+    """Earlier versions kept no names: known where the data set is still what it was."""
     config = runs.load_config(path)
-    try:
-        source = runs.open_data(config)
-    except InputError:
-        source = None
-    if source and source.metadata.index_sha256 == learned.index:
-        return in_training(config, source)
-    print(
+    for source in (tested, _opened(config)):
+        if source and source.metadata.index_sha256 == learned.index:
+            return in_training(config, source)
+    notes.once(
         f"{path}: an earlier version trained it and kept no names, and {config.data} is not the "
-        "data set that it was: whether test subjects were seen in training cannot be checked",
-        file=sys.stderr,
+        "data set that it was: whether test subjects were seen in training cannot be checked"
     )
     return people.Seen({}, [str(path)])
+
+
+def _opened(config: ConfigDict) -> records.FrameSource | None:
+    try:
+        return runs.open_data(config)
+    except InputError:
+        return None
 
 
 def verdict(seen: people.Seen, source: records.FrameSource, fold: int) -> Verdict:
@@ -91,15 +99,23 @@ def check_tested(
     """Refuses to test a run or weight file on people whom it has learned from.
 
     Raises:
-      InputError: some of the fold's test subjects were seen, which is not allowed.
+      InputError: some of the fold's test subjects were seen, or a run of an earlier version cannot
+        tell and another fold than its own is tested; neither is allowed.
     """
-    found = verdict(of_model(path), source, fold)
+    found = verdict(of_model(path, source), source, fold)
     _refuse(
         found,
         f"{path}: has learned from people whom fold {fold} of {source.path} tests",
         "test on others, or add --allow_seen_subjects, which marks the table",
         allowed,
     )
+    earlier = str(path) in found.unknown and provenance.read(path) is not None
+    if earlier and not allowed and fold != (own := runs.load_config(path).fold):
+        raise InputError(
+            f"{path}: trained for fold {own}, perhaps on people whom fold {fold} tests: name the "
+            f"data set that it has learned from with --data, test on fold {own}, or add "
+            "--allow_seen_subjects"
+        )
 
 
 def check_start(config: ConfigDict, source: records.FrameSource) -> None:
@@ -111,7 +127,7 @@ def check_start(config: ConfigDict, source: records.FrameSource) -> None:
     start = config.model.init_from
     if not start:
         return
-    found = verdict(of_model(pathlib.Path(start)), source, config.fold)
+    found = verdict(of_model(pathlib.Path(start), source), source, config.fold)
     _refuse(
         found,
         f"config.model.init_from={start}: has learned from people whom fold {config.fold} of "
@@ -126,9 +142,8 @@ def _refuse(found: Verdict, what: str, remedy: str, allowed: bool) -> None:
     if found.seen and not allowed:
         raise InputError(f"{what} ({people.listed(found.seen)}); {remedy}")
     if found.alike:
-        print(
+        notes.once(
             f"{what.partition(': ')[0]}: {people.listed(found.alike)} of the test subjects have "
-            "the names of people whom it has learned from, with other frames or labels: taken for "
-            "other people",
-            file=sys.stderr,
+            "the names of people whom it has learned from, but no video is the same: taken for "
+            "other people"
         )

@@ -9,7 +9,7 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -108,8 +108,8 @@ def _train(
         }
     )
     backbone = {} if start else runs.initial_backbone(config, compiled.abstract)
+    learned = provenance.Learned.of(source, seen.in_training(config, source))
     if hosts.is_first():
-        learned = provenance.Learned.of(source, seen.in_training(config, source))
         runs.claim(workdir, config, learned)  # a backbone that does not fit leaves no run
     restored = checkpoint.restore(saved, "last", compiled.abstract) if start else None
     if hosts.is_first():
@@ -136,11 +136,10 @@ def _train(
     state = making.result()
 
     chooses = runs.protocol_of(config).chooses
+    known = _known(workdir, start, chooses)
     make_writer = writers.RunWriter if hosts.is_first() else writers.Silence
     writer = make_writer(workdir, step=start, total_steps=total_steps)
-    known = checkpoint.said(saved, "last", start) if start else {}
-    best = hosts.as_first(known.get("best_mean_f1", _best(workdir)))
-    evaluation = known.get("evaluation")
+    best, evaluation = hosts.as_first(known["best_mean_f1"]), known.get("evaluation")
     log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
     with checkpoint.Saver(saved) as saver, contextlib.closing(writer):
         for step in range(start + 1, total_steps + 1):
@@ -155,7 +154,7 @@ def _train(
                 evaluation = {"step": step, **result}
                 if chooses and result["mean_f1"] > best:
                     best = result["mean_f1"]
-                    kinds = ["best", *kinds]
+                    kinds = ["best", "last"]  # together: a resumed run knows its best
                 log.restart_clock()
             if kinds:
                 log.flush()
@@ -180,9 +179,25 @@ def _said_of(mesh: Mesh) -> str:
     return f"{mesh.size} x {kinds}" + (f" in {processes} processes" if processes > 1 else "")
 
 
-def _best(workdir: pathlib.Path) -> float:
-    """The highest mean F1 of a run's evaluations whose checkpoint does not say it."""
-    return max((row["mean_f1"] for row in runs.evaluations(workdir)), default=-1.0)
+def _known(workdir: pathlib.Path, start: int, chooses: bool) -> dict[str, Any]:
+    """What a run knew of itself at step `start`: its best F1 and its last evaluation.
+
+    Raises:
+      InputError: of a run of an earlier version only the metrics know the best, and they are lost.
+    """
+    said = checkpoint.said(runs.checkpoints(workdir), "last", start)
+    if said:
+        return said
+    file = workdir / "metrics.jsonl"
+    rows = [row for row in writers.read(file) if row["step"] <= start]
+    if chooses and max((row["step"] for row in rows), default=0) < start:
+        raise InputError(
+            f"{file}: ends before the checkpoint's step {start}, and nothing else holds the best "
+            "F1 of this run, which an earlier version began; bring the file back, or train in "
+            "another --workdir"
+        )
+    scores = [row["mean_f1"] for row in rows if row["kind"] == "eval"]
+    return {"best_mean_f1": max(scores, default=-1.0)}
 
 
 def reading(

@@ -35,6 +35,7 @@ ARROWS = {
     "facs": set(),
     "errors": set(),
     "files": {"errors"},
+    "notes": set(),
     "progress": set(),
     "models": {"models", "facs"},
     "losses": {"facs"},
@@ -47,7 +48,7 @@ ARROWS = {
     "synth": {"synth", "facs", "errors"},
     "data": {
         *("data", "synth", "faces", "facs", "csv_files", "errors", "files", "progress", "locks"),
-        "workers",
+        *("notes", "workers"),
     },
     "csv_files": {"errors"},
     "locks": {"errors"},

@@ -241,3 +241,36 @@ def test_a_full_disk_is_refused_and_keeps_the_checkpoint_before(tmp_path, caplog
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not caplog.records  # Orbax logs what it raises, with its traceback
     assert int(checkpoint.restore(tmp_path, "last", _abstract())["step"]) == 3
+
+
+def test_what_a_killed_run_had_saved_later_gives_way_to_what_is_saved_now(tmp_path):
+    checkpoint.save(tmp_path, "best", 300, _state(3))
+    checkpoint.save(tmp_path, "best", 100, _state(1))
+    assert int(checkpoint.restore(tmp_path, "best", _abstract())["step"]) == 1
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["100"]
+
+
+def test_a_disk_that_cannot_sync_folders_takes_checkpoints(tmp_path, monkeypatch):
+    sync = checkpoint.files.sync
+
+    def no_folders(path):
+        if path.is_dir():
+            raise OSError(22, "Invalid argument")
+        sync(path)
+
+    monkeypatch.setattr(checkpoint.files, "sync", no_folders)
+    checkpoint.save(tmp_path, "last", 3, _state(3), {"best_mean_f1": 0.5})
+    assert checkpoint.said(tmp_path, "last", 3) == {"best_mean_f1": 0.5}
+
+
+def test_the_copy_for_another_kind_is_on_the_disk_too(tmp_path, monkeypatch):
+    synced, sync = set(), checkpoint.files.sync
+    monkeypatch.setattr(checkpoint.files, "sync", lambda path: (synced.add(path), sync(path)))
+    with checkpoint.Saver(tmp_path) as saver:
+        saver.save(["best", "last"], 3, _state(3))
+    for kind in ("best", "last"):
+        placed = {
+            path.relative_to(tmp_path / kind / "3") for path in (tmp_path / kind / "3").rglob("*")
+        }
+        new = tmp_path / kind / "new"
+        assert {new / path for path in placed} | {new, tmp_path / kind, tmp_path} <= synced

@@ -77,7 +77,9 @@ def test_the_same_frames_and_labels_with_other_pictures_are_another_data_set(
     metadata = dataclasses.replace(rendered_set.metadata, **{entry: value})
     other = dataclasses.replace(rendered_set, metadata=metadata)
     monkeypatch.setattr(runs, "open_data", lambda config: other)
-    with pytest.raises(errors.InputError, match="or data set .differing: data.; name another"):
+    with pytest.raises(
+        errors.InputError, match="or data set .differing: .*pictures.; name another"
+    ):
         next(experiments.complete(plan, workdir=tmp_path, results=tmp_path))
 
 
@@ -111,3 +113,20 @@ def test_whatever_ends_a_run_the_others_are_done_and_recorded(
     done = experiments.read_runs(tmp_path / "runs.jsonl")
     assert [run.seed for run in done] == [0, 2]
     assert "full, seed 1, fold 1: " in capsys.readouterr().err
+
+
+def test_runs_of_an_earlier_version_are_kept_and_what_cannot_be_checked_is_said(
+    finished_run, random_counts, tiny_config, tmp_path, capsys
+):
+    plan = Plan(tiny_config, [Variant("full", {})], [0], [1])
+    earlier = {key: value for key, value in plan.common().items() if key not in runs.ADDED}
+    del earlier["pictures"]
+    done = finished_run("full", 0, random_counts(np.random.default_rng(0)))
+    line = dataclasses.asdict(dataclasses.replace(done, config=earlier))
+    for key in ("frames", "seen"):
+        del line[key]
+    (tmp_path / "runs.jsonl").write_text(json.dumps(line) + "\n")
+    ((kept,),) = experiments.complete(plan, workdir=tmp_path, results=tmp_path)
+    assert kept.subjects == done.subjects
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "runs of an earlier version" in said and "cannot be checked" in said

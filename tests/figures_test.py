@@ -58,7 +58,8 @@ def test_a_figure_of_a_run_shows_the_frames_asked_for(
     run = save_run(**changes)
     assert cli.main(_arguments(number, run, out, "--frames", ",".join(NAMES))) == 0
     first, *lines = capsys.readouterr().out.splitlines()
-    assert first == f"{out}: run, step 9, on people of test fold 1. Frames as asked for."
+    seen = f"seen in training: none known ({run}: does not say whom it has learned from)"
+    assert first == f"{out}: run, step 9, on people of test fold 1, {seen}. Frames as asked for."
     assert [line.split(": active AUs")[0] for line in lines] == NAMES
     assert all(expected in line for line in lines)
     with Image.open(out) as picture:

@@ -15,6 +15,7 @@ from mdhr_jax import (
     experiments,
     facs,
     figures,
+    provenance,
     runs,
     seen,
     train,
@@ -158,18 +159,50 @@ def test_a_run_knows_whom_its_start_has_seen(make_run, small, tmp_path, tiny_con
     assert str(verdict) == "none known (resnet50.pth: does not say whom it has learned from)"
 
 
-def test_runs_of_earlier_versions_know_them_while_their_data_are_there(run, small, capsys):
+def _as_of_an_earlier_version(run, **changes):
     file = run / "data.json"
     said = json.loads(file.read_text())
     for entry in ("fingerprint", "people", "unknown"):
-        del said[entry]
-    file.write_text(json.dumps(said))
+        said.pop(entry, None)
+    file.write_text(json.dumps(said | changes))
+
+
+def test_runs_of_earlier_versions_know_them_where_their_data_are(run, small, tmp_path, capsys):
+    _as_of_an_earlier_version(run)
     with pytest.raises(errors.InputError, match=r"\(S002, S005\); test on others"):
         evaluate.load(run, fold=2)
-    file.write_text(json.dumps(said | {"index": "another set is there now"}))
-    evaluate.load(run, fold=2)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"data": str(tmp_path / "gone")}))
+    with pytest.raises(errors.InputError, match=r"\(S002, S005\); test on others"):
+        evaluate.load(run, data=small.path, fold=2)  # it has moved
+    assert not capsys.readouterr().err
+    _as_of_an_earlier_version(run, index="another set is there now")
+    with pytest.raises(
+        errors.InputError, match="trained for fold 1, perhaps on people whom fold 2"
+    ):
+        evaluate.load(run, data=small.path, fold=2)
+    evaluate.load(run, data=small.path)
     (line,) = capsys.readouterr().err.splitlines()
     assert "kept no names" in line and "cannot be checked" in line
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_copy_of_a_run_knows_whom_the_run_has_seen(run, tmp_path, earlier):
+    if earlier:
+        _as_of_an_earlier_version(run)
+    assert cli.main(["convert", str(run), str(tmp_path / "copy")]) == 0
+    with pytest.raises(errors.InputError, match=r"copy: .* \(S002, S005\); test on others"):
+        evaluate.load(tmp_path / "copy", fold=2)
+
+
+def test_a_run_that_has_lost_what_it_learned_from_says_so(run, tiny_config, small, capsys):
+    (run / "data.json").unlink()
+    config = runs.load_config(run)
+    learned = provenance.Learned.of(small, seen.in_training(config, small))
+    runs.claim(run, config, learned)
+    assert "has no data.json: whether this is the data set" in capsys.readouterr().err
+    assert provenance.read(run) is None
+    assert "does not say whom" in str(seen.verdict(seen.of_model(run), small, 1))
 
 
 def test_what_was_seen_stands_in_the_tables(run, small, finished_run, random_counts):

@@ -49,7 +49,7 @@ def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
     stop_at_step(6)
     with pytest.raises(KeyboardInterrupt):
         train.train(tiny_config, tmp_path / "stopped")
-    assert checkpoint.latest_step(runs.checkpoints(tmp_path / "stopped"), "last") == 3
+    assert checkpoint.latest_step(runs.checkpoints(tmp_path / "stopped"), "last") == 4
     train.train(tiny_config, tmp_path / "stopped")
     _assert_equal_runs(tmp_path / "whole", tmp_path / "stopped", tiny_config)
 
@@ -400,6 +400,30 @@ def test_a_lost_metrics_file_is_told_and_does_not_replace_the_best(
     }
 
 
+def test_a_run_of_an_earlier_version_whose_metrics_are_lost_is_refused(
+    tiny_config, tmp_path, counting, monkeypatch
+):
+    monkeypatch.setattr(train, "evaluation_scalars", lambda *arguments: {"mean_f1": 0.5})
+    monkeypatch.setattr(checkpoint, "said", lambda *arguments: {})
+    tiny_config.eval_every = tiny_config.checkpoint_every = 2
+
+    def stop(step):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    counting(stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(tiny_config, tmp_path)
+    rows = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text("")
+    counting(lambda step: None)
+    with pytest.raises(errors.InputError, match="ends before the checkpoint's step 4, and nothing"):
+        train.train(tiny_config, tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(rows)
+    train.train(tiny_config, tmp_path)
+    assert checkpoint.latest_step(runs.checkpoints(tmp_path), "best") == 2
+
+
 def test_the_metrics_are_on_the_disk_before_a_checkpoint_counts(
     tiny_config, tmp_path, counting, monkeypatch
 ):
@@ -409,7 +433,7 @@ def test_the_metrics_are_on_the_disk_before_a_checkpoint_counts(
         writers.RunWriter, "sync", lambda self: (done.append("metrics"), sync(self))
     )
     monkeypatch.setattr(
-        checkpoint, "_put_in_place", lambda new, kept: (done.append(kept.name), put(new, kept))
+        checkpoint, "_put_in_place", lambda new, step: (done.append(str(step)), put(new, step))
     )
     counting(lambda step: None)
     tiny_config.eval_every = 100

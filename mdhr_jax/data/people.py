@@ -28,15 +28,15 @@ def videos(source: records.FrameSource, subjects: Sequence[str]) -> dict[str, li
     pictures = frames.read_digests(source.path, source.metadata)
     found: dict[str, list[str]] = collections.defaultdict(list)
     for video in source.table.take(source.table.rows_of(subjects)).to_videos():
-        found[video.subject] += _digests(video, pictures.get(video.name))
+        # Earlier sets have no digests, but a copy of one has the same index.
+        index = f"{source.metadata.index_sha256} {video.name}"
+        found[video.subject] += _digests(video, pictures.get(video.name, index))
     return dict(found)
 
 
-def _digests(video: clips.Video, pictures: str | None) -> Iterator[str]:
-    if pictures is not None:
-        yield pictures
-    # Many have a film in which nothing happens: only its pictures tell it from others.
-    if pictures is None or (video.labels != video.labels[0]).any():
+def _digests(video: clips.Video, pictures: str) -> Iterator[str]:
+    yield pictures
+    if (video.labels != video.labels[0]).any():  # many have a film in which nothing happens
         labels = video.labels.astype("i1").tobytes()
         yield hashlib.sha256(video.number.astype("<i8").tobytes() + labels).hexdigest()[:32]
 

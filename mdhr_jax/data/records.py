@@ -8,7 +8,6 @@ import functools
 import os
 import pathlib
 import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from mdhr_jax import facs, workers
+from mdhr_jax import facs, notes, workers
 from mdhr_jax.data import clips, folds
 from mdhr_jax.data.builders import frames
 from mdhr_jax.errors import InputError
@@ -169,7 +168,10 @@ def open_dataset(path: str | pathlib.Path) -> FrameSource:
         )
     folds.check_disjoint(metadata.folds)
     if not metadata.pictures_sha256:
-        _say_unchecked(str(path))
+        notes.once(
+            f"{path}: an earlier version made it and kept no digest of its pictures: whether they "
+            "are the ones that a run has learned from cannot be checked"
+        )
     source = FrameSource(pathlib.Path(path), metadata, layout, table, records, images)
     people = dict.fromkeys(table.subjects)
     _allow_open_files(len(people))
@@ -177,15 +179,6 @@ def open_dataset(path: str | pathlib.Path) -> FrameSource:
     for subject in people:
         source.record(int(table.rows_of([subject])[-1]))
     return source
-
-
-@functools.cache  # once a process
-def _say_unchecked(path: str) -> None:
-    print(
-        f"{path}: an earlier version made it and kept no digest of its pictures: whether they are "
-        "the ones that a run has learned from cannot be checked",
-        file=sys.stderr,
-    )
 
 
 def _allow_open_files(more: int) -> None:

@@ -12,6 +12,14 @@ _BRIDGED = 2.1  # steps by a clock that are one: times are rounded, and a frame 
 _ROUNDING = 0.2  # steps
 
 
+def is_other(fps: float | None, trained: float | None) -> bool:
+    """Whether frames per second are so far from those of training that motion looks different.
+
+    Differences between frames are smaller in a faster film. Unknown ones are not.
+    """
+    return bool(fps and trained) and not 2 / 3 < fps / trained < 3 / 2
+
+
 def missing(steps: Float[np.ndarray, "*m"]) -> Float[np.ndarray, "*m"]:
     """How many frames are missing where one comes so many steps after the one before it.
 
