@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
 
     # Arithmetic.
     config.precision = "float32"  # float32 for parity, bfloat16 for speed
-    config.deterministic = False  # the same bits from every training on GPUs, too; slower there
+    config.deterministic = False  # GPUs sum in one order only, for the same bits; slower there
     config.batch_norm_groups = 1  # parts of a (micro-)batch with statistics of their own
     config.accumulate = 1  # micro-batches of a step, one after another: less memory
     config.remat = "none"  # what the backward pass computes again: a key of train.REMAT
