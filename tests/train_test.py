@@ -373,20 +373,25 @@ def counting(monkeypatch, one_device):
     return arrange
 
 
+def _train_up_to(last, config, workdir, counting):
+    """Stops as by Ctrl-C before a step."""
+
+    def stop(step):
+        if step == last:
+            raise KeyboardInterrupt
+
+    counting(stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(config, workdir)
+
+
 def test_a_lost_metrics_file_is_told_and_does_not_replace_the_best(
     tiny_config, tmp_path, counting, monkeypatch, capsys
 ):
     f1 = iter([0.9, 0.5, 0.3, 0.2])
     monkeypatch.setattr(train, "evaluation_scalars", lambda *arguments: {"mean_f1": next(f1)})
     tiny_config.eval_every = tiny_config.checkpoint_every = 2
-
-    def stop(step):
-        if step == 5:
-            raise KeyboardInterrupt
-
-    counting(stop)
-    with pytest.raises(KeyboardInterrupt):
-        train.train(tiny_config, tmp_path)
+    _train_up_to(5, tiny_config, tmp_path, counting)
     (tmp_path / "metrics.jsonl").write_text("")
     counting(lambda step: None)
     train.train(tiny_config, tmp_path)
@@ -406,14 +411,7 @@ def test_a_run_of_an_earlier_version_whose_metrics_are_lost_is_refused(
     monkeypatch.setattr(train, "evaluation_scalars", lambda *arguments: {"mean_f1": 0.5})
     monkeypatch.setattr(checkpoint, "said", lambda *arguments: {})
     tiny_config.eval_every = tiny_config.checkpoint_every = 2
-
-    def stop(step):
-        if step == 5:
-            raise KeyboardInterrupt
-
-    counting(stop)
-    with pytest.raises(KeyboardInterrupt):
-        train.train(tiny_config, tmp_path)
+    _train_up_to(5, tiny_config, tmp_path, counting)
     rows = (tmp_path / "metrics.jsonl").read_text()
     (tmp_path / "metrics.jsonl").write_text("")
     counting(lambda step: None)
