@@ -25,6 +25,11 @@ from jaxtyping import UInt8
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import limits, pace, picture_files
 
+SUFFIXES = {  # of films
+    *(".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v"),
+    *(".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt"),
+    *(".rm", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+}
 # -P: a film's folder may hold Python files.
 _DECODER = (sys.executable, "-P", "-m", "mdhr_jax.faces.decoder")
 
