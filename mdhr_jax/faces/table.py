@@ -113,8 +113,8 @@ class _Videos:
         if len(found) != 1:
             listed = ", ".join(found or list(self._tables)[:3]) or "none"
             raise InputError(
-                f"{self._file}: which rows are video {video!r}? It names {listed}; name it so, with "
-                "its folders, in a column video"
+                f"{self._file}: which rows are video {video!r}? It names {listed}; name it so "
+                "in a column video, with its folders"
             )
         return found[0]
 
