@@ -986,7 +986,7 @@ COMMANDS = {
         _convert,
     ),
     "predict": Command(
-        "AU scores of every frame of a video, or of a folder of its frames or of photos.",
+        "AU scores of every frame of a video or of a folder of its frames, or of photos.",
         "SOURCE --checkpoint RUN --out CSV [--crop center|mtcnn|X,Y,W,H|...]",
         _predict_flags,
         _predict,

@@ -11,9 +11,8 @@ Three kinds of columns are known; their order does not matter, other columns are
 Frames count from 1, those of py-feat from 0. A column `video` names the video, or py-feat's `input`
 (pictures stand for their folder), with or without ending and some of its folders; without it the
 file is about one video. `score` (ours), `confidence` (OpenFace) or `FaceScore` says how sure the
-program was. A row whose success is 0 or nothing (0.0, False, nan),
-or that lacks a number of a face (empty, nan, -nan(ind)), is a frame without one. The table is read
-as `csv_files` reads any.
+program was. A row whose success is 0 or nothing (0.0, False, nan), or that lacks a number of a face
+(empty, nan, -nan(ind)), is a frame without one. The table is read as `csv_files` reads any.
 """
 
 import operator
@@ -121,11 +120,10 @@ class _Videos:
 
 def _video(row: Mapping[str, str]) -> str:
     """The name of a row's video; nothing if it has none."""
-    made_of = _plain(row.get("input", ""))
-    path = pathlib.PurePosixPath(made_of)
-    if path.suffix.lower() in picture_files.SUFFIXES:
-        made_of = str(path.parent)
-    return _plain(row.get("video", "")) or made_of
+    named, read = (_plain(row.get(column, "")) for column in ("video", "input"))
+    path = pathlib.PurePosixPath(read)
+    one_picture = path.suffix.lower() in picture_files.SUFFIXES
+    return named or (str(path.parent) if one_picture else read)
 
 
 def _plain(video: str) -> str:

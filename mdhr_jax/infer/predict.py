@@ -5,12 +5,12 @@
     1,0.000000,0.031250,0.812500,...,0,1,...
 
 One row per decoded frame: `frame` counts from 1, or is the number that ends a picture's name,
-`timestamp` is in seconds (pictures have the layout's rate), `_p` is the score in
-[0, 1], `_c` is 1 where the score reaches the model's threshold. Scores are empty where no face was
-found. The video is cut into clips of the model's `clip_length` frames, as in evaluation; the last
-clip is filled up with its last frame. A clip ends where another face comes, or more frames in a row
-are missing or show no face than the model's `hold`; up to so many are stood for by the one before
-them. No more than one clip is in memory.
+`timestamp` is in seconds (pictures have the layout's rate), `_p` is the score in [0, 1], `_c` is 1
+where the score reaches the model's threshold. Scores are empty where no face was found. The video
+is cut into clips of the model's `clip_length` frames, as in evaluation; the last clip is filled up
+with its last frame. A clip ends where another face comes, or more frames in a row are missing or
+show no face than the model's `hold`; up to so many are stood for by the one before them. No more
+than one clip is in memory.
 
 Photos are no film: each stands alone, and each of its faces has a row, the largest first:
 

@@ -191,13 +191,10 @@ def test_names_in_every_spelling(tmp_path, name):
         ("a", "../anna/a.MOV"),
         ("C:\\films\\a.mp4", "a.mp4"),
         ("anna/2024.05.02", "/x/anna/2024.05.02.mp4"),
-        ("photos/7.jpg", "photos/7"),
     ],
 )
 @pytest.mark.parametrize("column", ["video", "input"])
 def test_the_name_of_a_video_may_lack_folders_and_ending(tmp_path, column, named, film):
-    if column == "input" and named.endswith("jpg"):
-        named += "/1.png"  # py-feat names each picture
     rows = [[name, 1, *POINTS.flat] for name in (named, "ben/b")]
     file = _csv(tmp_path, [column, "frame", *OURS], *rows)
     assert len(_detect(file, 1, name=film)[0].scores) == 1
@@ -219,6 +216,14 @@ def test_another_film_is_not_given_its_rows(tmp_path, column, named, film):
     file = _csv(tmp_path, [column, "frame", *OURS], *rows)
     with pytest.raises(InputError, match="which rows are video"):
         _detect(file, 1, name=film)
+
+
+def test_py_feat_names_every_picture_of_a_folder(tmp_path):
+    rows = [[f"/home/x/anna/{n}.png", n, *POINTS.flat] for n in (1, 2)]
+    file = _csv(tmp_path, ["input", "frame", *OURS], *rows)
+    assert [len(faces.scores) for faces in _detect(file, 1, 2, name="../x/anna")] == [1, 1]
+    with pytest.raises(InputError, match="which rows are video"):
+        _detect(file, 1, name="ben")
 
 
 def test_a_name_without_folder_is_one_video(tmp_path):
