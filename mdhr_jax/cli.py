@@ -787,8 +787,8 @@ def _predict_flags(values: Flags, arguments: Sequence[str]) -> None:
         "photos",
         None,
         "Pictures of a folder are photos, perhaps of different people, not a film's frames: each "
-        "stands alone, and every face that is found has a row; default: unless all their names end "
-        "in numbers.",
+        "stands alone, and every face that is found has a row; default: unless their names differ "
+        "in the number alone, and they have one size.",
         flag_values=values,
     )
 
@@ -811,15 +811,18 @@ def _predict(values: Flags, arguments: Sequence[str]) -> int:
     lost = done.frames - done.faces
     shown = "photos" if done.photos else "frames"
     print(f"{values.out}: {done.frames} {shown}{f', no face in {lost} of them' if lost else ''}")
-    if done.photos and values.photos is None:
-        print(
-            f"mdhr predict: {source}: taken for photos, for not all names end in numbers; add "
-            "--nophotos if they are a film's frames",
-            file=sys.stderr,
-        )
+    if values.photos is None and pathlib.Path(source).is_dir():
+        print(f"mdhr predict: {source}: {_TAKEN_FOR[done.photos]}", file=sys.stderr)
     _tell_of(source, done)
     _warn_of_other_pace(source, done.fps, model.fps)
     return 0
+
+
+_TAKEN_FOR = {
+    True: "taken for photos, for they differ in more than the number in their names; add "
+    "--nophotos if they are a film's frames",
+    False: "taken for a film's frames; add --photos if each picture stands alone",
+}
 
 
 def _tell_of(source: str, done: Any) -> None:
@@ -830,10 +833,8 @@ def _tell_of(source: str, done: Any) -> None:
         lines.append(f"{done.several} show more than one face; {rest}")
     if done.changes:
         first, more = ", ".join(map(str, done.changes[:5])), len(done.changes) - 5
-        mostly = done.fps is None and len(done.changes) > done.frames / 2
-        hint = "; if these are photos of different people, add --photos" if mostly else ""
         rest = f" and {more} more" if more > 0 else ""
-        lines.append(f"another face is followed from frame {first}{rest} on{hint}")
+        lines.append(f"another face is followed from frame {first}{rest} on")
     if done.gaps and not done.photos:
         lines.append(f"frames are missing in {done.gaps} places; no clip goes on over them")
     for line in lines:
@@ -1002,7 +1003,7 @@ COMMANDS = {
         _convert,
     ),
     "predict": Command(
-        "AU scores of every frame of a video, or of a folder of its frames or of photos.",
+        "AU scores of every frame of a video or of a folder of its frames, or of photos.",
         "SOURCE --checkpoint RUN --out CSV [--crop center|mtcnn|X,Y,W,H|...]",
         _predict_flags,
         _predict,

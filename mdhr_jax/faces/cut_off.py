@@ -5,6 +5,7 @@ ffmpeg reads what there is and ends quietly, unless the cut lies within a packet
 out. Most containers are a row of elements that say how long they are.
 """
 
+import mmap
 import pathlib
 
 _HEAD = 282  # bytes that say how long an element is, at most
@@ -12,6 +13,8 @@ _PIECES = {  # bytes of the equal pieces that a film is written in, by its conta
     "mpegts": (188, 192, 204),  # plain, with time codes (AVCHD), with checksums (DVB)
     "dv": (120_000, 144_000),  # a frame of NTSC, of PAL
 }
+_ENDS = {"gif": b"\0;", "mjpeg": b"\xff\xd9"}
+_PADDING = 64  # bytes of nothing that may follow, at most
 
 
 def is_cut_off(file: pathlib.Path, container: str) -> bool:
@@ -24,6 +27,12 @@ def is_cut_off(file: pathlib.Path, container: str) -> bool:
     size = file.stat().st_size
     if container in _PIECES:
         return all(size % piece for piece in _PIECES[container])
+    if container in _ENDS:
+        with file.open("rb") as data:
+            data.seek(max(size - _PADDING, 0))
+            return not data.read().rstrip(b"\0").endswith(_ENDS[container])
+    if container == "yuv4mpegpipe":
+        return _lacks_a_part(file)
     length = _LENGTHS.get(container)
     place = 0
     with file.open("rb") as data:
@@ -34,6 +43,14 @@ def is_cut_off(file: pathlib.Path, container: str) -> bool:
                 return False
             place += step
     return place > size
+
+
+def _lacks_a_part(file: pathlib.Path) -> bool:
+    """Whether the last picture of Y4M is smaller than the first; they follow a line."""
+    with file.open("rb") as data, mmap.mmap(data.fileno(), 0, access=mmap.ACCESS_READ) as film:
+        first = film.find(b"FRAME")
+        piece = film.find(b"FRAME", first + 1) - first
+        return piece > 0 and (len(film) - first) % piece > 0
 
 
 def _element(head: bytes) -> int | None:

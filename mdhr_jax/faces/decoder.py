@@ -32,6 +32,7 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import cut_off, limits
 
 _TICKS = 210  # "frames per second" from which on a header tells the clock's ticks, as ffmpeg has it
+_SLOWER = 1.5  # steps of a header's rate that most frames take if it is not theirs
 _PROBED = 1000  # packets
 _PLAYLISTS = {"hls", "concat", "dash", "imf"}  # files that name other files
 _STATE_THE_END = {"matroska,webm", "asf"}  # on their clock, instead of how long they take
@@ -150,19 +151,31 @@ class _Clock:
 
 
 def _rate(stream: VideoStream, file: pathlib.Path) -> float | None:
-    """Frames per second by the header; where that tells none, by the times of the first packets.
+    """Frames per second by the header, unless it tells none or the frames come slower than that.
 
-    Browsers record without a rate. Two frames alone show none.
+    Browsers record without a rate. Where the pace changes, as a phone's does in low light or that
+    of a recorded screen, ffmpeg states the rate of the grid on which all times lie.
     """
     said = float(stream.guessed_rate or stream.average_rate or 0)
-    if 0 < said < _TICKS:
+    step = _step(file)
+    if 0 < said < _TICKS and said * step < _SLOWER:
         return said
+    return 1 / step if step > 0 else None
+
+
+def _step(file: pathlib.Path) -> float:
+    """Seconds from one frame to the next by the first packets, the median; 0: they do not tell.
+
+    Two frames alone do not.
+    """
+    times = []
     with _opened(file) as probed:
-        packets = itertools.islice(probed.container.demux(probed), _PROBED)
-        times = sorted(packet.pts for packet in packets if packet.pts is not None)
-        steps = np.diff(times) * float(probed.time_base or 0)
-    step = np.median(steps) if len(steps) > 1 else 0
-    return float(1 / step) if step > 0 else None
+        clock = float(probed.time_base or 0)
+        with contextlib.suppress(av.FFmpegError):  # decoding will tell
+            packets = itertools.islice(probed.container.demux(probed), _PROBED)
+            times.extend(packet.pts for packet in packets if packet.pts is not None)
+    steps = np.diff(sorted(times)) * clock
+    return float(np.median(steps)) if len(steps) > 1 else 0.0
 
 
 def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:

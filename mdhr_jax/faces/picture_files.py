@@ -7,10 +7,12 @@ before 10.jpg). Pictures come as 8-bit RGB, upright.
 
 import contextlib
 import functools
+import itertools
 import pathlib
 import re
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import simplejpeg
@@ -27,6 +29,13 @@ _SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _ORIENTATION = 0x0112  # EXIF
 # What libjpeg says of headers before the picture, which follows whole.
 _HARMLESS = re.compile("unknown JFIF revision|extraneous bytes before marker 0x(c.|d[abd])")
+
+
+def of(source: pathlib.Path) -> list[pathlib.Path]:
+    """The pictures of a folder, as `in_folder`; a file that is one; none of a film."""
+    if source.is_dir():
+        return in_folder(source)
+    return [source] if source.suffix.lower() in SUFFIXES and source.is_file() else []
 
 
 def in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -67,19 +76,59 @@ def number(file: pathlib.Path) -> int | None:
     return int(digits[0]) if digits else None
 
 
+def numbers(files: Sequence[pathlib.Path]) -> list[int] | None:
+    """Those of pictures whose names differ in the number alone; None of others.
+
+    Args:
+      files: in the order of their numbers.
+
+    Raises:
+      InputError: two have the same number.
+    """
+    found = [number(file) for file in files]
+    others = {re.sub("[0-9]{1,9}$", "", file.stem) for file in files}
+    if len(others) > 1 or None in found:
+        return None
+    for (first, one), (second, other) in itertools.pairwise(zip(found, files, strict=True)):
+        if first == second:
+            raise InputError(
+                f"{one.parent}: {one.name} and {other.name} are both frame {first}; remove one of "
+                "them, or add --photos if each stands alone"
+            )
+    return found
+
+
+def size(file: pathlib.Path) -> tuple[int, int]:
+    """Width and height by the header, pixels, as they are stored.
+
+    Raises:
+      InputError: there is none.
+    """
+    with _refused(file), Image.open(file, formats=_FORMATS) as picture:
+        return picture.size
+
+
 def read(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
     """A picture file as RGB, upright.
 
     Raises:
       InputError: it does not decode to its end, or is too large.
     """
-    try:
+    with _refused(file):
         if file.stat().st_size > limits.PICTURE_BYTES:
             raise InputError(
                 f"{file}: more than {limits.PICTURE_BYTES // 10**6} MB are no picture of a face; "
                 "remove it"
             )
         return _decoded(file)
+
+
+@contextlib.contextmanager
+def _refused(file: pathlib.Path) -> Iterator[None]:
+    """Refuses what does not decode. Pillow's warnings would say it twice."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -96,11 +145,7 @@ def _length(file: pathlib.Path) -> str:
 
 
 def _decoded(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
-    # A picture is decoded or refused; Pillow's warnings would say it twice.
-    with (
-        warnings.catch_warnings(action="ignore"),
-        Image.open(file, formats=_FORMATS) as picture,
-    ):
+    with Image.open(file, formats=_FORMATS) as picture:
         limits.check_size(file, *picture.size)
         if picture.format in ("JPEG", "MPO"):  # MPO: several of them
             _check_jpeg(file, picture.mode)

@@ -84,7 +84,7 @@ class Stated:
                 picture = preprocess.to_record_size(self.crop(frame.picture), side)
                 size = self._same_size(frame, size)
             except InputError as error:
-                raise InputError(f"{video}, frame {frame.number}: {error}") from error
+                raise InputError(f"{video}, frame {frame.known_as}: {error}") from error
             yield Square(frame, picture)
 
     def _same_size(self, frame: Frame, before: tuple[int, int] | None) -> tuple[int, int]:

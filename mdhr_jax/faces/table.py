@@ -8,13 +8,14 @@ Three kinds of columns are known; their order does not matter, other columns are
     OpenFace   frame, success, x_0, ..., x_67, y_0, ..., y_67
     py-feat    frame, FaceScore, x_0, ..., x_67, y_0, ..., y_67
 
-Frames count from 1, those of py-feat from 0. A column `video` names the video, with or without
-folder and ending; without it the file is about one video. `score` (ours), `confidence` (OpenFace)
-or `FaceScore` says how sure the program was. A row whose success is 0 or nothing (0.0, False, nan),
-or that lacks a number of a face (empty, nan, -nan(ind)), is a frame without one. The table is read
-as `csv_files` reads any.
+Frames count from 1, those of py-feat from 0. A column `video` names the video, or py-feat's `input`
+(pictures stand for their folder), with or without ending and some of its folders; without it the
+file is about one video. `score` (ours), `confidence` (OpenFace) or `FaceScore` says how sure the
+program was. A row whose success is 0 or nothing (0.0, False, nan), or that lacks a number of a face
+(empty, nan, -nan(ind)), is a frame without one. The table is read as `csv_files` reads any.
 """
 
+import operator
 import pathlib
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +25,10 @@ from jaxtyping import Float
 
 from mdhr_jax import csv_files
 from mdhr_jax.errors import InputError
+from mdhr_jax.faces import picture_files
 from mdhr_jax.faces.boxes import Boxes
 from mdhr_jax.faces.detect import NO_FACES, Faces
-from mdhr_jax.faces.video import Frame
+from mdhr_jax.faces.video import SUFFIXES, Frame
 
 _FIVE = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 _ANY_CASE = {"frame", "video", "success"}  # OpenFace's X_0 is another point than x_0
@@ -66,7 +68,7 @@ def read(file: str | pathlib.Path) -> Callable[[str], Table]:
     for place, cells in below:
         row = dict(zip(columns, cells, strict=True))
         frame = csv_files.integer(row["frame"], place, range(first, 10**8), "frame") - first + 1
-        frames = rows.setdefault(_plain(row.get("video", "")), {})
+        frames = rows.setdefault(_video(row), {})
         face = _face(place, row, landmarks, score)
         if face is not None:
             frames.setdefault(frame, []).append(face)
@@ -82,30 +84,46 @@ class _Videos:
 
     Raises:
       InputError: called with a video that the file does not name, or names in two ways; or with
-        two videos though the file names none.
+        two that the same rows could be about.
     """
 
     def __init__(self, file: pathlib.Path, tables: Mapping[str, Table]):
         self._file, self._tables = file, tables
-        self._only: str | None = None
+        self._taken: dict[str, str] = {}  # by which video
 
     def __call__(self, video: str) -> Table:
         video = _plain(video)
+        name = self._name(video)
+        other = self._taken.setdefault(name, video)
+        if other != video:
+            raise InputError(
+                f"{self._file}: the same rows could be about {other!r} and {video!r}; name both, "
+                "with their folders, in a column video"
+            )
+        return self._tables[name]
+
+    def _name(self, video: str) -> str:
+        """What the file calls a video."""
         if set(self._tables) == {""}:
-            self._only = self._only or video
-            if video != self._only:
-                raise InputError(
-                    f"{self._file}: is about one video, but there are several; add a column video"
-                )
-            return self._tables[""]
-        for reduce in (str, _without_ending, _name_alone):
-            found = [name for name in self._tables if reduce(name) == reduce(video)]
-            if len(found) == 1:
-                return self._tables[found[0]]
-            if found:
-                break
-        listed = ", ".join(found or list(self._tables)[:3]) or "none"
-        raise InputError(f"{self._file}: which rows are video {video!r}? It names {listed}")
+            return ""
+        found = []
+        for alike in (operator.eq, _same_but_for_endings, _one_ends_the_other):
+            found = found or [name for name in self._tables if name and alike(name, video)]
+        if len(found) != 1:
+            listed = ", ".join(found or list(self._tables)[:3]) or "none"
+            raise InputError(
+                f"{self._file}: which rows are video {video!r}? It names {listed}; name it so "
+                "in a column video, with its folders"
+            )
+        return found[0]
+
+
+def _video(row: Mapping[str, str]) -> str:
+    """The name of a row's video; nothing if it has none."""
+    named, read = (_plain(row.get(column, "")) for column in ("video", "input"))
+    path = pathlib.PurePosixPath(read)
+    one_picture = path.suffix.lower() in picture_files.SUFFIXES
+    return named or (str(path.parent) if one_picture else read)
 
 
 def _plain(video: str) -> str:
@@ -113,12 +131,22 @@ def _plain(video: str) -> str:
     return unicodedata.normalize("NFC", video).replace("\\", "/")
 
 
-def _without_ending(video: str) -> str:
-    return str(pathlib.PurePath(video).with_suffix(""))
+def _same_but_for_endings(one: str, other: str) -> bool:
+    return _parts(one) == _parts(other)
 
 
-def _name_alone(video: str) -> str:
-    return pathlib.PurePath(video).stem
+def _one_ends_the_other(one: str, other: str) -> bool:
+    """Of clips/anna/a.mp4 do anna/a and a, not ben/a."""
+    short, long = sorted((_parts(one), _parts(other)), key=len)
+    return bool(short) and long[-len(short) :] == short
+
+
+def _parts(video: str) -> Sequence[str]:
+    """Folders and name, without the ending of a film or picture."""
+    path = pathlib.PurePosixPath(video)
+    if path.suffix.lower() in SUFFIXES | picture_files.SUFFIXES:
+        path = path.with_suffix("")
+    return [part for part in path.parts if part not in ("/", "..")]
 
 
 def _kind(file: pathlib.Path, columns: Sequence[str]) -> tuple[Point, int]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frames of a video file, or of a folder of pictures, one after the other.
 
-A source is a file that ffmpeg reads, or a folder with one picture per frame, ordered by the numbers
-in their names (2.jpg before 10.jpg). Frames come as they are to be seen: upright, in square pixels,
-without HDR.
+A source is a file that ffmpeg reads, a picture, or a folder with one picture per frame, ordered by
+the numbers in their names (2.jpg before 10.jpg). Frames come as they are to be seen: upright, in
+square pixels, without HDR.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,11 @@ from jaxtyping import UInt8
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import limits, pace, picture_files
 
+SUFFIXES = {  # of films
+    *(".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v"),
+    *(".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt"),
+    *(".rm", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+}
 # -P: a film's folder may hold Python files.
 _DECODER = (sys.executable, "-P", "-m", "mdhr_jax.faces.decoder")
 
@@ -38,6 +43,7 @@ class Frame(NamedTuple):
       picture: RGB.
       missing: how many frames are missing before it, as in `pace.missing`.
       lost: how many a film has lost so far, of those that can be counted.
+      named: the number in its picture's name, if that is what tells a film's pictures apart.
     """
 
     number: int
@@ -45,6 +51,12 @@ class Frame(NamedTuple):
     picture: UInt8[np.ndarray, "h w 3"]
     missing: float = 0.0
     lost: int = 0
+    named: int | None = None
+
+    @property
+    def known_as(self) -> int:
+        """The number that users know it by."""
+        return self.number if self.named is None else self.named
 
     @property
     def follows(self) -> bool:
@@ -59,7 +71,8 @@ def frames(source: str | pathlib.Path) -> Iterator[Frame]:
       InputError: there is nothing to decode in the source, or a frame is damaged or too large.
     """
     source = pathlib.Path(source)
-    return _folder_frames(source) if source.is_dir() else _video_frames(source)
+    pictures = picture_files.of(source)
+    return _picture_frames(pictures) if pictures else _video_frames(source)
 
 
 def count(source: str | pathlib.Path) -> int | None:
@@ -69,20 +82,22 @@ def count(source: str | pathlib.Path) -> int | None:
       InputError: the source cannot be opened.
     """
     source = pathlib.Path(source)
-    if source.is_dir():
-        return len(picture_files.in_folder(source))
+    pictures = picture_files.of(source)
+    if pictures:
+        return len(pictures)
     with _Decoder(source) as decoder:
         return decoder.read()["count"]
 
 
-def _folder_frames(folder: pathlib.Path) -> Iterator[Frame]:
-    files = picture_files.in_folder(folder)
+def _picture_frames(files: Sequence[pathlib.Path]) -> Iterator[Frame]:
+    named = picture_files.numbers(files) or [None] * len(files)
     # Every second frame may have been kept, or every tenth. Pictures without numbers follow.
     numbers = np.array([picture_files.number(file) for file in files], float)  # None: NaN
     known = numbers[~np.isnan(numbers)]
     gaps = pace.gaps(numbers, pace.step(known)) if len(known) else np.zeros(len(files))
-    for number, (file, missing) in enumerate(zip(files, gaps.tolist(), strict=True), start=1):
-        yield Frame(number, None, picture_files.read(file), missing)
+    each = zip(files, gaps.tolist(), named, strict=True)
+    for number, (file, missing, name) in enumerate(each, start=1):
+        yield Frame(number, None, picture_files.read(file), missing, named=name)
 
 
 def _video_frames(file: pathlib.Path) -> Iterator[Frame]:

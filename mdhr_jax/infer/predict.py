@@ -4,12 +4,13 @@
     frame,timestamp,AU01_p,AU02_p,...,AU01_c,AU02_c,...
     1,0.000000,0.031250,0.812500,...,0,1,...
 
-One row per decoded frame: `frame` counts from 1, `timestamp` is in seconds, `_p` is the score in
-[0, 1], `_c` is 1 where the score reaches the model's threshold. Scores are empty where no face was
-found. The video is cut into clips of the model's `clip_length` frames, as in evaluation; the last
-clip is filled up with its last frame. A clip ends where another face comes, or more frames in a row
-are missing or show no face than the model's `hold`; up to so many are stood for by the one before
-them. No more than one clip is in memory.
+One row per decoded frame: `frame` counts from 1, or is the number that ends a picture's name,
+`timestamp` is in seconds (pictures have the layout's rate), `_p` is the score in [0, 1], `_c` is 1
+where the score reaches the model's threshold. Scores are empty where no face was found. The video
+is cut into clips of the model's `clip_length` frames, as in evaluation; the last clip is filled up
+with its last frame. A clip ends where another face comes, or more frames in a row are missing or
+show no face than the model's `hold`; up to so many are stood for by the one before them. No more
+than one clip is in memory.
 
 Photos are no film: each stands alone, and each of its faces has a row, the largest first:
 
@@ -96,19 +97,19 @@ def predict(
     progress: bool,
     photos: bool | None = None,
 ) -> Done:
-    """Write the AUs of a video file or a folder of pictures to the CSV file `out`.
+    """Write the AUs of a video file, a picture or a folder of pictures to the CSV file `out`.
 
     `out` appears, or replaces an earlier one, when every frame is done; until then and after an
     error it is as before.
 
     Args:
-      source: a video file, or a folder of pictures.
+      source: a video file, a picture, or a folder of them.
       model: gives the scores.
       cutter: cuts the face out of the frames.
       out: the CSV file, in a folder that exists.
       progress: show a bar with the time left.
-      photos: the pictures of a folder stand alone, and are no film's frames; None: unless all their
-        names end in numbers.
+      photos: the pictures stand alone, and are no film's frames; None: unless they lie in a folder,
+        their names differ in the number alone, and they have one size.
 
     Raises:
       InputError: `out` cannot be written, the source cannot be decoded to its end, a frame
@@ -117,10 +118,10 @@ def predict(
     source, out = pathlib.Path(source), pathlib.Path(out)
     if out.resolve() == source.resolve():
         raise InputError(f"{out}: is the source itself; name another file for the result")
-    pictures = picture_files.in_folder(source) if source.is_dir() else []
-    alone = photos if photos is not None else None in map(picture_files.number, pictures)
+    pictures = picture_files.of(source)
+    alone = photos if photos is not None else _stand_alone(pictures, source)
     if alone and not pictures:
-        raise InputError(f"{source}: is no folder, its frames are no photos; leave out --photos")
+        raise InputError(f"{source}: is no picture, its frames are no photos; leave out --photos")
     with (
         _replacing(out) as file,
         Bar(video.count(source), "frame", show=progress) as bar,
@@ -128,16 +129,21 @@ def predict(
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_header(model.layout, alone))
         tally = _Tally(model.hold)
-        frames = tally.watched(video.frames(source))
         rows = (
-            _of_photos(frames, pictures, model, cutter, source, tally)
+            _of_photos(pictures, model, cutter, source, tally)
             if alone
-            else _of_film(frames, model, cutter, source, tally)
+            else _of_film(video.frames(source), model, cutter, source, tally)
         )
         for count, some in rows:
             table.writerows(some)
             bar.update(count)
         return tally.done(alone)
+
+
+def _stand_alone(pictures: Sequence[pathlib.Path], source: pathlib.Path) -> bool:
+    """Whether pictures are no film's frames."""
+    film = source.is_dir() and picture_files.numbers(pictures)
+    return bool(pictures) and (not film or len(set(map(picture_files.size, pictures))) > 1)
 
 
 class _Tally:
@@ -165,7 +171,7 @@ class _Tally:
             if square.picture is not None:
                 self.add(square)
                 if self.faces > 1 and square.face != self._face:
-                    self.changes.append(square.frame.number)
+                    self.changes.append(square.frame.known_as)
                 self._face = square.face
             yield square
 
@@ -207,7 +213,8 @@ def _of_film(
     tally: _Tally,
 ) -> Iterator[tuple[int, _Rows]]:
     """Rows of the frames of a film, some at a time, and of how many frames."""
-    cut = cutter.squares(frames, video=str(source), side=model.record_size)
+    dated = _dated(tally.watched(frames), model.layout.fps)
+    cut = cutter.squares(dated, video=str(source), side=model.record_size)
     places = timeline(tally.followed(cut), model.hold)
     for run, shown in itertools.groupby(places, key=lambda place: place.run):
         if run is None:
@@ -218,8 +225,16 @@ def _of_film(
             yield len(rows), rows
 
 
+def _dated(frames: Iterable[video.Frame], fps: float) -> Iterator[video.Frame]:
+    """The same frames; those that carry no time have that of their numbers from the first on."""
+    first = None
+    for frame in frames:
+        first = frame.known_as if first is None else first
+        time = (frame.known_as - first) / fps if frame.time is None else frame.time
+        yield frame._replace(time=time)
+
+
 def _of_photos(
-    frames: Iterable[video.Frame],
     pictures: Sequence[pathlib.Path],
     model: Model,
     cutter: Cutter,
@@ -227,8 +242,10 @@ def _of_photos(
     tally: _Tally,
 ) -> Iterator[tuple[int, _Rows]]:
     """Rows of one photo after the other."""
-    for frame, file in zip(frames, pictures, strict=True):
+    for place, file in enumerate(pictures, start=1):
         number = picture_files.number(file)
+        photo = video.Frame(place, None, picture_files.read(file), named=number)
+        (frame,) = tally.watched([photo])
         named = ["" if number is None else number, "", file.name]
         found = squares.photo(cutter, frame, video=str(source), side=model.record_size)
         shown = [square for square in found if square.picture is not None]
@@ -267,7 +284,7 @@ def _scores(
     pictures = [place.seen.picture for place in read]
     scores = model.scores(rearrange(pictures, "t h w c -> 1 t h w c"))[0, : len(clip)]
     if not (np.abs(scores - 0.5) < 0.5 + _ROUNDING).all():  # nor is NaN
-        first, last = clip[0].seen.frame.number, clip[-1].seen.frame.number
+        first, last = clip[0].seen.frame.known_as, clip[-1].seen.frame.known_as
         raise InputError(
             f"{source}, frames {first} to {last}: the model's scores are not between 0 and 1; its "
             "checkpoint is damaged, use another one"
@@ -289,7 +306,7 @@ def _rows(
         if frame is not seen.frame:
             yield _empty(frame, model.layout)
             continue
-        yield [*_when(frame, model.layout), *_cells(values, model)]
+        yield [*_when(frame), *_cells(values, model)]
 
 
 def _cells(values: Float[np.ndarray, " n"], model: Model) -> list[str | int]:
@@ -305,9 +322,8 @@ def _unknown(layout: facs.AuLayout) -> list[str | int]:
 
 def _empty(frame: video.Frame, layout: facs.AuLayout) -> list[str | int]:
     """The row of a frame without a face."""
-    return [*_when(frame, layout), *_unknown(layout)]
+    return [*_when(frame), *_unknown(layout)]
 
 
-def _when(frame: video.Frame, layout: facs.AuLayout) -> list[str | int]:
-    time = (frame.number - 1) / layout.fps if frame.time is None else frame.time
-    return [frame.number, f"{time:.6f}"]
+def _when(frame: video.Frame) -> list[str | int]:
+    return [frame.known_as, f"{frame.time:.6f}"]

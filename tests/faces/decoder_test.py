@@ -89,11 +89,21 @@ def first(path):
         ("a.wmv", "wmv2", None),
         ("a.ogg", "libvpx", "libopus"),
         ("a.mxf", "mpeg2video", None),
+        ("a.gif", "gif", None),
+        ("a.mjpeg", "mjpeg", None),
+        ("a.y4m", "wrapped_avframe", None),
     ],
 )
 def test_a_film_that_ends_early_is_refused(tmp_path, name, codec, sound):
     noise = np.random.default_rng(0).integers(0, 256, (30, 48, 64, 3), np.uint8)
-    whole = write(tmp_path / name, noise, codec, sound=sound)
+    pixels = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+    whole = write(
+        tmp_path / name,
+        noise,
+        codec,
+        sound=sound,
+        prepare=lambda stream: setattr(stream, "pix_fmt", pixels),
+    )
     assert len(times(whole)) == 30
     data = whole.read_bytes()
     part = tmp_path / f"part.{name}"

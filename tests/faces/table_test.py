@@ -52,7 +52,7 @@ def test_py_feat_counts_from_zero_and_leaves_cells_empty(tmp_path):
     header = ["FaceRectX", "FaceScore", *ALL, "input", "frame"]
     found = [1.0, 0.97, *MANY.T.flat, "a.mp4", 0]
     lost = ["", "", *[""] * 136, "a.mp4", "1.0"]
-    faces, nothing = _detect(_csv(tmp_path, header, found, lost), 1, 2)
+    faces, nothing = _detect(_csv(tmp_path, header, found, lost), 1, 2, name="a")
     np.testing.assert_allclose(faces.landmarks, [POINTS])
     assert len(nothing.scores) == 0
 
@@ -123,7 +123,7 @@ def test_names_that_could_be_two_videos_are_refused(tmp_path):
 def test_a_table_without_names_is_about_one_video(tmp_path):
     videos = table.read(_csv(tmp_path, ["frame", *OURS], [1, *POINTS.flat]))
     assert videos("a") is videos("a")
-    with pytest.raises(InputError, match="about one video, but there are several"):
+    with pytest.raises(InputError, match="could be about 'a' and 'b'"):
         videos("b")
 
 
@@ -180,3 +180,54 @@ def test_names_in_every_spelling(tmp_path, name):
     rows = [[video, 1, *POINTS.flat] for video in (name, "ben/Jose")]
     file = _csv(tmp_path, ["video", "frame", *OURS], *rows)
     assert len(_detect(file, 1, name="clips/anna/Jos\u00e9.mp4")[0].scores) == 1
+
+
+@pytest.mark.parametrize(
+    ("named", "film"),
+    [
+        ("anna/a.mp4", "anna/a.mp4"),
+        ("anna/a", "/data/anna/a.mp4"),
+        ("/home/x/anna/a.mp4", "anna/a"),
+        ("a", "../anna/a.MOV"),
+        ("C:\\films\\a.mp4", "a.mp4"),
+        ("anna/2024.05.02", "/x/anna/2024.05.02.mp4"),
+    ],
+)
+@pytest.mark.parametrize("column", ["video", "input"])
+def test_the_name_of_a_video_may_lack_folders_and_ending(tmp_path, column, named, film):
+    rows = [[name, 1, *POINTS.flat] for name in (named, "ben/b")]
+    file = _csv(tmp_path, [column, "frame", *OURS], *rows)
+    assert len(_detect(file, 1, name=film)[0].scores) == 1
+
+
+@pytest.mark.parametrize(
+    ("named", "film"),
+    [
+        ("anna/a.mp4", "ben/a.mp4"),
+        ("anna/a.mp4", "/data/ben/a.mp4"),
+        ("anna/2024.05.02", "anna/2024.05.01"),
+        ("a.mp4", "aa.mp4"),
+        ("", "ben/a.mp4"),
+    ],
+)
+@pytest.mark.parametrize("column", ["video", "input"])
+def test_another_film_is_not_given_its_rows(tmp_path, column, named, film):
+    rows = [[name, 1, *POINTS.flat] for name in (named, "carl/c.mp4")]
+    file = _csv(tmp_path, [column, "frame", *OURS], *rows)
+    with pytest.raises(InputError, match="which rows are video"):
+        _detect(file, 1, name=film)
+
+
+def test_py_feat_names_every_picture_of_a_folder(tmp_path):
+    rows = [[f"/home/x/anna/{n}.png", n, *POINTS.flat] for n in (1, 2)]
+    file = _csv(tmp_path, ["input", "frame", *OURS], *rows)
+    assert [len(faces.scores) for faces in _detect(file, 1, 2, name="../x/anna")] == [1, 1]
+    with pytest.raises(InputError, match="which rows are video"):
+        _detect(file, 1, name="ben")
+
+
+def test_a_name_without_folder_is_one_video(tmp_path):
+    videos = table.read(_csv(tmp_path, ["video", "frame", *OURS], ["a.mp4", 1, *POINTS.flat]))
+    videos("anna/a.mp4")
+    with pytest.raises(InputError, match="could be about 'anna/a.mp4' and 'ben/a.mp4'; name both"):
+        videos("ben/a.mp4")

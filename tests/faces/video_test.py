@@ -23,21 +23,23 @@ from mdhr_jax.faces import decoder, limits, video
 MEDIA = pathlib.Path(__file__).parents[3] / "shared/media"
 
 
-def write_video(path, times, *, size=(64, 48), rotation=0, red_corner=False, container_format=None):
-    """Frames at these times in ms: frame i is grey of level 6 i, its upper left part red."""
+def write_video(
+    path, times, *, size=(64, 48), rotation=0, red_corner=False, container_format=None, clock=1000
+):
+    """Frames at these ticks of a clock: frame i is grey of level 6 i, its upper left part red."""
     options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
     with av.open(path, "w", format=container_format, options=options) as container:
         stream = container.add_stream("mpeg4", rate=25, bit_rate=4_000_000)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = fractions.Fraction(1, 1000)
+        stream.codec_context.time_base = fractions.Fraction(1, clock)
         stream.set_display_rotation(rotation)
         for i, time in enumerate(times):
-            picture = np.full((*size[::-1], 3), 6 * i, np.uint8)
+            picture = np.full((*size[::-1], 3), 6 * i % 256, np.uint8)
             if red_corner:
                 picture[:24, :32] = 255, 0, 0
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = time, fractions.Fraction(1, 1000)
+            frame.pts, frame.time_base = time, fractions.Fraction(1, clock)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -123,14 +125,37 @@ def test_rotation_metadata_is_applied(tmp_path, rotation, shape, corner):
         ([0, 33, 67, 100, 133, 167], []),  # rounded
         ([0, 1, *range(34, 700, 33)], []),  # a first interval that is too short
         (  # from 30 to 10 per second: the container says 30
-            [*range(0, 330, 33), *range(400, 2000, 100)],
-            [*range(11, 27)],
+            [*range(0, 660, 33), *range(727, 2300, 100)],
+            [*range(21, 37)],
         ),
     ],
 )
 def test_frames_after_a_jump_of_the_clock_do_not_follow(tmp_path, times, after_a_jump):
     frames = video.frames(write_video(tmp_path / "a.mp4", times))
     assert [frame.number for frame in frames if not frame.follows] == after_a_jump
+
+
+@pytest.mark.parametrize(
+    ("clock", "steps", "guess"),
+    [
+        (600, [20] * 30 + [25] * 30, 120),  # a phone in low light
+        (60, [2, 3] * 30, 60),  # 24 per second on a screen
+        (120, [3, 4, 5, 4] * 15, 120),
+        (1000, [33, 67, 50, 100, 66, 34] * 10, 60),  # a call
+    ],
+)
+def test_a_film_whose_pace_changes_goes_on(tmp_path, clock, steps, guess):
+    path = write_video(tmp_path / "a.mp4", np.cumsum([0, *steps]).tolist(), clock=clock)
+    with av.open(path) as container:
+        assert container.streams.video[0].guessed_rate == guess
+    assert all(frame.follows for frame in video.frames(path))
+
+
+@pytest.mark.parametrize("steps", [[1, 1, 1, 30] * 15, [1] * 30 + [60] + [2] * 20])
+def test_a_film_that_stands_still_at_times_does_not_go_on(tmp_path, steps):
+    path = write_video(tmp_path / "a.mp4", np.cumsum([0, *steps]).tolist(), clock=30)
+    missing = [frame.missing for frame in video.frames(path)]
+    np.testing.assert_array_equal(missing, [0, *(step - 1 if step > 2 else 0 for step in steps)])
 
 
 def test_where_a_number_of_frames_and_a_half_are_missing_nothing_can_be_held(tmp_path):

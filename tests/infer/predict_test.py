@@ -243,10 +243,57 @@ def test_numbered_pictures_are_a_film_unless_told_otherwise(tmp_path, photos, cl
     assert ("picture" in read(out)[0]) == bool(photos)
 
 
+@pytest.mark.parametrize(
+    ("names", "sizes", "film"),
+    [
+        (["IMG_7.jpg", "IMG_008.JPG", "IMG_9.png"], [16, 16, 16], True),
+        (["Anna_0001.png", "Anna_0002.png", "Ben_0001.png"], [16, 16, 16], False),
+        (["IMG_100.jpg", "IMG_101.jpg", "IMG_102.jpg"], [16, 16, 24], False),
+        (["1.png", "2.png", "folder.png"], [16, 16, 16], False),
+    ],
+)
+def test_what_is_taken_for_a_film(tmp_path, names, sizes, film):
+    (tmp_path / "in").mkdir()
+    for name, size in zip(names, sizes, strict=True):
+        Image.new("RGB", (size, size)).save(tmp_path / "in" / name)
+    cutter, out = squares.Stated(crop.whole), tmp_path / "out.csv"
+    done = predict.predict(tmp_path / "in", Brightness(), cutter=cutter, out=out, progress=False)
+    assert done.photos != film
+
+
+def test_a_picture_is_a_photo(tmp_path):
+    source, out = tmp_path / "IMG_1234.PNG", tmp_path / "out.csv"
+    Image.new("RGB", (64, 64), (3, 0, 0)).save(source)
+    cutter = squares.Found(lambda name: Crowded(), align.TEMPLATES["bp4d"])
+    done = predict.predict(source, Brightness(), cutter=cutter, out=out, progress=False)
+    assert (done.frames, done.faces, done.photos) == (1, 1, True)
+    rows = [tuple(row.values())[:4] for row in read(out)]
+    assert rows == [("1234", "", "IMG_1234.PNG", face) for face in "123"]
+
+
+def test_pictures_keep_their_numbers_and_are_dated_by_them(tmp_path):
+    source = write_folder(tmp_path / "in", [0, 10, 20, 30])
+    for number, new in ((4, "a_0011"), (3, "a_0010"), (2, "a_001"), (1, "a_0")):
+        (source / f"{number}.png").rename(source / f"{new}.png")
+    cutter, out = Scripted(0, 0, None, 1), tmp_path / "out.csv"
+    done = predict.predict(source, Brightness(), cutter=cutter, out=out, progress=False)
+    rows = [(row["frame"], row["timestamp"]) for row in read(out)]
+    assert rows == [("0", "0.000000"), ("1", "0.050000"), ("10", "0.500000"), ("11", "0.550000")]
+    assert done.changes == (11,)
+    assert done.fps is None
+
+
+@pytest.mark.parametrize("name", ["3.jpg", "03.png"])
+def test_two_pictures_of_a_number_are_no_film(tmp_path, results, name):
+    source = write_folder(tmp_path / "in", [0] * 3)
+    Image.new("RGB", (16, 16)).save(source / name)
+    assert_refused(source, results, "are both frame 3; remove one of them, or add --photos")
+
+
 def test_a_film_is_no_photos(tmp_path, results):
     (tmp_path / "a.mp4").write_bytes(b"a video")
     cutter, out = squares.Stated(crop.whole), results / "out.csv"
-    with pytest.raises(errors.InputError, match="a.mp4: is no folder"):
+    with pytest.raises(errors.InputError, match="a.mp4: is no picture"):
         predict.predict(
             tmp_path / "a.mp4", Brightness(), cutter=cutter, out=out, progress=False, photos=True
         )
