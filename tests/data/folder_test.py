@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from mdhr_jax.data.builders import folder
+from mdhr_jax.data.builders import folder, recordings
 from mdhr_jax.errors import InputError
 from tests.data import raw_trees
 
@@ -253,6 +253,34 @@ def test_rows_without_a_face_are_left_out_and_counted(tmp_path, lost, shown):
     read, notes = _found(tmp_path, {"anna/a.csv": table, "anna/a.mp4": ""})
     assert read == {("anna", "anna/a"): {1: [1]}}
     assert notes == ("anna/a.csv: 2 of 3 rows show no face (success 0), left out",)
+
+
+@pytest.mark.parametrize(
+    ("file", "first", "message"),
+    [
+        ("a.mp4", 0, r"anna/a: its table has a frame 0, but frames of a video count from 1"),
+        ("a/{}.png", 1, r"labels are of the frames 1 to 10, the pictures' names end in 0 to 9"),
+        ("a/{}.png", 5, r"labels are of the frames 5 to 14, the pictures' names end in 0 to 9"),
+    ],
+)
+@pytest.mark.parametrize("faceless", [{0}, {0, 1, 2}, {0, 9}])
+def test_numbers_of_rows_without_a_face_are_checked_as_well(
+    tmp_path, file, first, message, faceless
+):
+    """Else all labels would be one frame late."""
+    rows = [f"{first + row},{int(row not in faceless)},1\n" for row in range(10)]
+    files = dict.fromkeys([f"anna/{file.format(number)}" for number in range(10)], "")
+    files["anna/a.csv"] = f"frame,success,AU01\n{''.join(rows)}"
+    with pytest.raises(InputError, match=message):
+        recordings.check_numbers(folder.find(_tree(tmp_path, files))[0].recordings)
+
+
+def test_a_film_of_which_no_row_shows_a_face_is_named(tmp_path):
+    lost = "frame,success,AU01\n0,0,0\n1,0,0\n"
+    files = {"anna/a.csv": PLAIN, "anna/a.mp4": "", "anna/b.csv": lost, "anna/b.mp4": ""}
+    read, notes = _found(tmp_path, files)
+    assert list(read) == [("anna", "anna/a")]
+    assert len(notes) == 2 and notes[-1].endswith("without labels, left out: anna/b.mp4")
 
 
 @pytest.mark.parametrize("success", ["2", "0.98", "maybe"])

@@ -47,7 +47,9 @@ def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
     aus = _common_aus(labels)
     videos = _Videos(root)
     for file, table in labels.items():
-        videos.add(file, table.rows)
+        videos.add(file, [row for row in table.rows if row.labels is not None])
+    for file, table in labels.items():
+        videos.add_faceless(file, [row for row in table.rows if row.labels is None])
     notes = [f"{_below(root, file)}: {table.note}" for file, table in tables.items() if table.note]
     others = [_below(root, file) for file, table in tables.items() if not (table.aus or table.note)]
     notes += _left_out("tables without a column such as AU01", others)
@@ -91,6 +93,7 @@ class _Video:
       source: its pictures.
       labels: of each frame.
       files: the table that labels each frame.
+      faceless: the frames that tables say show no face.
     """
 
     subject: str
@@ -99,6 +102,7 @@ class _Video:
     source: Source
     labels: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     files: dict[int, pathlib.Path] = dataclasses.field(default_factory=dict)
+    faceless: set[int] = dataclasses.field(default_factory=set)
 
 
 class _Videos:
@@ -106,17 +110,14 @@ class _Videos:
 
     def __init__(self, root: pathlib.Path):
         self._root = root
-        self._by_name: dict[tuple[str, str], _Video] = {}
+        self._by_name: dict[str, _Video] = {}
         self._by_place: dict[tuple[int, int], _Video] = {}
 
     def add(self, file: pathlib.Path, rows: Sequence[label_tables.Row]) -> None:
         """Adds the labels of a table."""
         for row in rows:
             name = _video_name(self._root, file, row)
-            subject = _subject(name, row)
-            if (subject, name) not in self._by_name:
-                self._by_name[subject, name] = self._find(subject, name, row.place)
-            video = self._by_name[subject, name]
+            video = self._find(_subject(name, row), name, row.place)
             if row.frame in video.labels:
                 raise InputError(
                     f"{row.place}: frame {row.frame} of {video.name} has been labelled before, in "
@@ -124,11 +125,19 @@ class _Videos:
                 )
             video.labels[row.frame], video.files[row.frame] = row.labels, file
 
+    def add_faceless(self, file: pathlib.Path, rows: Sequence[label_tables.Row]) -> None:
+        """Adds the numbers of a table's frames without a face, of videos that have labels."""
+        for row in rows:
+            if video := self._by_name.get(_video_name(self._root, file, row)):
+                video.faceless.add(row.frame)
+
     def _find(self, subject: str, name: str, first: str) -> _Video:
-        place = _place(self._root, name)
-        video = self._by_place.setdefault(
-            _identity(place), _Video(subject, name, first, _source(self._root, place))
-        )
+        if name not in self._by_name:
+            place = _place(self._root, name)
+            self._by_name[name] = self._by_place.setdefault(
+                _identity(place), _Video(subject, name, first, _source(self._root, place))
+            )
+        video = self._by_name[name]
         if video.subject != subject:
             raise InputError(
                 f"{first}: {name} shows {subject}, but {video.subject} in {video.first}; give each "
@@ -189,8 +198,11 @@ def _subject(video: str, row: label_tables.Row) -> str:
 
 def _recording(video: _Video, aus: int) -> Recording:
     numbers = sorted(video.labels)
-    if isinstance(video.source, Film) and numbers[0] == 0:
-        raise InputError(f"{video.name}: frame 0 is labelled, but frames of a video count from 1")
+    if isinstance(video.source, Film) and 0 in video.faceless.union(numbers):
+        raise InputError(
+            f"{video.name}: its table has a frame 0, but frames of a video count from 1; add 1 to "
+            "each number"
+        )
     return Recording(
         subject=video.subject,
         name=video.name,
@@ -198,6 +210,7 @@ def _recording(video: _Video, aus: int) -> Recording:
         labels=np.array([video.labels[number] for number in numbers], np.int8),
         intensities=np.full((len(numbers), aus), UNKNOWN, np.int8),
         source=video.source,
+        faceless=frozenset(video.faceless),
     )
 
 

@@ -30,14 +30,14 @@ class Row(NamedTuple):
       video: the cell that names film or folder; None without such a column.
       subject: the cell that names the person; None likewise.
       frame: its number.
-      labels: one per AU of the table.
+      labels: one per AU of the table; None of a frame without a face.
     """
 
     place: str
     video: str | None
     subject: str | None
     frame: int
-    labels: list[int]
+    labels: list[int] | None
 
 
 class Table(NamedTuple):
@@ -45,7 +45,7 @@ class Table(NamedTuple):
 
     Attributes:
       aus: numbers of the AUs, increasing; none if it is no table of labels.
-      rows: those of frames with a face.
+      rows: all of them.
       note: what of it is left out, and why.
     """
 
@@ -78,14 +78,10 @@ def read(file: pathlib.Path) -> Table:
     if not aus:
         return Table((), [], "")
     columns = _columns(place, header, _labels(place, header, aus))
-    rows, lost = [], 0
-    for place, row in below:
-        if columns.success is None or csv_files.truth(row[columns.success], place, "success"):
-            rows.append(_row(place, row, columns))
-        else:
-            lost += 1
+    rows = [_row(place, row, columns) for place, row in below]
+    lost = sum(row.labels is None for row in rows)
     if lost:
-        note = f"{lost} of {lost + len(rows)} rows show no face (success 0), left out"
+        note = f"{lost} of {len(rows)} rows show no face (success 0), left out"
     else:
         note = "" if rows else "labels no frame"
     return Table(tuple(columns.aus), rows, note)
@@ -147,8 +143,14 @@ def _row(place: str, row: Sequence[str], columns: _Columns) -> Row:
         None if columns.video is None else row[columns.video],
         None if columns.subject is None else row[columns.subject],
         csv_files.integer(row[columns.frame], place, range(10**8), "frame"),
-        [_label(row[column], f"{place}, column {column + 1}") for column in columns.aus.values()],
+        _labels_of(place, row, columns),
     )
+
+
+def _labels_of(place: str, row: Sequence[str], columns: _Columns) -> list[int] | None:
+    if columns.success is None or csv_files.truth(row[columns.success], place, "success"):
+        return [_label(row[c], f"{place}, column {c + 1}") for c in columns.aus.values()]
+    return None
 
 
 def _label(text: str, place: str) -> int:
