@@ -165,6 +165,11 @@ def _huge():
         _npz(video=np.array([0, 1])),
         _npz(labels=np.zeros((2, 8), np.float32)),
         _npz(videos=np.array([[["a"]]])),
+        _npz(videos=np.array(["\x1b[2J"])),
+        _npz(subjects=np.array(["../../../a"])),  # names a file of `check-data`
+        _npz(subjects=np.array(["a\n"])),
+        _npz(subjects=np.array([""])),
+        _npz(subjects=np.array(["a" * 101])),
     ],
 )
 def test_an_index_that_is_no_table_is_refused_even_where_its_checksum_is_right(copy, data):

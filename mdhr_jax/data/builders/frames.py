@@ -49,6 +49,8 @@ _FEATURES = {
     )
 }
 _FEATURES_DICT = f"{tfds.features.FeaturesDict.__module__}.FeaturesDict"
+_PERSON = re.compile("_*[A-Za-z0-9][A-Za-z0-9_]*")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _COLUMNS = tuple(field.name for field in dataclasses.fields(clips.FrameTable))
 
 
@@ -406,7 +408,7 @@ def check_people(subjects: Sequence[str]) -> None:
     """
     by_small: dict[str, str] = {}
     for subject in subjects:
-        if not re.fullmatch("_*[A-Za-z0-9][A-Za-z0-9_]*", subject) or len(subject) > 100:
+        if not _is_person(subject):
             raise InputError(
                 f"subject {subject[:99]!r}: use letters, digits and _ only, as in S001, at most 100"
             )
@@ -420,6 +422,16 @@ def check_people(subjects: Sequence[str]) -> None:
                 f"subjects {other} and {subject}: differ in capital letters alone, and share a "
                 "file on many disks; if it is one person, write the name in one way"
             )
+
+
+def _is_person(name: str) -> bool:
+    """Whether a TFDS split, and a file in any folder, can be called so."""
+    return _PERSON.fullmatch(name) is not None and len(name) <= 100
+
+
+def is_name(name: str) -> bool:
+    """Whether records and terminals can show a name: without control characters, and Unicode."""
+    return not _UNFIT.search(name)
 
 
 def is_made(out: pathlib.Path, wanted: Mapping[str, Any]) -> bool:
@@ -517,6 +529,8 @@ def _is_table(
         and video.shape == number.shape == breaks.shape == place.shape == labels.shape[:1]
         and bool(np.all((video >= 0) & (video < len(videos))))
         and bool(np.all(np.diff(video) >= 0))
+        and all(map(_is_person, subjects.tolist()))
+        and all(map(is_name, videos.tolist()))
     )
 
 
