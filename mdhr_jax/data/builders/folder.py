@@ -23,11 +23,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from mdhr_jax import facs
-from mdhr_jax.data.builders import label_tables, recordings
+from mdhr_jax.data.builders import frames, label_tables, recordings
 from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
 from mdhr_jax.errors import InputError
 
-_TABLE = re.compile(r".*\.(csv|tsv)", re.IGNORECASE)
+_TABLE = re.compile(r".*\.(csv|tsv)", re.IGNORECASE | re.DOTALL)
 _FILMS = {
     *(".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v"),
     *(".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt"),
@@ -181,7 +181,7 @@ def _video_name(root: pathlib.Path, file: pathlib.Path, row: label_tables.Row) -
     path = pathlib.PurePath(row.video)
     if "\\" in row.video and not (root / path).exists():
         path = pathlib.PureWindowsPath(row.video)
-    if not row.video.isprintable() or not path.stem.strip(".") or path.anchor:
+    if not frames.is_name(row.video) or not path.stem.strip(".") or path.anchor:
         raise InputError(f"{row.place}: {row.video!r} names no video in {root}")
     return path.as_posix()
 

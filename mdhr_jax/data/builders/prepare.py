@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -174,8 +175,20 @@ def _chosen(found: Found, most: int | None) -> list[Recording]:
     people = list(dict.fromkeys(recording.subject for recording in found.recordings))[:most]
     frames.check_people(people)
     chosen = [recording for recording in found.recordings if recording.subject in people]
+    _check_names(found, chosen)
     recordings.check_numbers(chosen)
     return chosen
+
+
+def _check_names(found: Found, chosen: Sequence[Recording]) -> None:
+    """Raises InputError: records cannot hold the name of a recording or of one of its files."""
+    for recording in chosen:
+        for name in (recording.name, *map(found.place, recording.source.files)):
+            if not frames.is_name(name):
+                raise InputError(
+                    f"{ascii(name)}: is not UTF-8, or holds a control character; rename the file "
+                    "or folder"
+                )
 
 
 def _check_detector(settings: parts.Settings, chosen: Sequence[Recording]) -> None:
@@ -262,7 +275,7 @@ def _refuse_unreadable(made: Mapping[str, parts.Part], folder: pathlib.Path, ski
         return
     lines = [line for report in reports for line in report.unreadable]
     file = folder / "unreadable.txt"
-    files.write(file, "\n".join(lines) + "\n")
+    files.write(file, os.fsencode("\n".join(lines) + "\n"))  # whatever bytes the names are of
     for part in made.values():
         if part.report.unreadable:  # it is done anew when the pictures are mended
             part.file.unlink()
