@@ -322,6 +322,16 @@ def test_columns_of_aus_in_every_spelling(tmp_path, name):
         ("AU01,labelAU12", "is labelAU12"),
         ("AU01,AU6+12", r"is AU6\+12"),
         ("AU01,Action Unit 12", "is Action Unit 12"),
+        ("AU01,AU L12,AU R12", "is AU L12, AU R12"),
+        ("AU01,AUL12", "is AUL12"),
+        ("AU01,AU_R_04", "is AU_R_04"),
+        ("AU01,AUR12_c", "is AUR12_c"),
+        ("AU01,AUs12", "is AUs12"),
+        ("AU01,aul12", "is aul12"),
+        ("AU01,Au-Left-12", "is Au-Left-12"),
+        ("AU01,AU (right) 12", r"is AU \(right\) 12"),
+        ("AU01,12AU", "is 12AU"),
+        ("AU01,12_au_L", "is 12_au_L"),
         ("AU01,AU99", "is AU99"),
         ("AU01,AU3", "is AU3 "),
         ("AU01,AU0", "is AU0 "),
@@ -334,6 +344,21 @@ def test_columns_of_aus_in_every_spelling(tmp_path, name):
 def test_columns_that_may_be_labels_are_refused_by_name(tmp_path, columns, message):
     with pytest.raises(InputError, match=message):
         _found(tmp_path, {"anna/a.csv": f"frame,{columns}\n", "anna/a.mp4": ""})
+
+
+def test_columns_that_are_not_read_are_named(tmp_path):
+    """A person is named in a column subject, not Participant; OpenFace's columns are known."""
+    openface = "face_id,timestamp,gaze_0_x,eye_lmk_X_12,pose_Tx,X_0,p_rx,p_12,AU01_r"
+    table = f"frame,Participant,AU01,{openface},\n1,anna,1{',0.5' * 9},\n"
+    films = dict.fromkeys(["s1/a.mp4", "s2/a.mp4", "s3/a.mp4"], "")
+    tables = {"s1/a.csv": table, "s2/a.csv": table, "s3/a.csv": table.replace("Part", "Id,Part")}
+    tables["s3/a.csv"] = tables["s3/a.csv"].replace("1,anna", "1,7,anna")
+    read, notes = _found(tmp_path, films | tables)
+    assert len(read) == 3
+    assert notes == (
+        "s1/a.csv, s2/a.csv: not read are the columns Participant",
+        "s3/a.csv: not read are the columns Id, Participant",
+    )
 
 
 def test_labels_without_a_column_frame_are_refused(tmp_path):

@@ -13,6 +13,7 @@ alone and without one it is 1. Rows of success 0 show no face and are left out. 
 named in a note.
 """
 
+import collections
 import dataclasses
 import difflib
 import pathlib
@@ -51,6 +52,7 @@ def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
     for file, table in labels.items():
         videos.add_faceless(file, [row for row in table.rows if row.labels is None])
     notes = [f"{_below(root, file)}: {table.note}" for file, table in tables.items() if table.note]
+    notes += _unread({_below(root, file): table.unread for file, table in labels.items()})
     others = [_below(root, file) for file, table in tables.items() if not (table.aus or table.note)]
     notes += _left_out("tables without a column such as AU01", others)
     taken = videos.recordings(len(aus))
@@ -72,6 +74,18 @@ def _common_aus(labels: Mapping[pathlib.Path, label_tables.Table]) -> tuple[int,
         if table.aus != aus:
             raise InputError(f"{file}: labels AUs {table.aus}, others {aus}; label the same ones")
     return aus
+
+
+def _unread(columns: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """A note on the columns of each table that are not read, tables with the same ones at once."""
+    alike = collections.defaultdict(list)
+    for name, unread in columns.items():
+        alike[unread].append(name)
+    return [
+        f"{recordings.few(names)}: not read are the columns {recordings.few(unread, most=20)}"
+        for unread, names in alike.items()
+        if unread
+    ]
 
 
 def _below(root: pathlib.Path, place: pathlib.Path) -> str:

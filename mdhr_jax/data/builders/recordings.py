@@ -233,10 +233,10 @@ def unmatched(labels: Collection[str], pictures: Collection[str]) -> tuple[str, 
     )
 
 
-def few(names: Sequence[str]) -> str:
+def few(names: Sequence[str], most: int = 3) -> str:
     """The first of many names, and how many there are beside."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def put[Value](found: dict[str, Value], name: str, value: Value, what: str) -> None:
