@@ -87,10 +87,16 @@ def integer(text: str, place: str, allowed: Sequence[int] | range, what: str) ->
     """The whole number that a cell holds, in one of the usual ways to write it.
 
     Raises:
-      InputError: it is none of those allowed.
+      InputError: it is none of those allowed, or might be two of them: 1.000 is a thousand, too.
     """
     if re.fullmatch(r"[+-]?[0-9]{1,9}(\.0*)?", text) and int(float(text)) in allowed:
-        return int(float(text))
+        number = int(float(text))
+        if number and text.endswith(".000") and number * 1000 in allowed:
+            raise InputError(
+                f"{place}: is {what} {text} (or {text.replace('.', ',')}) {number} or "
+                f"{number * 1000}? Write {what} numbers without points and commas"
+            )
+        return number
     few = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else str(list(allowed))
     raise InputError(f"{place}: {what} {text[:30]!r} is none of {few.strip('[]')}")
 

@@ -283,6 +283,21 @@ def test_a_film_of_which_no_row_shows_a_face_is_named(tmp_path):
     assert len(notes) == 2 and notes[-1].endswith("without labels, left out: anna/b.mp4")
 
 
+@pytest.mark.parametrize("table", ["frame;AU01\n{};1\n", "frame\tAU01\n{}\t1\n"])
+@pytest.mark.parametrize("number", ["1.000", "1,000", "12,000"])
+def test_a_thousand_is_not_one(tmp_path, table, number):
+    """Excel and others part thousands so."""
+    with pytest.raises(InputError, match=r"line 2: is frame .*\.000 .* or 12?000\?"):
+        _found(tmp_path, {"anna/a.csv": table.format(number)})
+
+
+@pytest.mark.parametrize("number", ["12", "12.", "12,0", "12.00", "12.000000"])
+def test_whole_numbers_as_programs_write_them(tmp_path, number):
+    table = f"frame;AU01\n0,000;1,000\n{number};0.000\n"
+    files = {"anna/a.csv": table, "anna/a/0.png": "", "anna/a/12.png": ""}
+    assert _found(tmp_path, files)[0] == {("anna", "anna/a"): {0: [1], 12: [0]}}
+
+
 @pytest.mark.parametrize("success", ["2", "0.98", "maybe"])
 def test_success_is_yes_or_no(tmp_path, success):
     with pytest.raises(InputError, match=f"line 2: success '{success}' is neither"):
