@@ -381,7 +381,7 @@ def said(path: pathlib.Path, name: str) -> dict[str, Any]:
     """
     file = path / name
     try:
-        return json.loads(file.read_text())
+        return frames.json_object(file.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
             f"{file}: cannot be read; data sets made by `mdhr prepare` have it"
