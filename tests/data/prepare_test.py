@@ -516,7 +516,10 @@ def test_people_may_be_called_as_splits_are(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("names", [["all"], ["ALL"], ["_"], ["Anna", "anna"], ["a" * 101]])
+@pytest.mark.parametrize(
+    "names",
+    [["all"], ["ALL"], ["_"], ["Anna", "anna"], ["a" * 101], ["01", "1"], ["P_7a", "p_007a"]],
+)
 def test_names_that_cannot_be_kept_apart_are_refused_before_the_work(tmp_path, names, monkeypatch):
     monkeypatch.setattr(parts, "cut", pytest.fail)
     with pytest.raises(InputError, match=f"subjects? '?{names[0][:99]}"):

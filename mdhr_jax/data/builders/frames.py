@@ -428,9 +428,9 @@ def check_people(subjects: Sequence[str]) -> None:
     """Whether TFDS splits, and files on any system, can be called by these names.
 
     Raises:
-      InputError: one cannot, or two differ in capital letters alone.
+      InputError: one cannot, or two differ in capital letters or leading zeros alone.
     """
-    by_small: dict[str, str] = {}
+    alike: dict[str, str] = {}
     for subject in subjects:
         if not _is_person(subject):
             raise InputError(
@@ -440,11 +440,12 @@ def check_people(subjects: Sequence[str]) -> None:
             raise InputError(
                 f"subject {subject!r}: means everybody in TFDS; name the person otherwise"
             )
-        other = by_small.setdefault(subject.lower(), subject)
+        plain = re.sub("(?<![0-9])0+(?=[0-9])", "", subject.lower())
+        other = alike.setdefault(plain, subject)
         if other != subject:
             raise InputError(
-                f"subjects {other} and {subject}: differ in capital letters alone, and share a "
-                "file on many disks; if it is one person, write the name in one way"
+                f"subjects {other} and {subject}: differ in capital letters or leading zeros "
+                "alone; if it is one person, write the name in one way, else name them otherwise"
             )
 
 
