@@ -120,7 +120,23 @@ def test_a_video_or_picture_that_is_a_link_out_of_the_folder_is_refused(tmp_path
 
 
 @pytest.mark.parametrize(
-    "text", ["9", "-1", "", "nan", "NaN", "NA", "N/A", "#N/A", "-nan(ind)", "1.#QNAN", "None", "."]
+    "text",
+    [
+        "9",
+        "-1",
+        "",
+        "nan",
+        "NaN",
+        "NA",
+        "N/A",
+        "#N/A",
+        "-nan(ind)",
+        "1.#QNAN",
+        "None",
+        ".",
+        "#NV",
+        "#REF!",
+    ],
 )
 def test_labels_that_nobody_coded_are_unknown(tmp_path, text):
     (tmp_path / "a").mkdir()
@@ -136,6 +152,11 @@ def test_tables_of_spreadsheets_are_read(tmp_path):
     (tmp_path / "a.csv").write_bytes(table)
     (recording,) = folder.find(tmp_path)[0].recordings
     assert (recording.numbers.tolist(), recording.labels.tolist()) == ([1], [[1]])
+
+
+def test_a_table_with_a_line_end_in_its_name_is_seen(tmp_path):
+    table = "video,frame,subject,AU01\na.mp4,1,anna,1\n"
+    assert list(_found(tmp_path, {"my\nlabels.csv": table, "a.mp4": ""})[0]) == [("anna", "a.mp4")]
 
 
 def test_a_table_that_is_not_text_is_refused_with_its_line(tmp_path):
@@ -245,7 +266,8 @@ def test_a_film_of_two_people_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lost", ["0", "0.0", "0.00", "False", "FALSE", "no", "", "nan", "NA", "-nan(ind)"]
+    "lost",
+    ["0", "0.0", "0.00", "False", "FALSE", "no", "", "nan", "NA", "-nan(ind)", ".00", "#VALUE!"],
 )
 @pytest.mark.parametrize("shown", ["1", "1.0", "True"])
 def test_rows_without_a_face_are_left_out_and_counted(tmp_path, lost, shown):
@@ -393,6 +415,8 @@ PLAIN = "frame,AU01\n1,0\n2,1\n"
         PLAIN.replace(",", "\u00a0,"),
         "sep=;\r\nframe;AU01\r\n1;0\r\n2;1\r\n",
         "frame;AU01\n1,0;0,0\n2,0;1,0\n",
+        "frame\tAU01\n1\t,00\n2\t1,00\n",  # SPSS
+        "frame,AU01\n1,.00\n2,1.00\n",
         '"frame";"AU01"\n"1";"0"\n"2";"1"\n',
         PLAIN.encode("utf-16"),
         PLAIN.replace(",", ";").encode("utf-16-be").join([b"\xfe\xff", b""]),
