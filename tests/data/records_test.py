@@ -144,6 +144,14 @@ def test_records_without_a_feature_of_all_are_refused(copy, name):
     refused(copy, "damaged", name)
 
 
+def test_records_of_another_shape_are_refused(copy):
+    file = copy / "features.json"
+    said = json.loads(file.read_text())
+    said["featuresDict"]["features"]["labels"]["tensor"]["shape"] = {"dimensions": ["5"]}
+    file.write_text(json.dumps(said))
+    refused(copy, "record", "cannot be read", "labels")
+
+
 def test_damaged_index_is_refused(copy):
     with (copy / "index.npz").open("r+b") as file:
         file.seek(500)

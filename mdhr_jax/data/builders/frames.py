@@ -459,6 +459,11 @@ def is_name(name: str) -> bool:
     return not _UNFIT.search(name)
 
 
+def shown(text: str) -> str:
+    """The same lines, with ? for what names must not hold."""
+    return "\n".join(_UNFIT.sub("?", line) for line in text.split("\n"))
+
+
 def is_made(out: pathlib.Path, wanted: Mapping[str, Any]) -> bool:
     """Whether the data set is there already, and says of itself what is wanted.
 
@@ -546,7 +551,7 @@ def read_digests(path: pathlib.Path, metadata: Metadata) -> dict[str, str]:
     data = file.read_bytes() if file.exists() else b""
     with contextlib.suppress(ValueError):
         if hashlib.sha256(data).hexdigest() == metadata.pictures_sha256:
-            return json_object(data)
+            return {video: str(digest) for video, digest in json_object(data).items()}
     raise InputError(f"{file}: missing or damaged, prepare the data set again")
 
 

@@ -377,12 +377,38 @@ def said(path: pathlib.Path, name: str) -> dict[str, Any]:
     """What the file `REPORT` or `SOURCES` of a prepared data set says.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: it cannot be read, or says something else.
     """
     file = path / name
     try:
-        return frames.json_object(file.read_bytes())
-    except (OSError, ValueError) as error:
+        said = frames.json_object(file.read_bytes())
+        if not _FITS[name](said):
+            raise ValueError("not what a preparation writes")
+        return said
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{file}: cannot be read; data sets made by `mdhr prepare` have it"
         ) from error
+
+
+def _is_report(said: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(said.get("notes"), list)
+        and isinstance(said.get("videos"), dict)
+        and all(map(_is_video_report, said["videos"].values()))
+    )
+
+
+def _is_video_report(said: Any) -> bool:
+    fields = {field.name for field in dataclasses.fields(parts.VideoReport)}
+    if not (isinstance(said, dict) and said.keys() == fields):
+        return False
+    inner = [*said["missing"], *said["lost"], *said["breaks"], *said["several"], said["unread"]]
+    return all(type(number) is int for number in inner)
+
+
+def _is_manifest(said: Mapping[str, Any]) -> bool:
+    return all(isinstance(state, list) and len(state) == 2 for state in said.values())
+
+
+_FITS = {REPORT: _is_report, SOURCES: _is_manifest}
