@@ -152,6 +152,15 @@ def test_records_of_another_shape_are_refused(copy):
     refused(copy, "record", "cannot be read", "labels")
 
 
+def test_a_record_that_is_no_example_is_refused(source):
+    class Garbage(list):
+        data_source = (b"\xff",) * 30
+
+    images = frames._Images(Garbage())
+    with pytest.raises(errors.InputError, match="record 3 .*: cannot be read"):
+        dataclasses.replace(source, images=images).record(3)
+
+
 def test_damaged_index_is_refused(copy):
     with (copy / "index.npz").open("r+b") as file:
         file.seek(500)

@@ -393,7 +393,11 @@ class _Images(Sequence):
         return len(self._examples)
 
     def __getitem__(self, row: int) -> bytes:
-        example = tf_example.Example.FromString(self._examples[row])
+        data = self._examples[row]
+        try:
+            example = tf_example.Example.FromString(data)
+        except Exception as error:  # of protobuf, which is a dependency of TFDS alone
+            raise RuntimeError("it is no example of TFDS") from error
         return b"".join(example.features.feature["image"].bytes_list.value)
 
 
