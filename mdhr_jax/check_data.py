@@ -72,7 +72,7 @@ def check(
         findings.problems += _changed(
             source.path, [pathlib.Path(root) for root in sources], progress
         )
-    report = _report(source, findings)
+    report = frames.shown(_report(source, findings))
     try:
         with locks.in_turn(out):
             (out / "sheets").mkdir(exist_ok=True)

@@ -22,7 +22,7 @@ from mdhr_jax.errors import InputError
 _SEPARATORS = ";\t|,"
 _BLANK = string.whitespace + "\x1a\xa0\u200b\ufeff"  # the end of a DOS file; blanks of the web
 _STATED = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
-_DECIMAL_COMMA = re.compile(r"\A([+-]?[0-9]+),([0-9]+(?:[eE][+-]?[0-9]+)?)\Z")
+_DECIMAL_COMMA = re.compile(r"\A([+-]?[0-9]*),([0-9]+(?:[eE][+-]?[0-9]+)?)\Z")
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -31,7 +31,7 @@ _MARKS = {
 
 NOTHING = frozenset(
     "|nan|-nan|nan(ind)|-nan(ind)|nan(snan)|1.#ind|-1.#ind|1.#qnan|-1.#qnan|na|<na>|n/a|"
-    "#n/a|#n/a n/a|#na|#num!|#div/0!|null|none|.".split("|")
+    "#n/a|#n/a n/a|#na|#nv|#num!|#div/0!|#null!|#value!|#ref!|#name?|null|none|.".split("|")
 )
 """In small letters, what programs write where they have no value: C, R, pandas, Excel, SPSS."""
 _TRUTHS = {"1": True, "true": True, "t": True, "yes": True} | {
@@ -87,10 +87,16 @@ def integer(text: str, place: str, allowed: Sequence[int] | range, what: str) ->
     """The whole number that a cell holds, in one of the usual ways to write it.
 
     Raises:
-      InputError: it is none of those allowed.
+      InputError: it is none of those allowed, or might be two of them: 1.000 is a thousand, too.
     """
-    if re.fullmatch(r"[+-]?[0-9]{1,9}(\.0*)?", text) and int(float(text)) in allowed:
-        return int(float(text))
+    if re.fullmatch(r"[+-]?([0-9]{1,9}(\.0*)?|\.0+)", text) and int(float(text)) in allowed:
+        number = int(float(text))
+        if number and text.endswith(".000") and number * 1000 in allowed:
+            raise InputError(
+                f"{place}: is {what} {text} (or {text.replace('.', ',')}) {number} or "
+                f"{number * 1000}? Write {what} numbers without points and commas"
+            )
+        return number
     few = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else str(list(allowed))
     raise InputError(f"{place}: {what} {text[:30]!r} is none of {few.strip('[]')}")
 

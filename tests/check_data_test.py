@@ -12,6 +12,7 @@ from PIL import Image
 from mdhr_jax import check_data, cli, facs
 from mdhr_jax.data import clips, decoded, records
 from mdhr_jax.data.builders import bp4d, frames, parts, prepare
+from mdhr_jax.errors import InputError
 from tests.data import raw_trees
 
 SQUARES = functools.partial(raw_trees.blobs, size=(64, 64))
@@ -229,6 +230,38 @@ def test_a_set_without_a_manifest_cannot_be_compared(good_set, raw, tmp_path, ca
     out = tmp_path / "check"
     assert cli.main(["check-data", str(copy), "--out", str(out), "--sources", str(raw)]) == 2
     assert "made by `mdhr prepare`" in capsys.readouterr().err
+
+
+VIDEO = {"kept": 8, "missing": [], "lost": [], "breaks": [], "several": [], "unreadable": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("report.json", {"notes": [], "videos": 5}),
+        ("report.json", {"notes": None, "videos": {}}),
+        ("report.json", {"notes": [], "videos": {"a": {}}}),
+        ("report.json", {"notes": [], "videos": {"a": VIDEO | {"unread": None}}}),
+        ("report.json", {"notes": [], "videos": {"a": VIDEO | {"unread": 0, "lost": ["1"]}}}),
+        ("report.json", {"notes": [], "videos": {"a": VIDEO | {"unread": 0, "breaks": None}}}),
+        ("report.json", []),
+        ("sources.json", {"a": 5}),
+        ("sources.json", {"a": [1]}),
+    ],
+)
+def test_what_no_preparation_writes_is_refused(good_set, raw, tmp_path, name, said):
+    copy = shutil.copytree(good_set, tmp_path / "set")
+    (copy / name).write_text(json.dumps(said))
+    with pytest.raises(InputError, match=f"{name}: cannot be read"):
+        _check(copy, tmp_path, sources=[raw])
+
+
+def test_the_report_changes_no_terminal(good_set, raw, tmp_path):
+    copy = shutil.copytree(good_set, tmp_path / "set")
+    (copy / "sources.json").write_text(json.dumps({"\x1b[2J": [1, "0"], "caf\udce9.csv": [1, "0"]}))
+    report, good = _check(copy, tmp_path, sources=[raw])
+    assert not good
+    assert "- ?[2J: is not in" in report and "- caf?.csv: is not in" in report
 
 
 def test_the_manifest_holds_no_place_of_this_machine(good_set, raw):

@@ -126,7 +126,7 @@ def test_a_stored_table_keeps_its_places(tmp_path, lost):
     with np.load(tmp_path / "index.npz") as arrays:  # what numbers tell is not stored, as ever
         assert ("place" in arrays) == (lost > 0)
     digest = hashlib.sha256(data).hexdigest()
-    said = frames.Metadata("b", "s", 0, "bp4d", [], [], 25.0, 8, "png", digest)
+    said = frames.Metadata("b", "s", 0, "bp4d", [1, 2], [], 25.0, 8, "png", digest)
     stored = frames._read_index(tmp_path, said)
     assert np.diff(stored.place).tolist() == np.diff(place).tolist()
     assert len(clips.evaluation_clips(stored, 10, hold=2)) == 1 + (lost > 2)

@@ -79,7 +79,11 @@ class FrameSource:
           InputError: the record cannot be read.
         """
         self.image(row)  # refuses what cannot be read
-        return self.records[row]
+        try:
+            return self.records[row]
+        except Exception as error:  # TFDS documents no set of exceptions
+            said = str(error).partition("\n")[0][:200]
+            raise InputError(f"{self._where(row)}: cannot be read ({said}); {_REMEDY}") from error
 
     def image(self, row: int) -> bytes:
         """The picture of one frame as it was encoded.

@@ -121,7 +121,7 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     data = path.read_bytes()
     try:
-        return {
+        arrays = {
             name: np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
             for name, entry in safetensors.deserialize(data)
         }
@@ -132,6 +132,9 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path}: no readable safetensors file ({_missing(data) or ascii(str(error))[:200]}); "
             "copy or download it again"
         ) from error
+    if strange := [name for name in arrays if not name.isprintable()]:  # it would be shown
+        raise InputError(f"{path}: no state_dict, an entry is called {ascii(strange[0])[:200]}")
+    return arrays
 
 
 def _missing(data: bytes) -> str:

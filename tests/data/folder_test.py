@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from mdhr_jax.data.builders import folder
+from mdhr_jax.data.builders import folder, recordings
 from mdhr_jax.errors import InputError
 from tests.data import raw_trees
 
@@ -120,7 +120,23 @@ def test_a_video_or_picture_that_is_a_link_out_of_the_folder_is_refused(tmp_path
 
 
 @pytest.mark.parametrize(
-    "text", ["9", "-1", "", "nan", "NaN", "NA", "N/A", "#N/A", "-nan(ind)", "1.#QNAN", "None", "."]
+    "text",
+    [
+        "9",
+        "-1",
+        "",
+        "nan",
+        "NaN",
+        "NA",
+        "N/A",
+        "#N/A",
+        "-nan(ind)",
+        "1.#QNAN",
+        "None",
+        ".",
+        "#NV",
+        "#REF!",
+    ],
 )
 def test_labels_that_nobody_coded_are_unknown(tmp_path, text):
     (tmp_path / "a").mkdir()
@@ -136,6 +152,11 @@ def test_tables_of_spreadsheets_are_read(tmp_path):
     (tmp_path / "a.csv").write_bytes(table)
     (recording,) = folder.find(tmp_path)[0].recordings
     assert (recording.numbers.tolist(), recording.labels.tolist()) == ([1], [[1]])
+
+
+def test_a_table_with_a_line_end_in_its_name_is_seen(tmp_path):
+    table = "video,frame,subject,AU01\na.mp4,1,anna,1\n"
+    assert list(_found(tmp_path, {"my\nlabels.csv": table, "a.mp4": ""})[0]) == [("anna", "a.mp4")]
 
 
 def test_a_table_that_is_not_text_is_refused_with_its_line(tmp_path):
@@ -245,7 +266,8 @@ def test_a_film_of_two_people_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lost", ["0", "0.0", "0.00", "False", "FALSE", "no", "", "nan", "NA", "-nan(ind)"]
+    "lost",
+    ["0", "0.0", "0.00", "False", "FALSE", "no", "", "nan", "NA", "-nan(ind)", ".00", "#VALUE!"],
 )
 @pytest.mark.parametrize("shown", ["1", "1.0", "True"])
 def test_rows_without_a_face_are_left_out_and_counted(tmp_path, lost, shown):
@@ -253,6 +275,49 @@ def test_rows_without_a_face_are_left_out_and_counted(tmp_path, lost, shown):
     read, notes = _found(tmp_path, {"anna/a.csv": table, "anna/a.mp4": ""})
     assert read == {("anna", "anna/a"): {1: [1]}}
     assert notes == ("anna/a.csv: 2 of 3 rows show no face (success 0), left out",)
+
+
+@pytest.mark.parametrize(
+    ("file", "first", "message"),
+    [
+        ("a.mp4", 0, r"anna/a: its table has a frame 0, but frames of a video count from 1"),
+        ("a/{}.png", 1, r"labels are of the frames 1 to 10, the pictures' names end in 0 to 9"),
+        ("a/{}.png", 5, r"labels are of the frames 5 to 14, the pictures' names end in 0 to 9"),
+    ],
+)
+@pytest.mark.parametrize("faceless", [{0}, {0, 1, 2}, {0, 9}])
+def test_numbers_of_rows_without_a_face_are_checked_as_well(
+    tmp_path, file, first, message, faceless
+):
+    """Else all labels would be one frame late."""
+    rows = [f"{first + row},{int(row not in faceless)},1\n" for row in range(10)]
+    files = dict.fromkeys([f"anna/{file.format(number)}" for number in range(10)], "")
+    files["anna/a.csv"] = f"frame,success,AU01\n{''.join(rows)}"
+    with pytest.raises(InputError, match=message):
+        recordings.check_numbers(folder.find(_tree(tmp_path, files))[0].recordings)
+
+
+def test_a_film_of_which_no_row_shows_a_face_is_named(tmp_path):
+    lost = "frame,success,AU01\n0,0,0\n1,0,0\n"
+    files = {"anna/a.csv": PLAIN, "anna/a.mp4": "", "anna/b.csv": lost, "anna/b.mp4": ""}
+    read, notes = _found(tmp_path, files)
+    assert list(read) == [("anna", "anna/a")]
+    assert len(notes) == 2 and notes[-1].endswith("without labels, left out: anna/b.mp4")
+
+
+@pytest.mark.parametrize("table", ["frame;AU01\n{};1\n", "frame\tAU01\n{}\t1\n"])
+@pytest.mark.parametrize("number", ["1.000", "1,000", "12,000"])
+def test_a_thousand_is_not_one(tmp_path, table, number):
+    """Excel and others part thousands so."""
+    with pytest.raises(InputError, match=r"line 2: is frame .*\.000 .* or 12?000\?"):
+        _found(tmp_path, {"anna/a.csv": table.format(number)})
+
+
+@pytest.mark.parametrize("number", ["12", "12.", "12,0", "12.00", "12.000000"])
+def test_whole_numbers_as_programs_write_them(tmp_path, number):
+    table = f"frame;AU01\n0,000;1,000\n{number};0.000\n"
+    files = {"anna/a.csv": table, "anna/a/0.png": "", "anna/a/12.png": ""}
+    assert _found(tmp_path, files)[0] == {("anna", "anna/a"): {0: [1], 12: [0]}}
 
 
 @pytest.mark.parametrize("success", ["2", "0.98", "maybe"])
@@ -294,6 +359,16 @@ def test_columns_of_aus_in_every_spelling(tmp_path, name):
         ("AU01,labelAU12", "is labelAU12"),
         ("AU01,AU6+12", r"is AU6\+12"),
         ("AU01,Action Unit 12", "is Action Unit 12"),
+        ("AU01,AU L12,AU R12", "is AU L12, AU R12"),
+        ("AU01,AUL12", "is AUL12"),
+        ("AU01,AU_R_04", "is AU_R_04"),
+        ("AU01,AUR12_c", "is AUR12_c"),
+        ("AU01,AUs12", "is AUs12"),
+        ("AU01,aul12", "is aul12"),
+        ("AU01,Au-Left-12", "is Au-Left-12"),
+        ("AU01,AU (right) 12", r"is AU \(right\) 12"),
+        ("AU01,12AU", "is 12AU"),
+        ("AU01,12_au_L", "is 12_au_L"),
         ("AU01,AU99", "is AU99"),
         ("AU01,AU3", "is AU3 "),
         ("AU01,AU0", "is AU0 "),
@@ -306,6 +381,21 @@ def test_columns_of_aus_in_every_spelling(tmp_path, name):
 def test_columns_that_may_be_labels_are_refused_by_name(tmp_path, columns, message):
     with pytest.raises(InputError, match=message):
         _found(tmp_path, {"anna/a.csv": f"frame,{columns}\n", "anna/a.mp4": ""})
+
+
+def test_columns_that_are_not_read_are_named(tmp_path):
+    """A person is named in a column subject, not Participant; OpenFace's columns are known."""
+    openface = "face_id,timestamp,gaze_0_x,eye_lmk_X_12,pose_Tx,X_0,p_rx,p_12,AU01_r"
+    table = f"frame,Participant,AU01,{openface},\n1,anna,1{',0.5' * 9},\n"
+    films = dict.fromkeys(["s1/a.mp4", "s2/a.mp4", "s3/a.mp4"], "")
+    tables = {"s1/a.csv": table, "s2/a.csv": table, "s3/a.csv": table.replace("Part", "Id,Part")}
+    tables["s3/a.csv"] = tables["s3/a.csv"].replace("1,anna", "1,7,anna")
+    read, notes = _found(tmp_path, films | tables)
+    assert len(read) == 3
+    assert notes == (
+        "s1/a.csv, s2/a.csv: not read are the columns Participant",
+        "s3/a.csv: not read are the columns Id, Participant",
+    )
 
 
 def test_labels_without_a_column_frame_are_refused(tmp_path):
@@ -325,6 +415,8 @@ PLAIN = "frame,AU01\n1,0\n2,1\n"
         PLAIN.replace(",", "\u00a0,"),
         "sep=;\r\nframe;AU01\r\n1;0\r\n2;1\r\n",
         "frame;AU01\n1,0;0,0\n2,0;1,0\n",
+        "frame\tAU01\n1\t,00\n2\t1,00\n",  # SPSS
+        "frame,AU01\n1,.00\n2,1.00\n",
         '"frame";"AU01"\n"1";"0"\n"2";"1"\n',
         PLAIN.encode("utf-16"),
         PLAIN.replace(",", ";").encode("utf-16-be").join([b"\xfe\xff", b""]),

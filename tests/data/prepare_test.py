@@ -234,6 +234,15 @@ def test_unreadable_pictures_are_refused_and_all_named(tmp_path, plan, damaged):
     ]
 
 
+def test_unreadable_pictures_in_a_folder_that_is_not_utf8_are_listed(tmp_path, plan, damaged):
+    (tmp_path / "raw").rename(tmp_path / "caf\udce9")
+    found = bp4d.find(tmp_path / "caf\udce9", tmp_path / "caf\udce9")
+    with pytest.raises(InputError, match="and 1 more, all in"):
+        prepare.prepare(tmp_path / "set", found, facs.BP4D, AS_IT_IS, source="bp4d", processes=1)
+    listed = (tmp_path / "set.parts/unreadable.txt").read_bytes()
+    assert listed.count(b"caf\xe9") == 2
+
+
 def test_after_repair_only_the_damaged_video_is_done_anew(tmp_path, plan, damaged, monkeypatch):
     with pytest.raises(InputError):
         _prepare(tmp_path)
@@ -456,7 +465,8 @@ def test_pictures_numbered_from_1_get_no_labels_of_the_frame_before(tmp_path):
 
 
 def _prepare_own(tmp_path, *plan):
-    raw_trees.write_folder(tmp_path / "own", plan)
+    if plan:
+        raw_trees.write_folder(tmp_path / "own", plan)
     found, layout = folder.find(tmp_path / "own")
     settings = parts.Settings(crop="center", size=32)
     options = {"source": "own", "processes": 1, "progress": False}
@@ -475,6 +485,27 @@ def test_labels_of_frames_beyond_the_end_of_a_film_are_refused_by_name(tmp_path)
         _prepare_own(tmp_path, *plan)
 
 
+@pytest.mark.parametrize("name", ["caf\udce9", "a\n", "\x1b[2J"])
+@pytest.mark.parametrize("file", ["{}.mp4", "a/{}_1.png"])
+def test_names_that_records_cannot_hold_are_refused_before_the_work(
+    tmp_path, name, file, monkeypatch
+):
+    monkeypatch.setattr(parts, "cut", pytest.fail)
+    film = tmp_path / "own/anna" / file.format(name)
+    film.parent.mkdir(parents=True)
+    film.touch()
+    table = film if film.suffix == ".mp4" else film.parent
+    table.with_suffix(".csv").write_text("frame,AU01\n1,0\n")
+    with pytest.raises(InputError, match="is not UTF-8, or holds a control character"):
+        _prepare_own(tmp_path)
+
+
+def test_a_name_with_the_blank_of_a_mac(tmp_path):
+    """Its screen recordings have one before AM and PM."""
+    plan = raw_trees.OwnVideo("anna/9.41\u202fAM", [[0], [1]], aus=(1,))
+    assert "2 frames of 1 people" in _prepare_own(tmp_path, plan)
+
+
 def test_people_may_be_called_as_splits_are(tmp_path):
     names = ["01", "1e5", "_a_", "test", "train", "validation"]
     assert f"of {len(names)} people" in _prepare_own(tmp_path, *map(_own, names))
@@ -485,7 +516,10 @@ def test_people_may_be_called_as_splits_are(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("names", [["all"], ["ALL"], ["_"], ["Anna", "anna"], ["a" * 101]])
+@pytest.mark.parametrize(
+    "names",
+    [["all"], ["ALL"], ["_"], ["Anna", "anna"], ["a" * 101], ["01", "1"], ["P_7a", "p_007a"]],
+)
 def test_names_that_cannot_be_kept_apart_are_refused_before_the_work(tmp_path, names, monkeypatch):
     monkeypatch.setattr(parts, "cut", pytest.fail)
     with pytest.raises(InputError, match=f"subjects? '?{names[0][:99]}"):

@@ -96,6 +96,71 @@ def test_foreign_metadata_is_refused(copy):
     refused(copy, "not ours")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_size": -5},
+        {"image_size": 10**9},
+        {"image_size": "16"},
+        {"image_format": "gif"},
+        {"image_format": []},
+        {"layout": 7},
+        {"aus": "x"},
+        {"aus": 5},
+        {"folds": 5},
+        {"folds": [5]},
+        {"folds": [["\x1b[2J"]]},
+        {"fps": 0},
+        {"fps": float("nan")},
+        {"crop": "\x1b[2J"},
+        {"seed": None},
+    ],
+)
+def test_metadata_of_another_kind_are_refused(copy, changes):
+    change_metadata(copy, **changes)
+    refused(copy, "metadata.json is missing or not ours")
+
+
+@pytest.mark.parametrize("data", ["[" * 100_000, "5", "[1]", "null"])
+def test_json_that_says_something_else_is_refused(copy, data):
+    (copy / "pictures.json").write_text(data)
+    change_metadata(copy, pictures_sha256=hashlib.sha256(data.encode()).hexdigest())
+    with pytest.raises(errors.InputError, match=r"pictures\.json: missing or damaged"):
+        frames.read_digests(copy, frames.read_metadata(copy))
+    (copy / "metadata.json").write_text(data)
+    refused(copy, "metadata.json is missing or not ours")
+
+
+@pytest.mark.parametrize("name", ["image", "subject", "video", "frame", "labels"])
+def test_records_without_a_feature_of_all_are_refused(copy, name):
+    file = copy / "features.json"
+    said = json.loads(file.read_text())
+    features = said["featuresDict"]["features"]
+    features[name] = features["frame" if name == "labels" else "labels"]
+    file.write_text(json.dumps(said))
+    refused(copy, "damaged", name)
+    del features[name]
+    file.write_text(json.dumps(said))
+    refused(copy, "damaged", name)
+
+
+def test_records_of_another_shape_are_refused(copy):
+    file = copy / "features.json"
+    said = json.loads(file.read_text())
+    said["featuresDict"]["features"]["labels"]["tensor"]["shape"] = {"dimensions": ["5"]}
+    file.write_text(json.dumps(said))
+    refused(copy, "record", "cannot be read", "labels")
+
+
+def test_a_record_that_is_no_example_is_refused(source):
+    class Garbage(list):
+        data_source = (b"\xff",) * 30
+
+    images = frames._Images(Garbage())
+    with pytest.raises(errors.InputError, match="record 3 .*: cannot be read"):
+        dataclasses.replace(source, images=images).record(3)
+
+
 def test_damaged_index_is_refused(copy):
     with (copy / "index.npz").open("r+b") as file:
         file.seek(500)
@@ -165,6 +230,16 @@ def _huge():
         _npz(video=np.array([0, 1])),
         _npz(labels=np.zeros((2, 8), np.float32)),
         _npz(videos=np.array([[["a"]]])),
+        _npz(labels=np.zeros((2, 5), np.int8)),
+        _npz(labels=np.full((2, 8), 7, np.int8)),
+        _npz(place=np.array([1, 0])),
+        _npz(place=np.array([0, 0])),
+        _npz(number=np.array([1, 0])),
+        _npz(videos=np.array(["\x1b[2J"])),
+        _npz(subjects=np.array(["../../../a"])),  # names a file of `check-data`
+        _npz(subjects=np.array(["a\n"])),
+        _npz(subjects=np.array([""])),
+        _npz(subjects=np.array(["a" * 101])),
     ],
 )
 def test_an_index_that_is_no_table_is_refused_even_where_its_checksum_is_right(copy, data):

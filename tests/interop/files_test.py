@@ -133,6 +133,14 @@ def test_half_a_download_is_told_from_other_damage(tmp_path, suffix, share):
 NUMBERS = [0, 1, 2, 3, 6, 24, 25, -1, 2**31, 2**62, 2**63, 2**64 - 1, 2**64, 1.5, True, None, "6"]
 
 
+@pytest.mark.parametrize("name", ["\x1b[2Jweight", "a\nmdhr: all is well", "\u202eweight"])
+def test_names_that_change_the_terminal_are_refused(tmp_path, name):
+    files.write(tmp_path / "a.safetensors", {name: np.full(1, np.nan, np.float32)})
+    with pytest.raises(InputError, match="an entry is called") as caught:
+        files.read(tmp_path / "a.safetensors")
+    assert str(caught.value).isprintable()
+
+
 def _mutated_safetensors(rng):
     """An honest file with another description, or some bytes replaced."""
 

@@ -13,6 +13,7 @@ alone and without one it is 1. Rows of success 0 show no face and are left out. 
 named in a note.
 """
 
+import collections
 import dataclasses
 import difflib
 import pathlib
@@ -23,11 +24,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from mdhr_jax import facs
-from mdhr_jax.data.builders import label_tables, recordings
+from mdhr_jax.data.builders import frames, label_tables, recordings
 from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
 from mdhr_jax.errors import InputError
 
-_TABLE = re.compile(r".*\.(csv|tsv)", re.IGNORECASE)
+_TABLE = re.compile(r".*\.(csv|tsv)", re.IGNORECASE | re.DOTALL)
 _FILMS = {
     *(".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v"),
     *(".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt"),
@@ -47,8 +48,11 @@ def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
     aus = _common_aus(labels)
     videos = _Videos(root)
     for file, table in labels.items():
-        videos.add(file, table.rows)
+        videos.add(file, [row for row in table.rows if row.labels is not None])
+    for file, table in labels.items():
+        videos.add_faceless(file, [row for row in table.rows if row.labels is None])
     notes = [f"{_below(root, file)}: {table.note}" for file, table in tables.items() if table.note]
+    notes += _unread({_below(root, file): table.unread for file, table in labels.items()})
     others = [_below(root, file) for file, table in tables.items() if not (table.aus or table.note)]
     notes += _left_out("tables without a column such as AU01", others)
     taken = videos.recordings(len(aus))
@@ -72,6 +76,18 @@ def _common_aus(labels: Mapping[pathlib.Path, label_tables.Table]) -> tuple[int,
     return aus
 
 
+def _unread(columns: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """A note on the columns of each table that are not read, tables with the same ones at once."""
+    alike = collections.defaultdict(list)
+    for name, unread in columns.items():
+        alike[unread].append(name)
+    return [
+        f"{recordings.few(names)}: not read are the columns {recordings.few(unread, most=20)}"
+        for unread, names in alike.items()
+        if unread
+    ]
+
+
 def _below(root: pathlib.Path, place: pathlib.Path) -> str:
     return place.relative_to(root).as_posix()
 
@@ -91,6 +107,7 @@ class _Video:
       source: its pictures.
       labels: of each frame.
       files: the table that labels each frame.
+      faceless: the frames that tables say show no face.
     """
 
     subject: str
@@ -99,6 +116,7 @@ class _Video:
     source: Source
     labels: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     files: dict[int, pathlib.Path] = dataclasses.field(default_factory=dict)
+    faceless: set[int] = dataclasses.field(default_factory=set)
 
 
 class _Videos:
@@ -106,17 +124,14 @@ class _Videos:
 
     def __init__(self, root: pathlib.Path):
         self._root = root
-        self._by_name: dict[tuple[str, str], _Video] = {}
+        self._by_name: dict[str, _Video] = {}
         self._by_place: dict[tuple[int, int], _Video] = {}
 
     def add(self, file: pathlib.Path, rows: Sequence[label_tables.Row]) -> None:
         """Adds the labels of a table."""
         for row in rows:
             name = _video_name(self._root, file, row)
-            subject = _subject(name, row)
-            if (subject, name) not in self._by_name:
-                self._by_name[subject, name] = self._find(subject, name, row.place)
-            video = self._by_name[subject, name]
+            video = self._find(_subject(name, row), name, row.place)
             if row.frame in video.labels:
                 raise InputError(
                     f"{row.place}: frame {row.frame} of {video.name} has been labelled before, in "
@@ -124,11 +139,19 @@ class _Videos:
                 )
             video.labels[row.frame], video.files[row.frame] = row.labels, file
 
+    def add_faceless(self, file: pathlib.Path, rows: Sequence[label_tables.Row]) -> None:
+        """Adds the numbers of a table's frames without a face, of videos that have labels."""
+        for row in rows:
+            if video := self._by_name.get(_video_name(self._root, file, row)):
+                video.faceless.add(row.frame)
+
     def _find(self, subject: str, name: str, first: str) -> _Video:
-        place = _place(self._root, name)
-        video = self._by_place.setdefault(
-            _identity(place), _Video(subject, name, first, _source(self._root, place))
-        )
+        if name not in self._by_name:
+            place = _place(self._root, name)
+            self._by_name[name] = self._by_place.setdefault(
+                _identity(place), _Video(subject, name, first, _source(self._root, place))
+            )
+        video = self._by_name[name]
         if video.subject != subject:
             raise InputError(
                 f"{first}: {name} shows {subject}, but {video.subject} in {video.first}; give each "
@@ -172,7 +195,7 @@ def _video_name(root: pathlib.Path, file: pathlib.Path, row: label_tables.Row) -
     path = pathlib.PurePath(row.video)
     if "\\" in row.video and not (root / path).exists():
         path = pathlib.PureWindowsPath(row.video)
-    if not row.video.isprintable() or not path.stem.strip(".") or path.anchor:
+    if not frames.is_name(row.video) or not path.stem.strip(".") or path.anchor:
         raise InputError(f"{row.place}: {row.video!r} names no video in {root}")
     return path.as_posix()
 
@@ -189,8 +212,11 @@ def _subject(video: str, row: label_tables.Row) -> str:
 
 def _recording(video: _Video, aus: int) -> Recording:
     numbers = sorted(video.labels)
-    if isinstance(video.source, Film) and numbers[0] == 0:
-        raise InputError(f"{video.name}: frame 0 is labelled, but frames of a video count from 1")
+    if isinstance(video.source, Film) and 0 in video.faceless.union(numbers):
+        raise InputError(
+            f"{video.name}: its table has a frame 0, but frames of a video count from 1; add 1 to "
+            "each number"
+        )
     return Recording(
         subject=video.subject,
         name=video.name,
@@ -198,6 +224,7 @@ def _recording(video: _Video, aus: int) -> Recording:
         labels=np.array([video.labels[number] for number in numbers], np.int8),
         intensities=np.full((len(numbers), aus), UNKNOWN, np.int8),
         source=video.source,
+        faceless=frozenset(video.faceless),
     )
 
 

@@ -16,6 +16,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -33,14 +34,21 @@ from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 from mdhr_jax import facs, files, locks
 from mdhr_jax.data import clips, folds
 from mdhr_jax.errors import InputError
+from mdhr_jax.faces import limits
 from mdhr_jax.progress import Bar
 
 Picture = UInt8[np.ndarray, "h w c"]
 
 _INDEX, _PICTURES, _METADATA = "index.npz", "pictures.json", "metadata.json"
+
+
+def _class_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__name__}"
+
+
 # Classes of the features that records have, and the entry that describes a feature of each.
 _FEATURES = {
-    f"{kind.__module__}.{kind.__name__}": entry
+    _class_name(kind): entry
     for kind, entry in (
         (tfds.features.Image, "image"),
         (tfds.features.Scalar, "tensor"),
@@ -48,7 +56,17 @@ _FEATURES = {
         (tfds.features.Text, "text"),
     )
 }
-_FEATURES_DICT = f"{tfds.features.FeaturesDict.__module__}.FeaturesDict"
+_NEEDED = {  # by everything that reads records
+    "image": tfds.features.Image,
+    "subject": tfds.features.Text,
+    "video": tfds.features.Text,
+    "frame": tfds.features.Scalar,
+    "labels": tfds.features.Tensor,
+}
+_FEATURES_DICT = _class_name(tfds.features.FeaturesDict)
+_MOST_PIXELS = math.isqrt(limits.PIXELS)  # of a side
+_PERSON = re.compile("_*[A-Za-z0-9][A-Za-z0-9_]*")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _COLUMNS = tuple(field.name for field in dataclasses.fields(clips.FrameTable))
 
 
@@ -273,7 +291,7 @@ def prepare(
         another command makes `out`.
     """
     out = pathlib.Path(out).absolute()
-    _check_settings(layout, image_format, table.subjects)
+    _check_settings(layout, image_size, image_format, table.subjects)
     folds.check_disjoint(subject_folds)
     index = _index_bytes(table)
     metadata = Metadata(
@@ -348,6 +366,7 @@ def _check_features(path: pathlib.Path) -> None:
 
     Raises:
       ValueError: there are some.
+      KeyError: one that all records have is not there.
     """
     said = json.loads((path / "features.json").read_text())
     features = said["featuresDict"]["features"]
@@ -359,6 +378,9 @@ def _check_features(path: pathlib.Path) -> None:
     whole = {"pythonClassName": _FEATURES_DICT, "featuresDict": {"features": features}}
     if unknown or said != whole:
         raise ValueError(f"features.json holds what no builder writes: {ascii(unknown or said)}")
+    for name, kind in _NEEDED.items():
+        if features[name]["pythonClassName"] != _class_name(kind):
+            raise ValueError(f"features.json says of {name} what no builder writes")
 
 
 class _Images(Sequence):
@@ -371,7 +393,11 @@ class _Images(Sequence):
         return len(self._examples)
 
     def __getitem__(self, row: int) -> bytes:
-        example = tf_example.Example.FromString(self._examples[row])
+        data = self._examples[row]
+        try:
+            example = tf_example.Example.FromString(data)
+        except Exception as error:  # of protobuf, which is a dependency of TFDS alone
+            raise RuntimeError("it is no example of TFDS") from error
         return b"".join(example.features.feature["image"].bytes_list.value)
 
 
@@ -386,13 +412,17 @@ def _all_splits(names: Sequence[str]) -> tfds.core.splits.AbstractSplit:
     return _all_splits(names[:middle]) + _all_splits(names[middle:])
 
 
-def _check_settings(layout: facs.AuLayout, image_format: str, subjects: Sequence[str]) -> None:
+def _check_settings(
+    layout: facs.AuLayout, image_size: int, image_format: str, subjects: Sequence[str]
+) -> None:
     try:
         known = facs.layout(layout.name)
     except ValueError as error:
         raise InputError(f"{error}; or register it in facs.LAYOUTS, readers look it up") from error
     if known != layout:
         raise InputError(f"layout {layout.name!r} is another one in facs.LAYOUTS; rename yours")
+    if not 0 < image_size <= _MOST_PIXELS:
+        raise InputError(f"pictures of {image_size} pixels: choose 1 to {_MOST_PIXELS}")
     if image_format not in CODECS:
         raise InputError(f"image format {image_format!r}: choose one of {', '.join(CODECS)}")
     check_people(subjects)
@@ -402,11 +432,11 @@ def check_people(subjects: Sequence[str]) -> None:
     """Whether TFDS splits, and files on any system, can be called by these names.
 
     Raises:
-      InputError: one cannot, or two differ in capital letters alone.
+      InputError: one cannot, or two differ in capital letters or leading zeros alone.
     """
-    by_small: dict[str, str] = {}
+    alike: dict[str, str] = {}
     for subject in subjects:
-        if not re.fullmatch("_*[A-Za-z0-9][A-Za-z0-9_]*", subject) or len(subject) > 100:
+        if not _is_person(subject):
             raise InputError(
                 f"subject {subject[:99]!r}: use letters, digits and _ only, as in S001, at most 100"
             )
@@ -414,12 +444,28 @@ def check_people(subjects: Sequence[str]) -> None:
             raise InputError(
                 f"subject {subject!r}: means everybody in TFDS; name the person otherwise"
             )
-        other = by_small.setdefault(subject.lower(), subject)
+        plain = re.sub("(?<![0-9])0+(?=[0-9])", "", subject.lower())
+        other = alike.setdefault(plain, subject)
         if other != subject:
             raise InputError(
-                f"subjects {other} and {subject}: differ in capital letters alone, and share a "
-                "file on many disks; if it is one person, write the name in one way"
+                f"subjects {other} and {subject}: differ in capital letters or leading zeros "
+                "alone; if it is one person, write the name in one way, else name them otherwise"
             )
+
+
+def _is_person(name: str) -> bool:
+    """Whether a TFDS split, and a file in any folder, can be called so."""
+    return _PERSON.fullmatch(name) is not None and len(name) <= 100
+
+
+def is_name(name: str) -> bool:
+    """Whether records and terminals can show a name: without control characters, and Unicode."""
+    return not _UNFIT.search(name)
+
+
+def shown(text: str) -> str:
+    """The same lines, with ? for what names must not hold."""
+    return "\n".join(_UNFIT.sub("?", line) for line in text.split("\n"))
 
 
 def is_made(out: pathlib.Path, wanted: Mapping[str, Any]) -> bool:
@@ -475,11 +521,26 @@ def _read_index(path: pathlib.Path, metadata: Metadata) -> clips.FrameTable:
             f"{file}: has no {', '.join(missing)}, an earlier version made it; prepare the data "
             "set again"
         )
-    if not _is_table(**columns):
+    if not _is_table(**columns, aus=len(metadata.aus)):
         raise InputError(f"{file}: its columns do not go together, prepare the data set again")
     names = {name: tuple(columns[name].tolist()) for name in ("videos", "subjects")}
     table = clips.FrameTable(**columns | names)
     return table if placed else table.by_number()
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """What a file of JSON says by names.
+
+    Raises:
+      ValueError: it is none.
+    """
+    try:
+        said = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if not isinstance(said, dict):
+        raise ValueError(f"is a {type(said).__name__}")
+    return said
 
 
 def read_digests(path: pathlib.Path, metadata: Metadata) -> dict[str, str]:
@@ -494,7 +555,7 @@ def read_digests(path: pathlib.Path, metadata: Metadata) -> dict[str, str]:
     data = file.read_bytes() if file.exists() else b""
     with contextlib.suppress(ValueError):
         if hashlib.sha256(data).hexdigest() == metadata.pictures_sha256:
-            return {str(video): str(digest) for video, digest in dict(json.loads(data)).items()}
+            return {video: str(digest) for video, digest in json_object(data).items()}
     raise InputError(f"{file}: missing or damaged, prepare the data set again")
 
 
@@ -506,17 +567,22 @@ def _is_table(
     labels: np.ndarray,
     breaks: np.ndarray,
     place: np.ndarray,
+    aus: int,
 ) -> bool:
-    """Whether columns of a file are those of a `FrameTable`."""
+    """Whether columns of a file are those of a `FrameTable` of so many AUs."""
     kinds = "".join(c.dtype.kind for c in (videos, subjects, video, number, labels, breaks, place))
     return (
         kinds == "UUiiibi"
         and videos.ndim == video.ndim == 1
-        and labels.ndim == 2
+        and labels.shape[1:] == (aus,)
         and subjects.shape == videos.shape
         and video.shape == number.shape == breaks.shape == place.shape == labels.shape[:1]
         and bool(np.all((video >= 0) & (video < len(videos))))
         and bool(np.all(np.diff(video) >= 0))
+        and bool(np.all((np.diff(place) > 0) | (np.diff(video) > 0)))
+        and bool(np.all((labels >= -1) & (labels <= 1)))
+        and all(map(_is_person, subjects.tolist()))
+        and all(map(is_name, videos.tolist()))
     )
 
 
@@ -532,12 +598,31 @@ def read_metadata(path: pathlib.Path) -> Metadata:
         raise InputError(f"{path}: {reason}; prepare the data set, e.g. with `mdhr synthesize`")
     file = path / _METADATA
     try:
-        return Metadata(**json.loads(file.read_text()))
+        metadata = Metadata(**json_object(file.read_bytes()))
+        _check_metadata(metadata)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path}: no data set prepared by mdhr in this directory ({file.name} is missing or "
             "not ours); name another directory"
         ) from error
+    return metadata
+
+
+def _check_metadata(said: Metadata) -> None:
+    """Raises ValueError: what a file says is of another kind, or nothing that we write."""
+    texts = said.builder, said.source, said.layout, said.crop, said.image_format
+    checksums = said.index_sha256, said.pictures_sha256
+    is_fine = (
+        all(isinstance(text, str) and is_name(text) for text in (*texts, *checksums))
+        and said.image_format in CODECS
+        and all(type(number) is int for number in (said.seed, said.image_size, *said.aus))
+        and 0 < said.image_size <= _MOST_PIXELS
+        and isinstance(said.fps, int | float)
+        and 0 < said.fps < math.inf
+        and all(isinstance(name, str) and _is_person(name) for fold in said.folds for name in fold)
+    )
+    if not is_fine:
+        raise ValueError("not what a builder writes")
 
 
 def _first_line(error: Exception) -> str:

@@ -2,9 +2,9 @@
 """Labels in a table with a row per frame: which of its columns are labels, and what they say.
 
 A column of labels is called AU01 or AU01_c, also AU1, au1, AU_01, AU-1 and the like. OpenFace's
-intensities (AU01_r) beside them are not read. Whatever else looks like an AU is refused by name: no
-column is left out in silence. A label is 1, 0, or unknown: 9, -1, empty, or what programs write
-where there is nothing (`csv_files.NOTHING`).
+other columns, its intensities (AU01_r) among them, are not read. Whatever else looks like an AU is
+refused by name, and any other column is named: none is left out in silence. A label is 1, 0, or
+unknown: 9, -1, empty, or what programs write where there is nothing (`csv_files.NOTHING`).
 """
 
 import pathlib
@@ -18,7 +18,13 @@ from mdhr_jax.data.builders.recordings import UNKNOWN
 from mdhr_jax.errors import InputError
 
 _AU = re.compile(r"AU[ _.-]?0*(?P<number>[1-9][0-9]*)(_(?P<kind>[crp]))?", re.IGNORECASE)
-_LIKE_AU = re.compile(r"AU[\W_]*\d|(?<![A-Za-z])[Aa][Uu][\W_]*\d|(?i:action[\W_]*unit)")
+_SIDE = r"(?i:s?[\W_]*([lrb]|left|right|both)?[\W_]*)"
+_LIKE_AU = re.compile(
+    rf"(AU|(?<![A-Za-z])[Aa][Uu]){_SIDE}\d|\d[\W_]*(?i:aus?)(?![A-Za-z])|(?i:action[\W_]*unit)"
+)
+_OPENFACE = re.compile(
+    r"face_id|timestamp|confidence|gaze_\w+|eye_lmk_\w+|pose_[TR]\w|[xyzXYZ]_\d+|p_\w+|AU\d+_r"
+)
 _TRUTHS = {"true": 1, "false": 0}
 
 
@@ -30,14 +36,14 @@ class Row(NamedTuple):
       video: the cell that names film or folder; None without such a column.
       subject: the cell that names the person; None likewise.
       frame: its number.
-      labels: one per AU of the table.
+      labels: one per AU of the table; None of a frame without a face.
     """
 
     place: str
     video: str | None
     subject: str | None
     frame: int
-    labels: list[int]
+    labels: list[int] | None
 
 
 class Table(NamedTuple):
@@ -45,13 +51,15 @@ class Table(NamedTuple):
 
     Attributes:
       aus: numbers of the AUs, increasing; none if it is no table of labels.
-      rows: those of frames with a face.
+      rows: all of them.
       note: what of it is left out, and why.
+      unread: its columns that are not read, but for OpenFace's.
     """
 
     aus: tuple[int, ...]
     rows: list[Row]
     note: str
+    unread: tuple[str, ...] = ()
 
 
 class _Columns(NamedTuple):
@@ -78,17 +86,22 @@ def read(file: pathlib.Path) -> Table:
     if not aus:
         return Table((), [], "")
     columns = _columns(place, header, _labels(place, header, aus))
-    rows, lost = [], 0
-    for place, row in below:
-        if columns.success is None or csv_files.truth(row[columns.success], place, "success"):
-            rows.append(_row(place, row, columns))
-        else:
-            lost += 1
+    rows = [_row(place, row, columns) for place, row in below]
+    lost = sum(row.labels is None for row in rows)
     if lost:
-        note = f"{lost} of {lost + len(rows)} rows show no face (success 0), left out"
+        note = f"{lost} of {len(rows)} rows show no face (success 0), left out"
     else:
         note = "" if rows else "labels no frame"
-    return Table(tuple(columns.aus), rows, note)
+    return Table(tuple(columns.aus), rows, note, _unread(header, columns))
+
+
+def _unread(header: Sequence[str], columns: _Columns) -> tuple[str, ...]:
+    read = {*columns[:-1], *columns.aus.values()}
+    return tuple(
+        name
+        for column, name in enumerate(header)
+        if name and column not in read and not _OPENFACE.fullmatch(name)
+    )
 
 
 def _au_columns(header: Sequence[str]) -> dict[int, re.Match | None]:
@@ -147,8 +160,14 @@ def _row(place: str, row: Sequence[str], columns: _Columns) -> Row:
         None if columns.video is None else row[columns.video],
         None if columns.subject is None else row[columns.subject],
         csv_files.integer(row[columns.frame], place, range(10**8), "frame"),
-        [_label(row[column], f"{place}, column {column + 1}") for column in columns.aus.values()],
+        _labels_of(place, row, columns),
     )
+
+
+def _labels_of(place: str, row: Sequence[str], columns: _Columns) -> list[int] | None:
+    if columns.success is None or csv_files.truth(row[columns.success], place, "success"):
+        return [_label(row[c], f"{place}, column {c + 1}") for c in columns.aus.values()]
+    return None
 
 
 def _label(text: str, place: str) -> int:

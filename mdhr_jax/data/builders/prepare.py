@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -174,8 +175,20 @@ def _chosen(found: Found, most: int | None) -> list[Recording]:
     people = list(dict.fromkeys(recording.subject for recording in found.recordings))[:most]
     frames.check_people(people)
     chosen = [recording for recording in found.recordings if recording.subject in people]
+    _check_names(found, chosen)
     recordings.check_numbers(chosen)
     return chosen
+
+
+def _check_names(found: Found, chosen: Sequence[Recording]) -> None:
+    """Raises InputError: records cannot hold the name of a recording or of one of its files."""
+    for recording in chosen:
+        for name in (recording.name, *map(found.place, recording.source.files)):
+            if not frames.is_name(name):
+                raise InputError(
+                    f"{ascii(name)}: is not UTF-8, or holds a control character; rename the file "
+                    "or folder"
+                )
 
 
 def _check_detector(settings: parts.Settings, chosen: Sequence[Recording]) -> None:
@@ -262,7 +275,7 @@ def _refuse_unreadable(made: Mapping[str, parts.Part], folder: pathlib.Path, ski
         return
     lines = [line for report in reports for line in report.unreadable]
     file = folder / "unreadable.txt"
-    files.write(file, "\n".join(lines) + "\n")
+    files.write(file, os.fsencode("\n".join(lines) + "\n"))  # whatever bytes the names are of
     for part in made.values():
         if part.report.unreadable:  # it is done anew when the pictures are mended
             part.file.unlink()
@@ -364,12 +377,38 @@ def said(path: pathlib.Path, name: str) -> dict[str, Any]:
     """What the file `REPORT` or `SOURCES` of a prepared data set says.
 
     Raises:
-      InputError: it cannot be read.
+      InputError: it cannot be read, or says something else.
     """
     file = path / name
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        said = frames.json_object(file.read_bytes())
+        if not _FITS[name](said):
+            raise ValueError("not what a preparation writes")
+        return said
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{file}: cannot be read; data sets made by `mdhr prepare` have it"
         ) from error
+
+
+def _is_report(said: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(said.get("notes"), list)
+        and isinstance(said.get("videos"), dict)
+        and all(map(_is_video_report, said["videos"].values()))
+    )
+
+
+def _is_video_report(said: Any) -> bool:
+    fields = {field.name for field in dataclasses.fields(parts.VideoReport)}
+    if not (isinstance(said, dict) and said.keys() == fields):
+        return False
+    inner = [*said["missing"], *said["lost"], *said["breaks"], *said["several"], said["unread"]]
+    return all(type(number) is int for number in inner)
+
+
+def _is_manifest(said: Mapping[str, Any]) -> bool:
+    return all(isinstance(state, list) and len(state) == 2 for state in said.values())
+
+
+_FITS = {REPORT: _is_report, SOURCES: _is_manifest}

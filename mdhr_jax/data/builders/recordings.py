@@ -140,6 +140,7 @@ class Recording:
       labels: 1 AU active, 0 not, -1 unknown.
       intensities: 0 to 5, -1 unknown.
       source: where the pictures are.
+      faceless: numbers of frames that show no face, as their labels say; these are left out.
 
     Raises:
       InputError: numbers do not increase.
@@ -151,6 +152,7 @@ class Recording:
     labels: Int8[np.ndarray, "m n"]
     intensities: Int8[np.ndarray, "m n"]
     source: Source
+    faceless: Collection[int] = ()
 
     def __post_init__(self):
         falls = np.flatnonzero(np.diff(self.numbers) <= 0)
@@ -184,14 +186,18 @@ class Found(NamedTuple):
 
 
 def check_numbers(found: Sequence[Recording]) -> None:
-    """Whether the numbers of labels and of pictures are of one count.
+    """Whether the numbers of labels, also of those left out, and of pictures are of one count.
 
     Raises:
       InputError: a recording's labels and pictures have no number in common; or one would fit the
         other if it began where that begins, as where one counts from 0 and the other from 1.
     """
     both = [
-        (recording, recording.numbers.tolist(), sorted(recording.source.by_number))
+        (
+            recording,
+            sorted({*recording.numbers.tolist(), *recording.faceless}),
+            sorted(recording.source.by_number),
+        )
         for recording in found
         if isinstance(recording.source, Pictures) and recording.source.by_number
     ]
@@ -227,10 +233,10 @@ def unmatched(labels: Collection[str], pictures: Collection[str]) -> tuple[str, 
     )
 
 
-def few(names: Sequence[str]) -> str:
+def few(names: Sequence[str], most: int = 3) -> str:
     """The first of many names, and how many there are beside."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def put[Value](found: dict[str, Value], name: str, value: Value, what: str) -> None:
