@@ -27,13 +27,9 @@ from mdhr_jax import facs
 from mdhr_jax.data.builders import frames, label_tables, recordings
 from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
 from mdhr_jax.errors import InputError
+from mdhr_jax.faces import video
 
 _TABLE = re.compile(r".*\.(csv|tsv)", re.IGNORECASE | re.DOTALL)
-_FILMS = {
-    *(".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v"),
-    *(".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt"),
-    *(".rm", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
-}
 
 
 def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
@@ -180,7 +176,7 @@ def _shown(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, Collection[pathli
         pictures = [file for file in files if recordings.is_picture(file)]
         if any(file.stem[-1:].isdigit() for file in pictures):
             yield folder, (folder, *pictures)
-        yield from ((file, (file,)) for file in files if file.suffix.lower() in _FILMS)
+        yield from ((file, (file,)) for file in files if file.suffix.lower() in video.SUFFIXES)
 
 
 def _identity(place: pathlib.Path) -> tuple[int, int]:
@@ -237,7 +233,7 @@ def _source(root: pathlib.Path, place: pathlib.Path) -> Source:
         for file in pictures.values():
             _inside(root, file)
         return Pictures(pictures)
-    if recordings.is_unread_picture(place) and place.suffix.lower() not in _FILMS:
+    if recordings.is_unread_picture(place) and place.suffix.lower() not in video.SUFFIXES:
         recordings.refuse_unread(place)
     if recordings.is_picture(place):
         return Pictures(recordings.numbered_pictures(place.parent, [place.name]) or {1: place})
@@ -253,7 +249,7 @@ def _place(root: pathlib.Path, video: str) -> pathlib.Path:
     found = [
         file
         for file in beside
-        if _plain(file.stem) == _plain(place.name) and file.suffix.lower() in _FILMS
+        if _plain(file.stem) == _plain(place.name) and file.suffix.lower() in video.SUFFIXES
     ]
     if place.is_dir() and (not found or _holds_pictures(place)):
         found.append(place)
@@ -290,7 +286,7 @@ def _near(place: pathlib.Path) -> str:
     names = {
         file.name.casefold(): file.name
         for file in sorted(place.parent.iterdir())
-        if file.is_dir() or recordings.is_picture(file) or file.suffix.lower() in _FILMS
+        if file.is_dir() or recordings.is_picture(file) or file.suffix.lower() in video.SUFFIXES
     }
     close = difflib.get_close_matches(place.name.casefold(), names, n=1) or names
     listed = recordings.few([names[name] for name in close])
