@@ -286,7 +286,7 @@ def said(directory: pathlib.Path, kind: str, step: int) -> dict[str, Any]:
             return dict(json.loads((place / _SAID).read_text()))
         except FileNotFoundError:
             continue
-        except (OSError, TypeError, ValueError) as error:
+        except (OSError, RecursionError, TypeError, ValueError) as error:
             raise _damaged(place, _SAID) from error
     return {}
 
@@ -306,7 +306,7 @@ def _check_files(place: pathlib.Path, parts: Collection[str]) -> None:
     """Refuses a checkpoint whose files are not those that were saved; other parts stay unread."""
     try:
         saved = dict(json.loads(_read_sums(place)))
-    except (TypeError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise _damaged(place, _SUMS) from error
     expected = {(name, digest) for name, digest in saved.items() if _belongs(name, parts)}
     found = _sums(place, parts)

@@ -213,7 +213,7 @@ def read_runs(path: pathlib.Path) -> list[Run]:
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
             done.append(Run(**json.loads(line)))
-        except (TypeError, ValueError) as error:
+        except (RecursionError, TypeError, ValueError) as error:
             raise InputError(f"{path}, line {number}: holds no run; delete that line") from error
     return done
 

@@ -73,7 +73,7 @@ def read(path: pathlib.Path) -> Learned | None:
     try:
         said = json.loads(file.read_text())
         return Learned(**said)
-    except (TypeError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise InputError(
             f"{file}: does not say what the run was trained on; bring back a copy of it, or train "
             "again"

@@ -138,7 +138,7 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     file = config_file(workdir)
     try:
         values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise InputError(f"{workdir}: holds no run (no readable config.json in it)") from error
     if not isinstance(values, dict):
         raise InputError(f"{file}: holds no configuration; bring back a copy of it")

@@ -165,7 +165,7 @@ def _row(line: str, place: str) -> dict:
     try:
         row = json.loads(line)
         row["step"]
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise errors.InputError(
             f"{place}: expected a JSON object with a step: delete the line or the file"
         ) from error

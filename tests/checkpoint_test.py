@@ -274,3 +274,15 @@ def test_the_copy_for_another_kind_is_on_the_disk_too(tmp_path, monkeypatch):
         }
         new = tmp_path / kind / "new"
         assert {new / path for path in placed} | {new, tmp_path / kind, tmp_path} <= synced
+
+
+@pytest.mark.parametrize("name", ["said.json", "files.json"])
+@pytest.mark.parametrize("text", ["", "[1]", "[" * 10**5])
+def test_damaged_notes_are_refused(tmp_path, name, text):
+    checkpoint.save(tmp_path, "last", 3, _state(3))
+    (tmp_path / "last/3" / name).write_text(text)
+    with pytest.raises(errors.InputError, match=f"{name}: is damaged or missing"):
+        if name == "said.json":
+            checkpoint.said(tmp_path, "last", 3)
+        else:
+            checkpoint.restore(tmp_path, "last", _abstract())

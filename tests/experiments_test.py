@@ -12,8 +12,9 @@ from mdhr_jax import cli, errors, experiments, locks, runs
 from mdhr_jax.experiments import Plan, Variant
 
 
-def test_a_damaged_line_is_refused(tmp_path):
-    (tmp_path / "runs.jsonl").write_text('{"variant": "full"}\n')
+@pytest.mark.parametrize("line", ['{"variant": "full"}', "[" * 10**5])
+def test_a_damaged_line_is_refused(tmp_path, line):
+    (tmp_path / "runs.jsonl").write_text(f"{line}\n")
     with pytest.raises(errors.InputError, match="runs.jsonl, line 1: holds no run"):
         experiments.read_runs(tmp_path / "runs.jsonl")
 

@@ -100,6 +100,7 @@ def test_whole_numbers_do_for_floats_and_every_range_has_a_key():
         ("null", "config.json: holds no configuration; bring back a copy"),
         ("{}", r"config.json: config\.accumulate: is missing"),
         ('{"fold": 1', "run: holds no run"),
+        ("[" * 10**5, "run: holds no run"),
         ("\udcff", "run: holds no run"),
     ],
 )
@@ -148,7 +149,7 @@ def test_a_run_keeps_to_its_data_set_wherever_that_lies(tiny_config, rendered_se
     assert runs.load_config(tmp_path).data == "elsewhere"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '"crop"', '{"crop": "none"}'])
+@pytest.mark.parametrize("text", ["", "[]", "null", '"crop"', '{"crop": "none"}', "[" * 10**5])
 def test_a_damaged_data_file_is_refused(rendered_set, tmp_path, text):
     (tmp_path / "data.json").write_text(text)
     learned = _learned(rendered_set)
