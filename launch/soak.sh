@@ -11,5 +11,5 @@ make_environment "[dev]"
 # One after the other, so that memory is the training's own.
 .venv/bin/pytest -m soak --numprocesses=0 --capture=no tests/soak_test.py "$@"
 preparations=tests/data/prepare_soak_test.py
-KILLS=10 DAMAGES=500 .venv/bin/pytest -m "slow or soak" "$preparations" "$@"
+KILLS=10 DAMAGES=500 .venv/bin/pytest -m "long or soak" "$preparations" "$@"
 .venv/bin/pytest -m soak --ignore=tests/soak_test.py --ignore="$preparations" "$@"

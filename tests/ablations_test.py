@@ -172,7 +172,7 @@ def test_each_backbone_starts_from_weights_of_its_own():
     assert {row.overrides["model.init_from"] for row in third} == {"imagenet.pth"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compilation_elsewhere")
 def test_a_table_is_run_and_shown(config_file, tiny_config, tmp_path, capfd, monkeypatch):
     few = rows.Table("Two rows", "bp4d", rows.TABLES["3"].rows[:2])

@@ -286,7 +286,7 @@ def test_a_subject_in_two_folds_is_refused_by_name(synthesize_from_lists, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_device, capsys):
     """The checkpoint of a real run, through the command."""
     tiny_config.epochs = 1.0

@@ -170,7 +170,7 @@ def test_settings_that_do_not_exist_are_refused(text, message):
         compare.parse_variant(text, base.get_config())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_compilation_elsewhere")
 def test_a_comparison_runs_goes_on_and_refuses_another_configuration(config_file, tmp_path, capfd):
     results = tmp_path / "results"

@@ -74,7 +74,7 @@ def test_what_was_not_used_for_longest_makes_room(home, monkeypatch):
     assert sorted(file.name for file in folder.iterdir()) == ["a-cache", "d-cache"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_command_finds_what_the_first_has_compiled(home, config_file, monkeypatch):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     command = [sys.executable, "-m", "mdhr_jax.cli", "bench", "infer", "--windows=1"]

@@ -161,7 +161,7 @@ def test_runs_that_can_not_be_compared_are_refused(make_run, capsys, tmp_path):
     assert not (first / "evaluation").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cross_validation_leaves_tables_of_its_folds_and_a_summary(
     tiny_config, config_file, tmp_path, one_device, capsys
 ):

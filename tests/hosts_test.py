@@ -188,7 +188,7 @@ def four_steps(tiny_config):
     return tiny_config
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_as_one_does_and_one_goes_on_from_there(
     four_steps, start, one_device, tmp_path
 ):
@@ -202,7 +202,7 @@ def test_two_processes_train_as_one_does_and_one_goes_on_from_there(
     _assert_same_curve(one, two)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_processes_with_a_split_state_go_on_where_one_stopped(
     four_steps, start, stop_at_step, one_device, tmp_path
 ):
@@ -225,7 +225,7 @@ def test_processes_that_were_started_otherwise_are_named(four_steps, start, tmp_
     assert codes[0] != 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_where_one_is_killed_the_others_end(four_steps, start, tmp_path):
     processes = start(tmp_path / "run", 2, "--config.epochs=100000")
     until = time.monotonic() + 300

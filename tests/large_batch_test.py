@@ -60,7 +60,7 @@ def _is_split(tree):
     return any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [
@@ -99,7 +99,7 @@ def _step_program(config, source, mesh):
     return programs, programs.train.lower(programs.abstract, batch, programs.plan).compile(), batch
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_micro_batches_exchange_no_pictures_between_devices(tiny_config, rendered_set):
     tiny_config.accumulate = 2
     mesh = sharding.make_mesh(devices=jax.devices()[:2])
@@ -112,7 +112,7 @@ def test_micro_batches_exchange_no_pictures_between_devices(tiny_config, rendere
     assert "all-reduce" in step.as_text() and exchanges == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_micro_batches_are_the_groups_of_batch_normalisation(tiny_config, rendered_set):
     mesh, found = sharding.make_mesh(devices=jax.devices()[:2]), []
     for key in ("accumulate", "batch_norm_groups"):
@@ -124,7 +124,7 @@ def test_micro_batches_are_the_groups_of_batch_normalisation(tiny_config, render
     np.testing.assert_allclose(found[0]["loss"], found[1]["loss"], rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_blocks_computed_again_learn_the_same_in_less_memory(tiny_config, rendered_set):
     tiny_config.image_size, tiny_config.batch_size = 64, 16
     mesh, found = sharding.make_mesh(devices=jax.devices()[:1]), {}
@@ -139,7 +139,7 @@ def test_blocks_computed_again_learn_the_same_in_less_memory(tiny_config, render
     jax.tree.map(close, (stats_again, scalars_again), (stats, scalars))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_average_is_what_is_scored_loaded_and_started_from(
     tiny_config, rendered_set, tmp_path, one_device
 ):

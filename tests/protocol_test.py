@@ -195,7 +195,7 @@ def test_a_difference_is_what_scikit_learn_says():
     assert not np.nan_to_num(same.column("low")).any()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", protocol.PROTOCOLS)
 def test_every_protocols_table_is_what_scikit_learn_says(trained, name):
     run, config, table, scored = trained(name)
@@ -211,7 +211,7 @@ def test_every_protocols_table_is_what_scikit_learn_says(trained, name):
     assert table.details["step"] == (rows[-1]["step"] if name == "last" else best)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_thresholds_are_chosen_on_held_out_people_and_used_on_the_test_fold(trained):
     run, config, table, scored = trained("held-out", tune_thresholds=True)
     source = runs.open_data(config)

@@ -10,7 +10,7 @@ from flax import nnx
 from mdhr_jax import facs, optim, steps
 from mdhr_jax.models import layers, mdhr
 
-pytestmark = pytest.mark.slow  # a whole training step is compiled
+pytestmark = pytest.mark.long  # a whole training step is compiled
 
 SLOTS = {
     "dynamics": "multiscale",

@@ -20,7 +20,7 @@ def same_training(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "steps", [pytest.param(20, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.soak)]
+    "steps", [pytest.param(20, marks=pytest.mark.long), pytest.param(200, marks=pytest.mark.soak)]
 )
 def test_losses_agree_in_float64(run_torch, same_training, tmp_path, one_device, steps):
     config = same_training.prepare(tmp_path, steps)

@@ -77,7 +77,7 @@ def _wide(leaf):
     return leaf.astype("float64") if leaf.dtype == "float32" else leaf
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_four_and_eight_devices_have_the_gradients_of_one(in_float64, rendered_set):
     loss, gradients, start = _first_step(in_float64, rendered_set, _devices(1), None)
     for count, fsdp in ((2, 1), (4, 1), (8, 1), (8, 4)):
@@ -96,7 +96,7 @@ def _is_split(state):
     return any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_of_any_number_of_devices_goes_on_with_any_other(
     sharded_config, rendered_set, tmp_path
 ):
@@ -128,7 +128,7 @@ def _sent(config, source, mesh):
     return collectives.volumes(program.as_text()), size
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_with_statistics_of_each_device_gradients_alone_are_exchanged(sharded_config, rendered_set):
     together, _ = _sent(sharded_config, rendered_set, _devices(8))
     sharded_config.batch_norm_groups = 8

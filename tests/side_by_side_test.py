@@ -162,7 +162,7 @@ NARROW = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_sides_are_timed_after_they_agreed(run_torch, benchmark, tmp_path, capsys):
     file = tmp_path / "out.json"
     variants = "released,tuned-without-compiled,tuned-without-autocast"

@@ -10,7 +10,7 @@ from einops import rearrange
 from mdhr_jax.interop import files, official
 from mdhr_jax.verify import network
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests/golden"
 

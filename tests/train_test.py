@@ -41,7 +41,7 @@ def _assert_equal_runs(one, other, config, total_steps=8):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
     tiny_config, tmp_path, stop_at_step, one_device
 ):
@@ -88,7 +88,7 @@ def poison(monkeypatch):
     return poisoned
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_loss_that_stays_no_number_stops_the_run_and_keeps_the_last_checkpoint(
     tiny_config, tmp_path, poison, one_device, capsys
 ):
@@ -101,7 +101,7 @@ def test_a_loss_that_stays_no_number_stops_the_run_and_keeps_the_last_checkpoint
         assert (batch["augment"] == -1).all() and batch["frames"].dtype == np.uint8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_steps_without_a_finite_loss_change_nothing(tiny_config, tmp_path, poison, one_device):
     poison(1, 2, *range(4, 6), *range(7, 9))
     train.train(tiny_config, tmp_path)
@@ -124,7 +124,7 @@ def test_folds_seeds_and_lengths_share_their_programs(tiny_config, rendered_set,
     assert len(texts) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(train.INPUTS))
 def test_nothing_is_compiled_after_the_second_step(
     tiny_config, rendered_set, tmp_path, one_device, name
@@ -167,7 +167,7 @@ def test_what_is_compiled_is_seen():
     assert any("ompil" in line for line in compiled)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_three_inputs_give_the_same_batches_and_the_same_training(
     tiny_config, tmp_path, one_device
 ):
@@ -205,7 +205,7 @@ def other_run(tiny_config, tmp_path):
     return tmp_path / "other", state["params"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_starts_from_the_backbone_of_another(tiny_config, tmp_path, one_device, other_run):
     path, params = other_run
     tiny_config.model.init_from = str(path)

@@ -52,7 +52,7 @@ def test_each_product_waits_for_arithmetic_or_for_memory():
     assert roofline.floor(work, device, parameters=2) == pytest.approx(25 + 2 * 28 / 10)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_this_machine_has_a_rate():
     device = roofline.machine(jnp.dtype("float32"))
     assert 1e8 < device.flops < 1e16 and 1e8 < device.bandwidth < 1e14

@@ -10,7 +10,7 @@ from mdhr_jax import cli, errors
 from mdhr_jax.bench import collectives, data, profile, run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["train", "infer"])
 def test_a_program_is_timed_beside_its_floor(what, config_file, tmp_path, capsys, one_device):
     file = tmp_path / "bench.json"
@@ -27,7 +27,7 @@ def test_a_program_is_timed_beside_its_floor(what, config_file, tmp_path, capsys
     assert said["versions"]["jax"] and said["config"]["clip_length"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_inputs_are_timed_over_every_frame(
     tiny_config, config_file, tmp_path, capsys, one_device
 ):
@@ -46,7 +46,7 @@ def test_the_inputs_are_timed_over_every_frame(
     assert "decoded.npy, alone" in shown and "a training step takes" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_wait_for_input_is_a_share_of_the_time():
     def batches():
         for number in itertools.count():
@@ -59,7 +59,7 @@ def test_the_wait_for_input_is_a_share_of_the_time():
     assert data._wait(itertools.count(), str, step_seconds=0.1) < 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trace_says_where_the_time_goes(config_file, tmp_path, capsys, one_device):
     trace, file = tmp_path / "trace", tmp_path / "bench.json"
     command = ["bench", "train", f"--config={config_file()}", f"--json={file}", "--windows=1"]

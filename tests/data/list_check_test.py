@@ -65,7 +65,7 @@ def test_official_lists_with_another_number_are_not_the_release_s(official_lists
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_six_folds_are_exact(official_lists, capsys):
     assert cli.main(["check-lists", str(official_lists)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "all six folds: exact"

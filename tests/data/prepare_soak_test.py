@@ -22,7 +22,7 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import picture_files, video
 from tests.data import raw_trees
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 KILLS = int(os.environ.get("KILLS", "4"))
 DAMAGES = int(os.environ.get("DAMAGES", "100"))  # of a file
 SQUARES = functools.partial(raw_trees.blobs, size=(64, 64))

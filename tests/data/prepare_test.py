@@ -268,7 +268,7 @@ def test_a_few_unreadable_pictures_may_be_skipped(tmp_path, plan, damaged, monke
     _assert_as_planned(records.open_dataset(tmp_path / "set"), plan, left_out)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_processes_make_the_same_records(tmp_path, plan, quick_compilation_elsewhere):
     _prepare(tmp_path)
     (tmp_path / "set").rename(tmp_path / "one")

@@ -151,7 +151,7 @@ def test_mtcnn_follows_a_face_that_moves(faces_extra):
     assert np.abs(noses - noses[0] - moved).max() < 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     # Read off by eye: the man is in frames 1 to 72 of 169, frame 73 is black, then a cartoon.
     ("name", "shown", "count"),

@@ -11,7 +11,7 @@ from einops import rearrange
 from mdhr_jax import cli, runs, sharding
 from mdhr_jax.verify import network
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 ROOT = pathlib.Path(__file__).parents[2]
 CASES = [  # in CI each layout and each backbone once
     pytest.param(

@@ -8,7 +8,7 @@ import pytest
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SAVE = """
 import argparse, collections, functools, numpy, pathlib, torch

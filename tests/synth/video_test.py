@@ -105,13 +105,13 @@ def test_another_process_draws_the_same_inputs():
     assert digest_elsewhere(DIGEST_OF_INPUTS) == here["digest"].hexdigest()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_process_renders_the_same_bytes():
     eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     assert digest_elsewhere(DIGEST_OF_FRAMES) == digest_elsewhere(DIGEST_OF_FRAMES, eight)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_roundings_change_a_pixel_by_one_grey_level(tmp_path):
     """A program compiled without optimisation stands in for another kind of processor."""
     plain = render_elsewhere(tmp_path, {"JAX_PLATFORMS": "cpu"})

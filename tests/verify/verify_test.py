@@ -42,8 +42,15 @@ def test_small_files_are_within_tolerance(name):
     assert _failures(small_files.ARRAY_FILES[name](_arrays(name))) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=pytest.mark.slow if name == "BP4D_resnet_b1t8k2" else pytest.mark.long
+        )
+        for name in CASES
+    ],
+)
 def test_the_full_model_is_the_official_one(name):
     """Evaluation, training, gradients and running statistics of all four models."""
     assert _failures(network.verify(_case(name))) == []
@@ -59,7 +66,7 @@ def test_a_wrong_stage_is_reported_out(monkeypatch):
     assert [line.split()[1] for line in failures] == ["mask", "scores"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_gradient_out_in_float32_is_judged_in_float64():
     """A wrong golden stays out; a float32 difference that float64 does not confirm is noise."""
     case = _case("BP4D_resnet_b1t8k2")

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+
+from configs import quickstart as quickstart_config
+from mdhr_jax import cli, quickstart
+
+
+@pytest.fixture
+def tiny(monkeypatch, one_device):
+    """The quickstart's path with six people and five steps."""
+    get_config = quickstart_config.get_config
+
+    def tiny_config():
+        config = get_config()
+        config.image_size, config.batch_size, config.eval_batch_size = 32, 8, 8
+        config.model.features, config.epochs, config.warmup_epochs = 8, 2.5, 0.0
+        return config
+
+    monkeypatch.setattr(quickstart_config, "get_config", tiny_config)
+    monkeypatch.setattr(quickstart, "SUBJECTS", 6)
+    monkeypatch.setattr(quickstart, "VIDEOS_PER_SUBJECT", 1)
+    monkeypatch.setattr(quickstart, "FRAMES_PER_VIDEO", 12)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny")
+def test_the_quickstart_leaves_a_result_and_does_nothing_twice(tmp_path, capsys):
+    out = tmp_path / "quickstart"
+    assert cli.main(["quickstart", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "all AUs as one" in said and f"pictures and tables in {out}" in said
+    for name in ("curves.png", "f1.png", "timeline.png", "f1.csv", "f1.md", "metrics.jsonl"):
+        assert (out / name).stat().st_size
+    result = json.loads((out / "result.json").read_text())
+    assert 0 <= result["mean_f1"] <= 1 and len(result["per_au_f1"]) == 12
+    assert not set(result["test_subjects"]) & set(result["train_subjects"])
+    metrics = (out / "metrics.jsonl").read_text()
+
+    assert cli.main(["quickstart", "--out", str(out)]) == 0
+    again = capsys.readouterr().out
+    assert "already prepared with the same settings" in again and "step 5 of 5" in again
+    assert (out / "metrics.jsonl").read_text() == metrics
