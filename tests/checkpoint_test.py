@@ -40,6 +40,7 @@ def test_the_newest_of_a_kind_comes_back_bit_equal_and_the_older_one_is_dropped(
     assert int(checkpoint.restore(tmp_path, "best", _abstract())["step"]) == 5
 
 
+@pytest.mark.slow
 def test_what_is_saved_may_be_given_away_at_once(tmp_path):
     """While it is written, steps take its place in memory."""
     step = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
@@ -204,6 +205,7 @@ with checkpoint.Saver(pathlib.Path(sys.argv[1])) as saver:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax' threads
 def test_what_is_loaded_beside_a_training_that_saves_is_one_of_its_states(tmp_path):
     model = _abstract()
@@ -226,6 +228,7 @@ def test_what_is_loaded_beside_a_training_that_saves_is_one_of_its_states(tmp_pa
         training.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [10, 200])  # the first file fails, or arrays within Orbax do
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax' threads
 def test_a_full_disk_is_refused_and_keeps_the_checkpoint_before(tmp_path, caplog, limit):

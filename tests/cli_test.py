@@ -75,6 +75,7 @@ def _train(config_file, workdir, *overrides):
     return ["train", "--config", str(config_file), "--workdir", str(workdir), *overrides]
 
 
+@pytest.mark.slow
 def test_a_run_of_another_layout_is_refused_before_anything_is_compiled(
     config_file, tmp_path, capsys
 ):
@@ -189,6 +190,7 @@ def test_a_machine_without_the_device_that_is_asked_for_is_told(config_file, tmp
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "more"),
     [
@@ -207,6 +209,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(
     assert line.startswith(f"mdhr {command}: /dev/null/x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "taken"),
     [
@@ -383,6 +386,7 @@ def _mdhr(*arguments, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unread", ["stdout", "stderr"])
 @pytest.mark.parametrize("arguments", [["--help"], ["prepare", "--help"], ["fly"]])
 def test_where_nobody_reads_a_command_ends_quietly(arguments, unread):
@@ -399,6 +403,7 @@ def test_where_nobody_reads_a_command_ends_quietly(arguments, unread):
     assert not (done.stderr and not wrong)
 
 
+@pytest.mark.slow
 def test_letters_that_a_terminal_lacks_are_no_error():
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = _mdhr("evaluate", "--checkpoint", "gefühl", env=environment, stderr=subprocess.PIPE)

@@ -106,6 +106,7 @@ def _simulated_widths(full, less):
     return high - low
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_people_of_other_folds_are_drawn_independently(random_counts, finished_run, seeds):
     """In whatever order they are named; seeds and variants of a fold are of the same people."""

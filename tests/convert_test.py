@@ -111,6 +111,7 @@ def test_models_that_the_release_does_not_have_are_refused(config, tmp_path, cha
     assert not (tmp_path / "out.pth").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_not_overwritten(run, tmp_path):
     with pytest.raises(InputError, match="holds a run already"):
         convert.convert(run[0], run[0], clip_length=16, k=5)

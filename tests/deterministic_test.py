@@ -67,6 +67,7 @@ def test_orders_that_are_left_open_are_found(function):
     assert len(_unordered(jax.jit(jax.grad(function)).lower(jnp.arange(4.0)).as_text())) == 1
 
 
+@pytest.mark.slow
 def test_every_program_of_a_run_is_compiled_as_the_key_says(tiny_config, monkeypatch):
     jit, told = jax.jit, {}
 

@@ -25,6 +25,7 @@ def test_a_set_of_an_earlier_version_opens_and_says_what_it_lacks(earlier, capsy
     assert source.pictures(np.arange(len(source.table))).shape == (48, 37, 37, 3)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_evaluated(earlier, one_device, capsys):
     table, _ = evaluate.evaluate(earlier / "run", data=earlier / "set")
     assert 0 <= table.column("F1")[-1] <= 1
@@ -42,6 +43,7 @@ def test_a_run_of_an_earlier_version_knows_whom_it_has_seen_where_its_data_are_t
         evaluate.load(earlier / "run", fold=2)
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_an_earlier_version_is_finished(earlier, one_device, capsys):
     config = runs.load_config(earlier / "run")
     config.data = str(earlier / "set")

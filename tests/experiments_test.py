@@ -84,6 +84,7 @@ def test_the_same_frames_and_labels_with_other_pictures_are_another_data_set(
         next(experiments.complete(plan, workdir=tmp_path, results=tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [

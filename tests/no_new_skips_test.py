@@ -27,6 +27,7 @@ def test_new():
 MODULE = "import pytest\npytest.importorskip('nothing_of_the_kind', reason='no extra here')\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "asked", "processes", "said"),
     [

@@ -43,6 +43,7 @@ def run(make_run, small):
     return make_run("run", data=str(small.path))
 
 
+@pytest.mark.slow
 def test_a_set_made_again_with_one_more_person_deals_people_to_other_folds(run, small, tmp_path):
     more = _render(tmp_path / "set", subjects=["A", *(f"S{n:03d}" for n in range(1, 7))])
     assert more.folds[0] == ("A", "S003", "S006")
@@ -50,7 +51,7 @@ def test_a_set_made_again_with_one_more_person_deals_people_to_other_folds(run, 
         evaluate.load(run, data=more.path)
 
 
-@pytest.mark.parametrize("size", [37, 41])
+@pytest.mark.parametrize("size", [37, pytest.param(41, marks=pytest.mark.slow)])
 def test_a_copy_or_another_crop_of_the_same_recordings_shows_the_same_people(
     run, small, tmp_path, size
 ):
@@ -64,11 +65,13 @@ def test_a_copy_or_another_crop_of_the_same_recordings_shows_the_same_people(
     assert allowed.config.fold == 2
 
 
+@pytest.mark.slow
 def test_figures_refuse_them_too(run, tmp_path):
     with pytest.raises(errors.InputError, match=r"\(S002, S005\); test on others, or add --allow"):
         figures.figure("3", run, tmp_path / "a.png", fold=2)
 
 
+@pytest.mark.slow
 def test_people_of_the_same_names_are_others_and_told_of(run, tmp_path, capsys):
     other = _render(tmp_path / "other", seed=4)
     evaluate.load(run, data=other.path, fold=2)
@@ -111,6 +114,7 @@ def test_a_person_is_known_by_the_pictures_or_by_the_labels_of_one_video(monkeyp
         assert found == (["01"] if known else []), (name, person)
 
 
+@pytest.mark.slow
 def test_a_backbone_that_has_seen_other_people_of_these_names_may_begin(
     make_run, small, tiny_config, tmp_path, capsys
 ):
@@ -123,6 +127,7 @@ def test_a_backbone_that_has_seen_other_people_of_these_names_may_begin(
     assert "of the test subjects have the names of people whom it has" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "crossval", "compare"])
 def test_a_start_from_what_has_seen_the_test_subjects_is_refused_before_anything_is_trained(
     make_run, small, tiny_config, tmp_path, command
@@ -145,6 +150,7 @@ def test_a_start_from_what_has_seen_the_test_subjects_is_refused_before_anything
     assert not work.exists()
 
 
+@pytest.mark.slow
 def test_a_run_knows_whom_its_start_has_seen(make_run, small, tmp_path, tiny_config):
     other = _render(tmp_path / "other", seed=4)
     start = make_run("start", data=str(other.path))
@@ -167,6 +173,7 @@ def _as_of_an_earlier_version(run, **changes):
     file.write_text(json.dumps(said | changes))
 
 
+@pytest.mark.slow
 def test_runs_of_earlier_versions_know_them_where_their_data_are(run, small, tmp_path, capsys):
     _as_of_an_earlier_version(run)
     with pytest.raises(errors.InputError, match=r"\(S002, S005\); test on others"):
@@ -186,6 +193,7 @@ def test_runs_of_earlier_versions_know_them_where_their_data_are(run, small, tmp
     assert "kept no names" in line and "cannot be checked" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_copy_of_a_run_knows_whom_the_run_has_seen(run, tmp_path, earlier):
     if earlier:
@@ -195,6 +203,7 @@ def test_a_copy_of_a_run_knows_whom_the_run_has_seen(run, tmp_path, earlier):
         evaluate.load(tmp_path / "copy", fold=2)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_lost_what_it_learned_from_says_so(run, tiny_config, small, capsys):
     (run / "data.json").unlink()
     config = runs.load_config(run)
@@ -205,6 +214,7 @@ def test_a_run_that_has_lost_what_it_learned_from_says_so(run, tiny_config, smal
     assert "does not say whom" in str(seen.verdict(seen.of_model(run), small, 1))
 
 
+@pytest.mark.slow
 def test_what_was_seen_stands_in_the_tables(run, small, finished_run, random_counts):
     trained = evaluate.load(run, fold=2, allow_seen=True)
     verdict = seen.verdict(seen.of_model(run), small, 2)
@@ -235,6 +245,7 @@ def test_the_command_refuses_and_marks(run, capsys):
     assert "seen in training S002, S005" in capsys.readouterr().out.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_evaluation_tells_of_another_crop(run, small, capsys):
     said = json.loads((run / "data.json").read_text())
     (run / "data.json").write_text(json.dumps(said | {"crop": "mtcnn, template bp4d"}))

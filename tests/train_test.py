@@ -340,6 +340,7 @@ def test_values_that_cannot_be_are_refused(tiny_config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_commands_do_not_train_in_the_same_directory(tiny_config, tmp_path, one_device):
     with (tmp_path / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -385,6 +386,7 @@ def _train_up_to(last, config, workdir, counting):
         train.train(config, workdir)
 
 
+@pytest.mark.slow
 def test_a_lost_metrics_file_is_told_and_does_not_replace_the_best(
     tiny_config, tmp_path, counting, monkeypatch, capsys
 ):
@@ -405,6 +407,7 @@ def test_a_lost_metrics_file_is_told_and_does_not_replace_the_best(
     }
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_whose_metrics_are_lost_is_refused(
     tiny_config, tmp_path, counting, monkeypatch
 ):
@@ -450,6 +453,7 @@ def test_a_directory_that_cannot_be_written_is_refused_before_the_first_step(tin
         train.train(tiny_config, "/dev/null/run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_at", [1, 5])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # unwritten rest
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint(tiny_config, tmp_path, counting, full_at):

@@ -108,6 +108,7 @@ def test_gpus_keep_the_names_that_the_user_gave(monkeypatch):
     assert workers._gpu_places(2) == [Place(gpu="4"), Place(gpu="7")]
 
 
+@pytest.mark.slow
 def test_more_processes_than_places_are_refused():
     with pytest.raises(errors.InputError, match="give at most that"):
         workers.places(len(CORES) + 1)

@@ -91,6 +91,7 @@ def test_speed_goes_to_tensorboard_and_terminal_only(tmp_path, capsys):
     assert b"train/loss" in events.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [100, 4000])  # for both files in turn
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # unwritten rest
 def test_a_full_disk_ends_the_run_and_does_not_stop_it_for_ever(tmp_path, room):

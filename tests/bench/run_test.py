@@ -72,6 +72,7 @@ def test_a_trace_says_where_the_time_goes(config_file, tmp_path, capsys, one_dev
     assert "| time in" in shown and "| backbone, backward" in shown
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_refused(tiny_config):
     with pytest.raises(
         errors.InputError, match="speed: .* choose from train, infer, data, collectives"
@@ -94,6 +95,7 @@ def test_exchanges_between_devices_are_timed(config_file, tmp_path, capsys, monk
     assert "all-gather" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_one_device_exchanges_nothing(tiny_config, one_device):
     with pytest.raises(errors.InputError, match="one device exchanges nothing"):
         run.run("collectives", tiny_config, windows=1, profile=None)

@@ -66,6 +66,7 @@ def test_videos(tmp_path, folder):
     _assert_as_planned(bp4d.find(tmp_path, tmp_path), plan, images="avi")
 
 
+@pytest.mark.slow
 def test_videos_named_by_task(tmp_path):
     plan = _plan()
     raw_trees.write_bp4d(tmp_path, plan, images="avi", folder="flat")

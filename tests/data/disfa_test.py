@@ -72,6 +72,7 @@ def test_the_order_of_lines_decides(tmp_path):
     assert _assert_as_planned(recording, plan[0]) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("active_from", [1, 3])
 def test_intensity_from_which_an_au_is_active(tmp_path, active_from):
     plan = [_subject()]

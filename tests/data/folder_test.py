@@ -266,10 +266,13 @@ def test_a_film_of_two_people_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lost",
-    ["0", "0.0", "0.00", "False", "FALSE", "no", "", "nan", "NA", "-nan(ind)", ".00", "#VALUE!"],
+    ("shown", "lost"),
+    [
+        *(("1", "0"), ("1", ""), ("1", "nan"), ("1", "NA"), ("1", "-nan(ind)"), ("1", "#VALUE!")),
+        *(("1.0", "0.0"), ("1.0", "0.00"), ("1.0", ".00")),
+        *(("True", "False"), ("True", "FALSE"), ("True", "no")),
+    ],
 )
-@pytest.mark.parametrize("shown", ["1", "1.0", "True"])
 def test_rows_without_a_face_are_left_out_and_counted(tmp_path, lost, shown):
     table = f"frame,success,AU01_c\n1,{shown},1.0\n2,{lost},0.0\n3,{lost},0.0\n"
     read, notes = _found(tmp_path, {"anna/a.csv": table, "anna/a.mp4": ""})

@@ -182,6 +182,7 @@ def mutate(rng, data):
     return data[:position] + noise + data[position + length :]
 
 
+@pytest.mark.slow
 def test_random_mutations_are_read_or_refused_with_file_and_line(folder):
     rng = random.Random(0)
     kinds = ("path", "label", "region")

@@ -310,6 +310,7 @@ def test_an_existing_set_is_used_as_it_is(tmp_path, plan, capsys):
         _prepare(tmp_path, parts.Settings(crop="none", size=32))
 
 
+@pytest.mark.slow
 def test_no_face_anywhere_is_refused(tmp_path, faces_extra):
     plan = _plan("F001/T1", count=2)
     raw_trees.write_bp4d(tmp_path / "raw", plan, paint=raw_trees.blobs)
@@ -379,6 +380,7 @@ def test_nothing_in_common_is_said_with_the_reasons(tmp_path, plan, capsys):
     assert "F009/T1: labels, but no pictures" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_film_that_ends_early_costs_all_of_its_frames(tmp_path):
     plan = _plan("F001/T1", "F003/T1", count=20)
     raw_trees.write_bp4d(tmp_path / "raw", plan, images="avi", paint=SQUARES)
@@ -390,6 +392,7 @@ def test_a_film_that_ends_early_costs_all_of_its_frames(tmp_path):
         _prepare(tmp_path, skip=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.wmv", "wmv2")])
 def test_half_a_download_of_a_film_is_told_of(tmp_path, name, codec):
     film = decoder_test.write(tmp_path / name, decoder_test.GREYS[:30], codec)
@@ -506,6 +509,7 @@ def test_a_name_with_the_blank_of_a_mac(tmp_path):
     assert "2 frames of 1 people" in _prepare_own(tmp_path, plan)
 
 
+@pytest.mark.slow
 def test_people_may_be_called_as_splits_are(tmp_path):
     names = ["01", "1e5", "_a_", "test", "train", "validation"]
     assert f"of {len(names)} people" in _prepare_own(tmp_path, *map(_own, names))

@@ -276,6 +276,7 @@ def _hlg(light):
     return np.where(scene <= 1 / 12, np.sqrt(3 * scene), bright)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("curve", "signal"),
     [

@@ -135,6 +135,7 @@ def test_frames_after_a_jump_of_the_clock_do_not_follow(tmp_path, times, after_a
     assert [frame.number for frame in frames if not frame.follows] == after_a_jump
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clock", "steps", "guess"),
     [
@@ -372,6 +373,7 @@ def test_no_decoder_is_left_behind(tmp_path):
     assert not decoders(path)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_is_killed_within_a_frame_is_told_of(tmp_path):
     path = write_video(tmp_path / "a.mp4", range(0, 400, 40), size=(640, 480))
     frames = video.frames(path)

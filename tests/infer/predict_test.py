@@ -402,6 +402,7 @@ def test_a_picture_that_breaks_midway_leaves_the_earlier_result(tmp_path, result
     assert_refused(source, results, "6.png: does not decode")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
     [

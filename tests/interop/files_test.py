@@ -161,6 +161,7 @@ def _mutated_safetensors(rng):
     return struct.pack("<Q", length) + header + VALUES.tobytes()[: rng.choice([24, 24, 24, 10])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_mutated_safetensors_are_read_or_refused_in_one_line(tmp_path, count):
     file, rng, refused = tmp_path / "a.safetensors", random.Random(0), 0

@@ -468,6 +468,7 @@ def _mutated(rng):
     return bytes(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.long)])
 def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, monkeypatch, count):
     monkeypatch.chdir(tmp_path)

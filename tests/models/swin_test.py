@@ -143,6 +143,7 @@ def test_a_stage_of_one_window_is_not_shifted(run_block):
     np.testing.assert_array_equal(run_block(shifted=True)(x), run_block(shifted=False)(x))
 
 
+@pytest.mark.slow
 def test_every_second_block_is_shifted_and_drop_rates_rise_linearly():
     model = nnx.eval_shape(lambda: mdhr.BACKBONES["swin_b"](rngs=nnx.Rngs(0)))
     blocks = [block for stage in model.stages for block in stage]
@@ -159,6 +160,7 @@ def test_patches_merge_rows_first(make):
     np.testing.assert_array_equal(merge(jnp.asarray(x)), expected)
 
 
+@pytest.mark.slow
 def test_every_branch_of_every_block_draws_its_own_drops():
     model = nnx.eval_shape(
         lambda: swin.Swin(

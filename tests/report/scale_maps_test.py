@@ -43,6 +43,7 @@ def test_the_colour_bar_ends_at_the_tenths_around_the_weights(weights, expected)
     assert scale_maps.shown_range(np.array(weights)) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scales", [(2,), (1, 4), (1, 2, 3, 4)])
 def test_every_scale_in_use_has_a_map_in_every_row(tmp_path, scales):
     """Equal weights on white faces: one colour, which nothing but the bar has as well."""

@@ -43,6 +43,7 @@ def recordings():
     return (np.stack(x) for x in zip(*both, strict=True))
 
 
+@pytest.mark.slow
 def test_movement_tells_what_a_still_picture_does_not(recordings):
     """A resting posture looks like an activation, but does not move like one."""
     shown, posture = recordings

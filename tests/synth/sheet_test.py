@@ -7,6 +7,7 @@ from mdhr_jax import errors, facs
 from mdhr_jax.synth import sheet
 
 
+@pytest.mark.slow
 def test_the_contact_sheet_is_a_picture_of_people_pairs_and_a_strip(tmp_path):
     path = tmp_path / "sheet.png"
     sheet.contact_sheet(path, facs.DISFA, seed=0, size=64)
@@ -19,6 +20,7 @@ def test_the_contact_sheet_is_a_picture_of_people_pairs_and_a_strip(tmp_path):
     assert faces.mean() > 0.4
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_is_refused(tmp_path):
     path = tmp_path / "missing" / "sheet.png"
     with pytest.raises(errors.InputError, match="cannot be written .No such file"):

@@ -88,6 +88,7 @@ def test_no_pictures(detector):
     assert _detect(detector, []) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("faces_extra")
 def test_small_faces_are_left_out_when_asked(astronaut):
     small = np.asarray(Image.fromarray(astronaut).resize((170, 170)))  # the face: 29 pixels
