@@ -120,7 +120,7 @@ def train(
     frames = _blend(jnp.zeros_like(frames), frames, brightness)
     frames = _blend(_mean_grey(frames), frames, contrast)
     frames = _blend(rearrange(_grey(frames), "b t h w -> b t h w 1"), frames, saturation)
-    return _normalise(frames)
+    return _network_input(frames)
 
 
 def evaluate(frames: UInt8[Array, "b t h h 3"], *, image_size: int) -> Float[Array, "b t s s 3"]:
@@ -131,7 +131,7 @@ def evaluate(frames: UInt8[Array, "b t h h 3"], *, image_size: int) -> Float[Arr
     Raises:
       InputError: the frames are not square.
     """
-    return _normalise(_resize(frames, image_size))
+    return _network_input(_resize(frames, image_size))
 
 
 def evaluate_centre(
@@ -145,11 +145,19 @@ def evaluate_centre(
     frames = _resize(frames, resized(image_size))
     first = (resized(image_size) - image_size) // 2
     middle = slice(first, first + image_size)
-    return _normalise(frames[:, :, middle, middle])
+    return _network_input(frames[:, :, middle, middle])
 
 
 # How test pictures are cut: `config.evaluation_crop`.
 EVALUATION = {"whole": evaluate, "centre": evaluate_centre}
+
+
+def _network_input(frames: Num[Array, "b t s s 3"]) -> Float[Array, "b t s s 3"]:
+    """Normalised, and computed once.
+
+    A first convolution reads a pixel many times, and XLA would repeat the transform in each.
+    """
+    return jax.lax.optimization_barrier(_normalise(frames))
 
 
 def _resize(frames: UInt8[Array, "b t h w 3"], size: int) -> UInt8[Array, "b t s s 3"]:
