@@ -228,13 +228,14 @@ def _path(values: Flags, name: str, text: str, default: str | None = None) -> No
 def _quickstart_flags(values: Flags, arguments: Sequence[str]) -> None:
     _path(values, "out", "Directory of the run.", "runs/quickstart")
     flags.DEFINE_enum("layout", "bp4d", ["bp4d", "disfa"], "AU layout.", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of people, scenes and the training.", flag_values=values)
 
 
 def _quickstart(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax import quickstart
 
     _exactly(arguments)
-    quickstart.quickstart(pathlib.Path(values.out), values.layout)
+    quickstart.quickstart(pathlib.Path(values.out), values.layout, values.seed)
     return 0
 
 

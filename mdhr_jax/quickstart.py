@@ -21,21 +21,23 @@ SUBJECTS, VIDEOS_PER_SUBJECT, FRAMES_PER_VIDEO = 640, 2, 30
 PICTURES_SHOWN = 12
 
 
-def quickstart(out: pathlib.Path, layout_name: str) -> None:
+def quickstart(out: pathlib.Path, layout_name: str, seed: int = 0) -> None:
     """Runs everything into `out`; what an earlier call finished is not done again.
+
+    The seed is that of people, labels and scenes, and of the training.
 
     Leaves the data set, the run, `f1.{csv,json,md}`, `curves.png`, `f1.png`, `timeline.png` and
     `result.json` (mean and per-AU F1 of the `last` checkpoint as fractions, subjects, seconds).
     """
     layout = facs.LAYOUTS[layout_name]
     config = quickstart_config.get_config()
-    config.layout, config.data = layout_name, str(out / "data")
+    config.layout, config.data, config.seed = layout_name, str(out / "data"), seed
     seconds: dict[str, float] = {}
     with _timed("render", seconds):
         source = rendered.build(
             out / "data",
             layout,
-            seed=0,
+            seed=seed,
             subjects=SUBJECTS,
             videos_per_subject=VIDEOS_PER_SUBJECT,
             frames_per_video=FRAMES_PER_VIDEO,

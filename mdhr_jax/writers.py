@@ -81,10 +81,13 @@ class RunWriter:
         self._progress.update(step - self._progress.n)
 
     def evaluation(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Scalars of an evaluation, all but those of single AUs (`f1/AU01`) shown as a line too."""
+        """Scalars of an evaluation, shown as a line too, and the F1 of the AUs (`f1/AU01`) below."""
         self._write(step, "eval", values)
         shown = [f"{name} {float(x):.4f}" for name, x in values.items() if "/" not in name]
         self.say(f"step {step}: {', '.join(shown)}")
+        aus = [(name[3:], float(x)) for name, x in values.items() if name.startswith("f1/")]
+        if aus:
+            self.say(f"  F1 in %: {', '.join(f'{au} {100 * f1:.0f}' for au, f1 in aus)}")
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""

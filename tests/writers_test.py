@@ -119,9 +119,9 @@ def test_without_a_terminal_progress_is_whole_lines(tmp_path, capsys, monkeypatc
     assert "loss=0.2500, frames/s=30, input=1.6%" in error.splitlines()[-1]
 
 
-def test_evaluation_shows_means_but_not_single_aus(tmp_path, capsys):
+def test_evaluation_shows_means_and_the_f1_of_every_au(tmp_path, capsys):
     writer = writers.RunWriter(tmp_path, step=0, total_steps=8)
     writer.evaluation(2, {"mean_f1": 0.5, "f1/AU01": 0.25})
     writer.close()
-    assert "step 2: mean_f1 0.5000\n" in capsys.readouterr().err
+    assert "step 2: mean_f1 0.5000\n  F1 in %: AU01 25\n" in capsys.readouterr().err
     assert json.loads(_lines(tmp_path)[0])["f1/AU01"] == 0.25
