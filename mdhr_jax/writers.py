@@ -81,7 +81,7 @@ class RunWriter:
         self._progress.update(step - self._progress.n)
 
     def evaluation(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Scalars of an evaluation, shown as a line too, and the F1 of the AUs (`f1/AU01`) below."""
+        """Scalars of an evaluation, shown as a line, the F1 of AUs (`f1/AU01`) on another."""
         self._write(step, "eval", values)
         shown = [f"{name} {float(x):.4f}" for name, x in values.items() if "/" not in name]
         self.say(f"step {step}: {', '.join(shown)}")
