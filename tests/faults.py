@@ -88,7 +88,7 @@ FAULTS = (
         "mdhr_jax/metrics.py",
         "stats.rankdata(s[known])",
         "stats.rankdata(s)[known]",
-        ("tests/metrics_test.py", "tests/evaluate_test.py"),
+        ("tests/metrics_test.py", "tests/protocol_test.py", "tests/evaluate_test.py"),
     ),
     Fault(
         "infinite-gradient",
