@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import functools
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import metrics as reference
@@ -16,6 +19,8 @@ from mdhr_jax import (
     evaluate,
     protocol,
     runs,
+    sharding,
+    steps,
     train,
     writers,
 )
@@ -228,6 +233,23 @@ def test_thresholds_are_chosen_on_held_out_people_and_used_on_the_test_fold(trai
     assert len([key for key in row if key.startswith("threshold/")]) == 12
     _assert_equal(table, _recompute(scored, thresholds))
     assert table.details["threshold"].startswith("per AU")
+
+
+@pytest.mark.parametrize("name", protocol.PROTOCOLS)
+def test_evaluations_during_training_look_at_the_people_of_the_protocol(
+    tiny_config, monkeypatch, name
+):
+    def undecided(params, batch_stats, batch):
+        return jnp.full(batch["labels"].shape, 0.5)
+
+    scoring = steps.Scoring(lambda *values: values, undecided)
+    monkeypatch.setattr(runs, "scoring", lambda *_: scoring)
+    tiny_config.update(protocol=name, held_out=0.5)
+    mesh, source = sharding.make_mesh(devices=jax.devices()[:1]), runs.open_data(tiny_config)
+    put = functools.partial(sharding.put_batch, mesh)
+    scored = train._scorer(tiny_config, mesh)({"params": {}, "batch_stats": {}}, source, put)
+    expected = source.rows(1, "held-out" if name == "held-out" else "test")
+    np.testing.assert_array_equal(scored.rows, expected)
 
 
 def test_a_run_is_not_evaluated_under_another_protocol(tiny_config, tmp_path, capsys):

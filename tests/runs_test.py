@@ -149,6 +149,23 @@ def test_a_run_keeps_to_its_data_set_wherever_that_lies(tiny_config, rendered_se
     assert runs.load_config(tmp_path).data == "elsewhere"
 
 
+def test_a_run_goes_on_with_other_values_of_what_gives_the_same_numbers_alone(
+    tiny_config, tmp_path
+):
+    runs.claim(tmp_path, tiny_config)
+    goes_on = set()
+    for key in runs.flatten(tiny_config.to_dict()):
+        other = tiny_config.copy_and_resolve_references()
+        with other.ignore_type():
+            other.update_from_flattened_dict({key: "another"})
+        try:
+            runs.claim(tmp_path, other)
+            goes_on.add(key)
+        except errors.InputError as error:
+            assert f"another configuration: {key} (" in str(error)
+    assert goes_on == {"data", "deterministic", "fsdp", "input"}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", '"crop"', '{"crop": "none"}', "[" * 10**5])
 def test_a_damaged_data_file_is_refused(rendered_set, tmp_path, text):
     (tmp_path / "data.json").write_text(text)

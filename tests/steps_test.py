@@ -251,9 +251,13 @@ def test_the_average_is_of_the_parameters_after_the_steps_and_the_newest_weigh_m
     assert any(_differ(averaging["params"], averaging["trained"]))
 
 
-def test_a_step_that_is_not_finite_leaves_the_average(batch):
+@pytest.mark.parametrize("factor", [np.nan, 1e25])  # the gradient's square alone is too large
+def test_a_step_that_is_not_finite_leaves_the_average(batch, factor):
     state, _ = _train_step(0, ema=0.8)(_init(0, averages=True), batch)
-    found, _ = _train_step(0, ema=0.8)(state, batch | {"labels": batch["labels"] * jnp.nan})
+    wrong = batch | {"labels": batch["labels"] * jnp.float32(factor)}
+    found, scalars = _train_step(0, ema=0.8)(state, wrong)
+    assert np.isfinite(scalars["loss"]) == np.isfinite(factor)
+    assert not np.isfinite(scalars["gradient_norm"])
     for part in ("params", "trained", "batch_stats"):
         jax.tree.map(np.testing.assert_array_equal, found[part], state[part])
 

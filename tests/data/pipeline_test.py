@@ -87,6 +87,15 @@ def test_unknown_labels_and_padding_are_masked_in_training(source):
     assert (mask[known_frames != 6, 0, 0] == 1).all()
 
 
+@pytest.mark.parametrize(("hold", "step"), [(1, 1), (2, 3)])
+def test_clips_go_on_over_as_many_missing_frames_as_the_data_set_holds(source, hold, step):
+    """Of SN001, whose frames 7 and 8 are missing."""
+    held = dataclasses.replace(source, hold=hold, by_row=True)
+    for batches in (train(held, 40), evaluate(held)):
+        numbers = held.table.number[np.concatenate([batch["frames"] for batch in batches])]
+        assert np.diff(numbers, axis=1).max() == step
+
+
 def test_resumed_stream_continues_bit_equal(source):
     equal(train(source, 7)[4:], train(source, 3, start_step=4))
 

@@ -265,6 +265,18 @@ def test_in_testing_clips_are_independent_and_statistics_stay(split):
     jax.tree.map(np.testing.assert_array_equal, after, stats)
 
 
+def test_static_features_are_of_the_frames_between_the_neighbours(make_in_testing):
+    slots = {"scales": (4,), "window": "neighbours", "afe": "none", "auxiliary": False}
+    slots |= {"edges": "none", "temporal": False}
+    model = make_in_testing(mdhr.MDHR, LAYOUT, **DEFAULT | slots)
+    graph, *values = steps.split(model)
+    clips = jax.random.normal(jax.random.key(0), (1, 7, 8, 8, 3))
+    outputs, _ = jax.jit(functools.partial(steps.run, graph))(*values, clips)
+    expected = model.static(outputs["tokens"][:, 2:-2])
+    np.testing.assert_allclose(outputs["static"], expected, rtol=1e-5, atol=1e-6)
+    assert outputs["scores"].shape == (1, 3, 4)
+
+
 def test_training_and_testing_views_differ_in_mode_only():
     model = _build()
     training = mdhr.train_view(model, dtype=jnp.bfloat16, groups=2)
