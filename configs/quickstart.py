@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     config.model.initial = "calm"
     config.epochs = 20.0
     config.learning_rate = 1.5e-2
-    config.warmup_epochs = 0.4
+    config.warmup_epochs = 2.0
     config.eval_every = 216
     config.checkpoint_every = 200
     return config
