@@ -163,7 +163,8 @@ def _train_a_few_steps(tmp_path, layout):
     config.update(
         {"data": str(tmp_path / "set"), "layout": layout, "image_size": 32, "batch_size": 2}
     )
-    config.eval_batch_size, config.clip_length, config.epochs = 2, 4, 2.0
+    config.eval_batch_size, config.clip_length = 2, 4
+    config.epochs, config.warmup_epochs = 2.0, 0.0
     config.model.backbone, config.model.dynamics.k = "resnet_narrow", 2
     train.train(config, tmp_path / "run")
     _, scored = evaluate.evaluate(tmp_path / "run")
