@@ -23,17 +23,40 @@ gpu_extra() {
   fi
 }
 
+# Of what pip says: each package of 10 MB or more as it comes, and how many are put in place at last.
+# What is wrong it says on stderr, which stays as it is.
+in_brief() {
+  local line name size commas
+  while read -r line; do
+    case "$line" in
+      "Downloading "*[0-9][0-9].[0-9]" MB)" | "Using cached "*[0-9][0-9].[0-9]" MB)")
+        name="${line%%-*}" size="${line##*(}"
+        echo "  ${name##* } ${size%)}"
+        ;;
+      "Installing collected packages: "*)
+        commas="${line//[^,]/}"
+        echo "  putting $((${#commas} + 1)) packages in place, which takes about as long again"
+        ;;
+    esac
+  done
+}
+
 make_environment() {
-  local extras="$1" python stamp state
+  local extras="$1" python stamp state start="$SECONDS"
   stamp=".venv/installed$extras"
   state="$(cat pyproject.toml constraints.txt | cksum)"
   if [ -x .venv/bin/mdhr ] && [ "$(cat "$stamp" 2>/dev/null)" = "$state" ]; then
     return
   fi
   python="$(find_python)" || return
-  echo "Installing into .venv (once, about two minutes) ..."
+  echo "Installing JAX, Flax and what they need into .venv, once: about 80 packages, 300 MB to" \
+    "download (several GB with CUDA's libraries), about two minutes ..."
   [ -x .venv/bin/python ] || "$python" -m venv .venv || return
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --constraint constraints.txt --editable ".$extras" || return
+  (
+    set -o pipefail
+    .venv/bin/python -m pip install --progress-bar off --disable-pip-version-check \
+      --constraint constraints.txt --editable ".$extras" | in_brief
+  ) || return
   echo "$state" >"$stamp"
+  echo "Installed in $((SECONDS - start)) s."
 }

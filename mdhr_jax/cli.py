@@ -39,12 +39,15 @@ class Command:
     Attributes:
       summary: one line for `mdhr --help`.
       usage: its arguments.
+      example: a line or more that work as they stand in the repository, after the examples of
+        the commands before this one; a comment says what the user has to bring.
       define: puts its flags on a FlagValues; sees the arguments, which configs need.
       run: does it and returns the exit code; gets the parsed flags and positional arguments.
     """
 
     summary: str
     usage: str
+    example: str
     define: Callable[[Flags, Sequence[str]], None]
     run: Callable[[Flags, Sequence[str]], int]
 
@@ -191,8 +194,12 @@ def _overview() -> str:
     return "\n".join(["usage: mdhr COMMAND ...", "", *lines, "", "mdhr COMMAND --help says more."])
 
 
+_EXAMPLE = "Such as, after the examples of the commands that stand before it in mdhr --help:"
+
+
 def _help(name: str, command: Command, values: Flags) -> str:
     lines = [f"usage: mdhr {name} {command.usage}".rstrip(), "", command.summary, ""]
+    lines += [_EXAMPLE, *(f"  {line}" for line in command.example.splitlines()), ""]
     for flag in sorted(set(values[key] for key in values), key=lambda flag: flag.name):
         lines.append(f"  --{flag.name:<24} {flag.help}{_default(flag)}")
     return "\n".join(lines)
@@ -934,96 +941,119 @@ COMMANDS = {
     "quickstart": Command(
         "Render faces, train the small model, score it on unseen people; minutes on a CPU.",
         "[--out DIR]",
+        "mdhr quickstart --out runs/quickstart",
         _quickstart_flags,
         _quickstart,
     ),
     "synthesize": Command(
         "Render a data set of faces from the label process or from label lists.",
         "--out DIR --subjects N|NAMES [--lists DIR] | --show FILE.png|.webp|.gif",
+        "mdhr synthesize --out data/faces --subjects 12 --videos_per_subject 2 "
+        "--frames_per_video 30 --size 110",
         _synthesize_flags,
         _synthesize,
     ),
     "prepare": Command(
         "Make a data set of BP4D, DISFA or your own videos: find, align and keep the faces.",
         "bp4d|disfa|folder --raw DIR --out DIR [--cropped DIR]",
+        "mdhr prepare folder --raw recordings --out data/own --crop center"
+        "  # recordings/: your videos and labels.csv, see docs/data.md",
         _prepare_flags,
         _prepare,
     ),
     "check-data": Command(
         "Look at every record of a data set: counts, labels, what was left out, pictures.",
         "DIR [--sources RAW,...]",
+        "mdhr check-data data/faces",
         _check_data_flags,
         _check_data,
     ),
     "train": Command(
         "Train; the same command resumes.",
         "--config FILE --workdir DIR [--config.KEY=VALUE ...]",
+        "mdhr train --config configs/quickstart.py --workdir runs/a --config.data=data/faces "
+        "--config.epochs=5",
         _train_flags,
         _train,
     ),
     "evaluate": Command(
         "Per-AU F1 of a run under its protocol, with intervals, beside baselines and the paper.",
         "--checkpoint RUN [--against RUN] [--data DIR]",
+        "mdhr evaluate --checkpoint runs/a",
         _evaluate_flags,
         _evaluate,
     ),
     "crossval": Command(
         "Train and evaluate every fold, and their mean.",
         "--config FILE --workdir DIR [--config.KEY=VALUE ...]",
+        "mdhr crossval --config configs/quickstart.py --workdir runs/folds "
+        "--config.data=data/faces --config.epochs=5",
         _crossval_flags,
         _crossval,
     ),
     "compare": Command(
         "Train variants of a configuration with several seeds, and tabulate the differences.",
         "--config FILE --workdir DIR --variant NAME: [KEY=VALUE ...] ... [--folds 1,2,3]",
+        "mdhr compare --config configs/quickstart.py --workdir runs/compared "
+        "--config.data=data/faces --config.epochs=5 --seeds 1 --variant full "
+        "--variant 'no motion: model.dynamics.kind=none'",
         _compare_flags,
         _compare,
     ),
     "tables": Command(
         "The paper's tables as runs: train what is missing, show ours beside the paper's.",
         "--table 1|2|3|4|5|forms [--data DIR --seeds N --budget_steps N]",
+        "mdhr tables --table 3",
         _tables_flags,
         _tables,
     ),
     "figures": Command(
         "The paper's Figures 3 and 4, scale weights and AU graph, on faces of a test fold.",
         "--figure 3|4 --checkpoint RUN --out FILE.png [--frames VIDEO:NUMBER,...]",
+        "mdhr figures --figure 4 --checkpoint runs/a --out runs/graph.png",
         _figures_flags,
         _figures,
     ),
     "bench": Command(
         "Time steps, scoring, the reading of frames or collectives beside what the device can do.",
         "train|infer|data|collectives --config FILE [--profile DIR] [--config.KEY=VALUE ...]",
+        "mdhr bench infer --config configs/quickstart.py --windows 1",
         _bench_flags,
         _bench,
     ),
     "convert": Command(
         "Official .pth or safetensors to a run, and back.",
         "RUN|FILE RUN|FILE.pth|FILE.safetensors",
+        "mdhr convert best_model_fold1.pth runs/official  # a file of the release's authors",
         _convert_flags,
         _convert,
     ),
     "predict": Command(
         "AU scores of every frame of a video or of a folder of its frames, or of photos.",
         "SOURCE --checkpoint RUN --out CSV [--crop center|mtcnn|X,Y,W,H|...]",
+        "mdhr synthesize --show runs/film.gif\n"
+        "mdhr predict runs/film.gif --checkpoint runs/a --out runs/aus.csv --crop 0,0,176,176",
         _predict_flags,
         _predict,
     ),
     "doctor": Command(
         "What is installed, devices, memory and disk, a data set's or a run's state; what to do.",
         "[DIR]",
+        "mdhr doctor runs/a",
         _doctor_flags,
         _doctor,
     ),
     "check-lists": Command(
         "Check the official list files, fold by fold, against the release's numbers.",
         "DIR",
+        "mdhr check-lists lists  # the list files of the official release",
         _check_lists_flags,
         _check_lists,
     ),
     "verify": Command(
         "Compare with golden vectors of the official release, stage by stage.",
         "--golden DIR [--lists DIR]",
+        "mdhr verify --golden tests/golden",
         _verify_flags,
         _verify,
     ),

@@ -167,7 +167,9 @@ def _memory_of(device: Any) -> str:
 
 def _resources(place: pathlib.Path) -> Iterator[Finding]:
     memory, disk = _free_memory(), _free_disk(place)
-    yield Finding(f"{memory:.1f} GiB of memory and {disk:.1f} GiB of disk free (at {place})")
+    yield Finding(
+        f"{memory:.1f} GiB of memory and {disk:.2f} GiB of disk free (at {place.absolute()})"
+    )
     for need in _NEEDS:
         lacks = [
             f"{wanted - free:.1f} GiB of {what} more"
@@ -214,7 +216,8 @@ def _place(place: pathlib.Path) -> Iterable[Finding]:
     for file, look in looks.items():
         if (place / file).exists():
             return _said(look, place)
-    return [Finding("no data set, run or results of mdhr", "name another directory", stops=True)]
+    said = "no data set, run or results of mdhr" if place.is_dir() else "no such directory"
+    return [Finding(said, "name another directory", stops=True)]
 
 
 def _said(look: Callable[[pathlib.Path], Iterable[Finding]], place: pathlib.Path) -> list[Finding]:
@@ -225,7 +228,7 @@ def _said(look: Callable[[pathlib.Path], Iterable[Finding]], place: pathlib.Path
             found.append(finding)
     except InputError as error:
         said, _, remedy = str(error).removeprefix(f"{place}: ").partition("; ")
-        found.append(Finding(said, remedy or "mend that", stops=True))
+        found.append(Finding(said, remedy or "bring back a copy of it", stops=True))
     return found
 
 
@@ -255,9 +258,9 @@ def _data_set(place: pathlib.Path) -> Iterator[Finding]:
     )
     pictures = len(table) * metadata.image_size**2 * 3 / _GIB
     there = decoded.existing(source) is not None
-    what = "is there" if there else f"would take {pictures:.1f} GiB of disk"
+    what = "is there" if there else f"would take {pictures:.2f} GiB of disk"
     yield Finding(f"decoded.npy for --config.input=mapped {what}")
-    yield Finding("its pictures are looked at by `mdhr check-data`")
+    yield Finding(f"its pictures are not looked at here: mdhr check-data {place}")
 
 
 def _run(place: pathlib.Path) -> Iterator[Finding]:
@@ -271,11 +274,16 @@ def _run(place: pathlib.Path) -> Iterator[Finding]:
     )
     learned = provenance.read(place)
     saved = runs.checkpoints(place)
-    for kind in ("last", "best"):
-        step = checkpoint.latest_step(saved, kind)
+    steps = {kind: checkpoint.latest_step(saved, kind) for kind in ("last", "best")}
+    for kind, step in steps.items():
         if step is not None:
             checkpoint.check(saved, kind)
             yield Finding(f"checkpoint {kind!r} of step {step}, whole")
+    if set(steps.values()) == {None}:
+        yield Finding(
+            f"no checkpoint in {saved}: nothing to test or predict with",
+            "repeat the train command, which begins at step 0, or bring back a copy",
+        )
     rows = writers.read(place / "metrics.jsonl")
     yield Finding(f"metrics.jsonl: {len(rows)} rows, the last of step {_last(rows)}")
     if learned is None:
@@ -288,7 +296,7 @@ def _run(place: pathlib.Path) -> Iterator[Finding]:
         "" if same else "say with --config.data where that one is",
         stops=not same,
     )
-    start, total = checkpoint.latest_step(saved, "last") or 0, train.count_steps(config, source)
+    start, total = steps["last"] or 0, train.count_steps(config, source)
     left = "finished" if start == total else "the same train command goes on from there"
     yield Finding(f"step {start} of {total}: {left}")
 

@@ -207,7 +207,8 @@ def open_data(config: ConfigDict, path: str | pathlib.Path | None = None) -> rec
     if source.layout.aus != layout.aus:
         raise InputError(
             f"{path}: has layout {source.layout.name!r} with AUs {list(source.layout.aus)}, the "
-            f"model has layout {layout.name!r} with AUs {list(layout.aus)}; use matching ones"
+            f"model has layout {layout.name!r} with AUs {list(layout.aus)}; name another data set, "
+            f"or train another model with --config.layout={source.layout.name}"
         )
     held_out = config.held_out if config.protocol == "held-out" else 0.0
     return dataclasses.replace(source, held_out=held_out, hold=config.hold)

@@ -2,9 +2,12 @@
 """The arrows between the rooms, and the libraries that one module alone may import."""
 
 import ast
+import importlib.metadata
 import pathlib
+import re
 import subprocess
 import sys
+import tomllib
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "mdhr_jax"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -90,6 +93,25 @@ def test_rooms_see_only_what_the_arrows_allow():
         seen = {name.split(".")[1] for name in _imports(path) if name.startswith("mdhr_jax.")}
         if room in ARROWS:
             assert seen <= ARROWS[room], f"{path} imports {seen - ARROWS[room]}"
+
+
+def test_what_is_imported_is_a_declared_dependency_of_a_pinned_version():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    extras = [project["optional-dependencies"][extra] for extra in ("faces", "yunet")]
+    declared = {_project(need) for needs in (project["dependencies"], *extras) for need in needs}
+    pins = (PACKAGE.parent / "constraints.txt").read_text().splitlines()
+    assert declared <= {_project(line) for line in pins}
+    own = {*sys.stdlib_module_names, "mdhr_jax", "configs"}
+    configs = PACKAGE.with_name("configs").rglob("*.py")
+    imported = {name.split(".")[0] for path in (*MODULES, *configs) for name in _imports(path)}
+    offered = importlib.metadata.packages_distributions()
+    for name in imported - own:
+        assert declared & {_project(each) for each in offered[name]}, name
+
+
+def _project(need):
+    """The name of a distribution, of which case, `-`, `_` and `.` are no part."""
+    return re.sub("[-_.]+", "-", re.match(r"[\w.-]+", need)[0]).lower()
 
 
 def test_the_command_line_starts_without_jax():

@@ -16,7 +16,18 @@ import pytest
 from absl import flags
 
 from configs import base
-from mdhr_jax import checkpoint, compiled, experiments, facs, provenance, runs, seen, sharding
+from configs import quickstart as quickstart_config
+from mdhr_jax import (
+    checkpoint,
+    compiled,
+    experiments,
+    facs,
+    provenance,
+    quickstart,
+    runs,
+    seen,
+    sharding,
+)
 from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
 from tests.no_new_skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
@@ -124,6 +135,23 @@ def tiny_config(rendered_set):
     config.eval_every = 4
     config.checkpoint_every = 3
     return config
+
+
+@pytest.fixture
+def tiny_quickstart(monkeypatch, one_device):
+    """The quickstart's path with six people and five steps."""
+    get_config = quickstart_config.get_config
+
+    def tiny_config():
+        config = get_config()
+        config.image_size, config.batch_size, config.eval_batch_size = 32, 8, 8
+        config.model.features, config.epochs, config.warmup_epochs = 8, 2.5, 0.0
+        return config
+
+    monkeypatch.setattr(quickstart_config, "get_config", tiny_config)
+    monkeypatch.setattr(quickstart, "SUBJECTS", 6)
+    monkeypatch.setattr(quickstart, "VIDEOS_PER_SUBJECT", 1)
+    monkeypatch.setattr(quickstart, "FRAMES_PER_VIDEO", 12)
 
 
 @pytest.fixture

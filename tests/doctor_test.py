@@ -101,10 +101,28 @@ def test_a_run_is_looked_at_and_a_damaged_one_stops(capsys, make_run, tmp_path):
     largest.write_bytes(content)
     assert checkpoint.latest_step(runs.checkpoints(run), "last") == 9
 
+    shutil.move(runs.checkpoints(run), tmp_path / "elsewhere")
+    (note,) = [line for line in lines(capsys, run) if "no checkpoint in" in line]
+    assert note.startswith("  note")
+    shutil.move(tmp_path / "elsewhere", runs.checkpoints(run))
+
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"data": str(tmp_path / "gone")}))
     (stop,) = stops(lines(capsys, run, code=1))
     assert "gone: no such directory" in stop
+
+    (run / "config.json").write_text("{")
+    page = lines(capsys, run, code=1)
+    assert "no readable config.json" in page[-2] and page[-1].endswith("bring back a copy of it")
+
+
+def test_a_run_whose_data_set_is_now_of_other_aus_stops(capsys, make_run, tmp_path):
+    run = make_run("run")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"layout": "disfa"}))
+    page = lines(capsys, run, code=1)
+    assert "has layout 'bp4d'" in page[-2] and "the model has layout 'disfa'" in page[-2]
+    assert page[-1].endswith("or train another model with --config.layout=bp4d")
 
 
 @pytest.mark.parametrize("content", ["", "{}"])
@@ -112,6 +130,8 @@ def test_what_is_neither_is_said(capsys, tmp_path, content):
     (tmp_path / "notes.txt").write_text(content)
     (stop,) = stops(lines(capsys, tmp_path, code=1))
     assert "no data set, run or results of mdhr" in stop
+    (stop,) = stops(lines(capsys, tmp_path / "gone", code=1))
+    assert "no such directory" in stop
 
 
 def test_the_version_is_told(capsys):

@@ -124,6 +124,36 @@ def test_an_environment_is_made_once(machine):
     assert len(machine("one_node.sh")) == 3
 
 
+PIP_SAYS = """\
+Collecting jax==0.12 (from mdhr-jax==0.1.0)
+  Downloading jax-0.12-py3-none-any.whl.metadata (13 kB)
+  Downloading jax-0.12-py3-none-any.whl (3.5 MB)
+  Downloading jaxlib-0.12-cp312-cp312-manylinux_2_27_x86_64.whl (86.8 MB)
+  Using cached scipy-1.18-cp312-cp312-manylinux_2_27_x86_64.whl (135.0 MB)
+Installing collected packages: scipy, jaxlib, jax
+Successfully installed jax-0.12 jaxlib-0.12 scipy-1.18
+"""
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_an_installation_is_told_in_brief_and_what_is_wrong_in_full(machine, tmp_path, code):
+    pip = f"cat <<'end'\n{PIP_SAYS}end\necho 'ERROR: no wheel\n  of jax' >&2\nexit {code}\n"
+    (tmp_path / ".venv/bin/python").write_text(f"#!/bin/sh\n{pip}")
+    command = ["bash", "-euc", "source launch/environment.sh; make_environment ''; echo after"]
+    own = os.environ | {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False
+    )
+    first, *brief = done.stdout.splitlines()
+    assert first.startswith("Installing JAX") and first.endswith("about two minutes ...")
+    assert brief[:2] == ["  jaxlib 86.8 MB", "  scipy 135.0 MB"]
+    assert brief[2].startswith("  putting 3 packages in place")
+    assert done.returncode == code and done.stderr == "ERROR: no wheel\n  of jax\n"
+    last = ["Installed in 0 s.", "after"] if code == 0 else []
+    assert re.sub(r"\d+ s", "0 s", "\n".join(brief[3:])) == "\n".join(last)
+    assert (tmp_path / ".venv/installed").exists() == (code == 0)
+
+
 def test_a_slurm_task_has_all_gpus_and_cores_of_its_node(machine):
     arguments = ("--config", "c.py", "--workdir", "a b")
     *_, (srun, variables) = machine(

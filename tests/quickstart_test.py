@@ -3,29 +3,11 @@ import json
 
 import pytest
 
-from configs import quickstart as quickstart_config
-from mdhr_jax import cli, quickstart
-
-
-@pytest.fixture
-def tiny(monkeypatch, one_device):
-    """The quickstart's path with six people and five steps."""
-    get_config = quickstart_config.get_config
-
-    def tiny_config():
-        config = get_config()
-        config.image_size, config.batch_size, config.eval_batch_size = 32, 8, 8
-        config.model.features, config.epochs, config.warmup_epochs = 8, 2.5, 0.0
-        return config
-
-    monkeypatch.setattr(quickstart_config, "get_config", tiny_config)
-    monkeypatch.setattr(quickstart, "SUBJECTS", 6)
-    monkeypatch.setattr(quickstart, "VIDEOS_PER_SUBJECT", 1)
-    monkeypatch.setattr(quickstart, "FRAMES_PER_VIDEO", 12)
+from mdhr_jax import cli
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny_quickstart")
 def test_the_quickstart_leaves_a_result_and_does_nothing_twice(tmp_path, capsys):
     out = tmp_path / "quickstart"
     assert cli.main(["quickstart", "--out", str(out)]) == 0
