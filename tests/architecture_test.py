@@ -16,10 +16,7 @@ HOMES = {
     "orbax": {"checkpoint"},
     "grain": {"data.pipeline"},
     "tensorflow_datasets": {"data.builders"},
-    "ml_collections": {
-        "seen",
-        *("runs", "train", "crossval", "compare", "experiments", "quickstart", "cli", "bench"),
-    },
+    "ml_collections": {"cli", "train", "run.recipe", "experiments", "compare", "crossval"},
     "av": {"faces.decoder"},
     "lz4": {"faces.mtcnn.weights"},
     "cv2": {"faces.yunet"},
