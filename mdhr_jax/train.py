@@ -368,7 +368,12 @@ def programs(recipe: Recipe, plan: Plan, mesh: Mesh) -> Programs:
         )
         return step(state, batch)
 
-    shapes = jax.eval_shape(init, plan)
+    def outline(plan: Plan, params: dict, batch_stats: dict) -> steps.State:
+        """`init` without another trace of the model's constructor."""
+        optimizer = make_optimizer(plan.schedule())
+        return steps.new_state(params, batch_stats, optimizer, averages=recipe.ema > 0)
+
+    shapes = jax.eval_shape(outline, plan, *steps.split(recipe.outline)[1:])
     shardings = sharding.state_shardings(mesh, shapes)
     return Programs(
         init=jax.jit(init, out_shardings=shardings),

@@ -375,6 +375,31 @@ def counting(monkeypatch, one_device):
     return arrange
 
 
+def test_the_constructor_is_traced_once_before_anything_is_compiled(
+    tiny_config, tmp_path, monkeypatch, one_device
+):
+    built, traced, programs = mdhr.MDHR.__init__, [], train.compile_programs
+
+    def build(self, *arguments, **slots):
+        traced.append(slots)
+        built(self, *arguments, **slots)
+
+    def compile_nothing(*_):
+        raise KeyboardInterrupt
+
+    def uncompiled(*arguments):
+        compile_nothing.lower = compile_nothing
+        return dataclasses.replace(
+            programs(*arguments), init=lambda plan: {}, train=compile_nothing
+        )
+
+    monkeypatch.setattr(mdhr.MDHR, "__init__", build)
+    monkeypatch.setattr(train, "compile_programs", uncompiled)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(tiny_config, tmp_path)
+    assert len(traced) == 1
+
+
 def _train_up_to(last, config, workdir, counting):
     """Stops as by Ctrl-C before a step."""
 
