@@ -39,6 +39,11 @@ ARROWS = {
     "metrics": set(),
     "bootstrap": {"metrics"},
     "protocol": {"errors"},
+    "config_check": {"errors"},
+    "run": {
+        *("run", "config_check", "facs", "losses", "preprocess", "protocol", "data", "models"),
+        "errors",
+    },
     "optim": set(),
     "preprocess": {"errors"},
     "steps": {"facs", "losses", "preprocess"},

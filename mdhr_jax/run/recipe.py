@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A configuration, resolved once: a `ConfigDict` comes in, and what is behind takes a `Recipe`.
 
-A value has the name of its key in `configs/base.py`. What a name stands for is looked up when it
-is first asked for, and then kept: what is refused is refused in the order of use.
+A value has the name of its key in `configs/base.py`. What it stands for is looked up when that is
+asked for, so that values are refused in the order of their use.
 """
 
 import dataclasses
