@@ -23,15 +23,14 @@ from typing import NamedTuple
 
 import jax
 import scaling
-from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mdhr_jax import runs, sharding, steps
 from mdhr_jax.bench import collectives, profile
 from mdhr_jax.bench import steps as bench
 from mdhr_jax.report import markdown
+from mdhr_jax.run.recipe import Recipe
 
 # As an H100 SXM says of itself (XLA's GpuTargetConfigProto).
 H100 = """
@@ -122,17 +121,16 @@ def _instructions(program: str) -> Iterator[tuple[str, str, str, set[str]]]:
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)")
 
 
-def lowered(what: str, config: ConfigDict, mesh: Mesh) -> jax.stages.Lowered:
+def lowered(what: str, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
     """A training step or the scoring of a batch, for devices that need not be there."""
-    clips = config.batch_size if what == "train" else config.eval_batch_size
+    clips = recipe.batch_size if what == "train" else recipe.eval_batch_size
     here = sharding.make_mesh(devices=jax.devices()[:1])
-    batch = _placed(bench.random_batch(config, clips, here), sharding.batched(mesh))
+    batch = _placed(bench.random_batch(recipe, clips, here), sharding.batched(mesh))
     if what == "train":
-        made = bench.training_programs(config, mesh)
+        made = bench.training_programs(recipe, mesh)
         return made.train.lower(made.abstract, batch, made.plan)
-    model = nnx.eval_shape(lambda: runs.model_factory(config)(nnx.Rngs(0)))
-    made = runs.scoring(config, mesh)
-    values = jax.eval_shape(made.prepare, *steps.split(model)[1:])
+    made = runs.scoring(recipe, mesh)
+    values = jax.eval_shape(made.prepare, *steps.split(recipe.outline)[1:])
     placed = _placed(values, sharding.replicated(mesh))
     return made.step.lower(*placed, {"frames": batch["frames"]})
 
@@ -186,7 +184,7 @@ def main() -> None:
     )
     start = time.perf_counter()
     mesh = sharding.make_mesh(config.fsdp, node.devices)
-    program = lowered(arguments.what, config, mesh).compile()
+    program = lowered(arguments.what, Recipe.of(config), mesh).compile()
     held, text = program.memory_analysis(), program.as_text()
     if arguments.text:
         arguments.text.write_text(text)

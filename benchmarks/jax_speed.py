@@ -7,6 +7,7 @@ FOLDER holds `config.json`, `facts.json` and `clips.npz`, see `sides.prepare`. T
 weights are those of the configured seed; they are left there as `initial.pth`.
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -17,14 +18,13 @@ import answers
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from ml_collections import ConfigDict
 
 from mdhr_jax import devices, metrics, preprocess, runs, sharding, steps
 from mdhr_jax.bench import roofline
 from mdhr_jax.bench import steps as bench
 from mdhr_jax.interop import files, official
 from mdhr_jax.models import mdhr
+from mdhr_jax.run.recipe import Recipe
 
 
 class Ours:
@@ -32,16 +32,16 @@ class Ours:
 
     def __init__(self, folder: pathlib.Path):
         self.facts = json.loads((folder / "facts.json").read_text())
-        self.config = ConfigDict(json.loads((folder / "config.json").read_text()))
+        self.recipe = Recipe.of_values(json.loads((folder / "config.json").read_text()))
         self.mesh = sharding.make_mesh(devices=devices.found()[:1])
-        self.layout = runs.layout_of(self.config)
+        self.layout = self.recipe.layout
         self.objective = steps.Objective(
-            self.layout, (1.0,) * len(self.layout.aus), self.config.region_loss_weight
+            self.layout, (1.0,) * len(self.layout.aus), self.recipe.region_loss_weight
         )
-        programs = bench.training_programs(self.config, self.mesh)
+        programs = bench.training_programs(self.recipe, self.mesh)
         self.step, self.state = programs.train, programs.init(programs.plan)
         self.plan = programs.plan.placed(self.mesh)
-        self.scoring = runs.scoring(self.config, self.mesh)
+        self.scoring = runs.scoring(self.recipe, self.mesh)
         # Copied: training steps overwrite the state.
         self.values = jax.tree.map(jnp.copy, self._prepared(self.scoring))
         clips = dict(np.load(folder / "clips.npz"))
@@ -73,7 +73,7 @@ class Ours:
 
     def check(self) -> dict[str, object]:
         """Scores of one clip and the loss of the first step in float32, and the scores as timed."""
-        exact = ConfigDict(self.config.to_dict() | {"precision": "float32"})
+        exact = dataclasses.replace(self.recipe, precision="float32")
         scoring = runs.scoring(exact, self.mesh)
         scores = scoring.step(*self._prepared(scoring), self._put(1))
         loss = jax.jit(self._loss)(*self._values(), self._put(self.facts["clips"]))
@@ -89,7 +89,7 @@ class Ours:
 
     def machine(self) -> dict[str, float]:
         """What the device reaches in the configured precision."""
-        return roofline.machine(runs.precision(self.config))._asdict()
+        return roofline.machine(self.recipe.dtype)._asdict()
 
     def host_transforms(self) -> float:
         """Seconds that PIL takes on one core for the frames of a training batch (release)."""
@@ -97,7 +97,7 @@ class Ours:
         start = time.perf_counter()
         for clip, row in zip(held["frames"][:count], held["augment"], strict=False):
             for frame in clip:
-                preprocess.host_train(frame, row, self.config.image_size).transpose(2, 0, 1).copy()
+                preprocess.host_train(frame, row, self.recipe.image_size).transpose(2, 0, 1).copy()
         return time.perf_counter() - start
 
     def _scored(self, values: tuple[dict, dict], count: int) -> jax.Array:
@@ -115,9 +115,9 @@ class Ours:
 
     def _loss(self, params: dict, batch_stats: dict, batch: steps.Batch) -> jax.Array:
         """Before the first step, in float32, with all paths kept."""
-        model = nnx.eval_shape(lambda: runs.model_factory(self.config)(nnx.Rngs(0)))
-        graph, *_ = steps.split(mdhr.train_view(model, dtype=jnp.float32, drop_path=False))
-        size = self.config.image_size
+        view = mdhr.train_view(self.recipe.outline, dtype=jnp.float32, drop_path=False)
+        graph, *_ = steps.split(view)
+        size = self.recipe.image_size
         images = preprocess.train(batch["frames"], batch["augment"], image_size=size)
         outputs, _ = steps.run(graph, params, batch_stats, images)
         return self.objective(outputs, batch["labels"], batch["mask"])[0]

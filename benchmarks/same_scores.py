@@ -29,7 +29,6 @@ from mdhr_jax import (
     evaluate,
     experiments,
     preprocess,
-    runs,
     sharding,
     steps,
     train,
@@ -37,6 +36,7 @@ from mdhr_jax import (
 )
 from mdhr_jax.data import records
 from mdhr_jax.progress import Bar
+from mdhr_jax.run.recipe import Recipe
 
 Side = Callable[[ConfigDict, pathlib.Path], tuple[evaluate.Scores, list[float]]]
 
@@ -51,14 +51,15 @@ def ours(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, lis
 
 def theirs(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, list[float]]:
     """The same of the twin, which gets our batches and learning rates."""
-    source, mesh = runs.open_data(config), sharding.make_mesh()
-    count = train.count_steps(config, source)
-    programs = train.compile_programs(config, source, mesh, count)
+    recipe, mesh = Recipe.of(config), sharding.make_mesh()
+    source = recipe.open_data()
+    count = train.count_steps(recipe, source)
+    programs = train.compile_programs(recipe, source, mesh, count)
     state = programs.init(programs.plan)
-    twin.write_start(folder, state, config, source)
+    twin.write_start(folder, state, recipe, source)
     rates = programs.plan.schedule()
-    augment = jax.jit(functools.partial(preprocess.train, image_size=config.image_size))
-    batches = train.training_batches(config, source, 0)
+    augment = jax.jit(functools.partial(preprocess.train, image_size=recipe.image_size))
+    batches = train.training_batches(recipe, source, 0)
     losses = []
     with twin.Twin(folder, "float32") as other:
         with Bar(count, "step") as bar:
@@ -67,13 +68,13 @@ def theirs(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, l
                 images = augment(batch["frames"], batch["augment"])
                 losses.append(other.step(images, batch["labels"], float(rates(step))))
                 bar.update()
-        return _score(other, config, source, mesh), losses
+        return _score(other, recipe, source, mesh), losses
 
 
 def _score(
-    other: twin.Twin, config: ConfigDict, source: records.FrameSource, mesh: jax.sharding.Mesh
+    other: twin.Twin, recipe: Recipe, source: records.FrameSource, mesh: jax.sharding.Mesh
 ) -> evaluate.Scores:
-    transform = jax.jit(runs.eval_transform(config))
+    transform = jax.jit(recipe.transform)
 
     def step(params: dict, batch_stats: dict, batch: dict) -> jax.Array:
         images = np.asarray(transform(batch["frames"]))
@@ -84,9 +85,9 @@ def _score(
         {"params": {}, "batch_stats": {}},
         source,
         functools.partial(sharding.put_batch, mesh),
-        fold=config.fold,
-        clip_length=config.clip_length,
-        batch_size=config.eval_batch_size,
+        fold=recipe.fold,
+        clip_length=recipe.clip_length,
+        batch_size=recipe.eval_batch_size,
     )
 
 
@@ -102,7 +103,7 @@ def run(name: str, config: ConfigDict, out: pathlib.Path) -> experiments.Run:
     """One training of one side, with its losses in `losses/`."""
     side, factor = SIDES[name]
     place = f"{name.lower().replace(', ', '-')}-{config.seed}"
-    shared = runs.flatten(config.to_dict())
+    shared = Recipe.of(config).flat()
     nudged = config.copy_and_resolve_references()
     nudged.learning_rate *= factor
     scored, losses = side(nudged, out / place)

@@ -23,10 +23,11 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import base
-from mdhr_jax import facs, optim, preprocess, runs, steps, train
+from mdhr_jax import facs, optim, preprocess, steps, train
 from mdhr_jax.data.builders import rendered
 from mdhr_jax.interop import files, official
 from mdhr_jax.models import mdhr
+from mdhr_jax.run.recipe import Recipe
 
 DTYPES = ("float64", "float32")
 
@@ -46,7 +47,7 @@ def configuration(folder: pathlib.Path) -> ConfigDict:
     return config
 
 
-def prepare(folder: pathlib.Path, count: int) -> ConfigDict:
+def prepare(folder: pathlib.Path, count: int) -> Recipe:
     """Writes `count` batches and what the twin begins with into `folder`."""
     config = configuration(folder)
     source = rendered.build(
@@ -59,7 +60,8 @@ def prepare(folder: pathlib.Path, count: int) -> ConfigDict:
         image_size=preprocess.resized(config.image_size),
         progress=False,
     )
-    batches = train.training_batches(config, source, 0)
+    recipe = Recipe.of(config)
+    batches = train.training_batches(recipe, source, 0)
     augment = jax.jit(functools.partial(preprocess.train, image_size=config.image_size))
     images, labels = [], []
     for _ in range(count):
@@ -68,29 +70,27 @@ def prepare(folder: pathlib.Path, count: int) -> ConfigDict:
         labels.append(batch["labels"])
     np.save(folder / "images.npy", np.stack(images))
     np.save(folder / "labels.npy", np.stack(labels))
-    model = runs.model_factory(config)(nnx.Rngs(0))
-    _, params, batch_stats = steps.split(model)
+    _, params, batch_stats = steps.split(recipe.create(nnx.Rngs(0)))
     state = {"step": 0, "params": params, "batch_stats": batch_stats}
-    twin.write_start(folder, state, config, source)
-    return config
+    twin.write_start(folder, state, recipe, source)
+    return recipe
 
 
-def ours(folder: pathlib.Path, config: ConfigDict, dtype: str) -> list[float]:
+def ours(folder: pathlib.Path, recipe: Recipe, dtype: str) -> list[float]:
     """Our loss before every step, from `initial.pth` over the batches of `folder`."""
     facts = json.loads((folder / "facts.json").read_text())
     images, labels = _batches(folder)
-    objective = steps.Objective(facs.BP4D, tuple(facts["class_weights"]), config.region_loss_weight)
+    objective = steps.Objective(facs.BP4D, tuple(facts["class_weights"]), recipe.region_loss_weight)
     with jax.enable_x64(dtype == "float64"):
-        model = nnx.eval_shape(lambda: runs.model_factory(config)(nnx.Rngs(0)))
-        graph, *like = steps.split(mdhr.train_view(model, dtype=jnp.dtype(dtype)))
+        graph, *like = steps.split(mdhr.train_view(recipe.outline, dtype=jnp.dtype(dtype)))
         like = dict(zip(official.PARTS, like, strict=True))
         state = official.load(files.read(folder / "initial.pth"), like, facs.BP4D, "resnet50")
-        schedule = optim.cosine(config.learning_rate, total_steps=len(images))
+        schedule = optim.cosine(recipe.learning_rate, total_steps=len(images))
         optimizer = optim.adamw(
             schedule,
-            betas=tuple(config.betas),
-            epsilon=config.epsilon,
-            weight_decay=config.weight_decay,
+            betas=recipe.betas,
+            epsilon=recipe.epsilon,
+            weight_decay=recipe.weight_decay,
         )
         params, stats = (
             jax.tree.map(lambda x: jnp.asarray(x, dtype), state[part]) for part in official.PARTS
@@ -115,7 +115,7 @@ def ours(folder: pathlib.Path, config: ConfigDict, dtype: str) -> list[float]:
     return losses
 
 
-def theirs(folder: pathlib.Path, config: ConfigDict, dtype: str) -> list[float]:
+def theirs(folder: pathlib.Path, recipe: Recipe, dtype: str) -> list[float]:
     """The twin's loss before every step."""
     images, labels = _batches(folder)
     count = len(images)
@@ -124,7 +124,7 @@ def theirs(folder: pathlib.Path, config: ConfigDict, dtype: str) -> list[float]:
             other.step(
                 clips,
                 wanted,
-                config.learning_rate * (1 + math.cos(math.pi * step / count)) / 2,
+                recipe.learning_rate * (1 + math.cos(math.pi * step / count)) / 2,
             )
             for step, (clips, wanted) in enumerate(zip(images, labels, strict=True))
         ]
@@ -163,11 +163,11 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
-    config = prepare(arguments.out, arguments.steps)
+    recipe = prepare(arguments.out, arguments.steps)
     losses = {
         dtype: {
-            "ours": ours(arguments.out, config, dtype),
-            "theirs": theirs(arguments.out, config, dtype),
+            "ours": ours(arguments.out, recipe, dtype),
+            "theirs": theirs(arguments.out, recipe, dtype),
         }
         for dtype in DTYPES
     }

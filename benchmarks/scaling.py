@@ -25,6 +25,7 @@ from mdhr_jax import sharding
 from mdhr_jax.bench import roofline
 from mdhr_jax.bench import steps as bench
 from mdhr_jax.report import markdown
+from mdhr_jax.run.recipe import Recipe
 
 DEVICES = (1, 2, 4, 8, 16, 32, 64)
 NODE = 8  # GPUs
@@ -58,11 +59,12 @@ def floor(config: ConfigDict, clips: int) -> float:
     """Least seconds of a step on an H100."""
     config = config.copy_and_resolve_references()
     config.batch_size, config.precision = clips, "bfloat16"
+    recipe = Recipe.of(config)
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    made = bench.training_programs(config, mesh)
+    made = bench.training_programs(recipe, mesh)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(made.abstract["params"]))
     work = roofline.products(
-        made.train, made.abstract, bench.random_batch(config, clips, mesh), made.plan
+        made.train, made.abstract, bench.random_batch(recipe, clips, mesh), made.plan
     )
     return roofline.floor(work, H100, parameters)
 

@@ -25,18 +25,18 @@ from collections.abc import Iterator, Sequence
 import side_table
 import sides
 import variants
-from ml_collections import ConfigDict
 
 from configs import base
-from mdhr_jax import compiled, devices, runs, workers
+from mdhr_jax import compiled, devices, workers
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
+from mdhr_jax.run.recipe import PRECISIONS, Recipe, chosen
 
 PROGRAMS = tuple(side_table.PROGRAMS)
 WINDOWS = 5  # of each side, at least
 
 
-def configuration(backbone: str, arguments: argparse.Namespace) -> ConfigDict:
+def configuration(backbone: str, arguments: argparse.Namespace) -> Recipe:
     """The release's training, as short and narrow as asked for.
 
     Raises:
@@ -53,9 +53,9 @@ def configuration(backbone: str, arguments: argparse.Namespace) -> ConfigDict:
     config.image_size, config.precision = arguments.image_size, arguments.precision
     # The middle of larger pictures is the same pixels to both; a resize would not be.
     config.evaluation_crop = "centre"
-    runs.check(config)
-    runs.precision(config)
-    return config
+    recipe = Recipe.of(config)
+    chosen("precision", PRECISIONS, recipe.precision)
+    return recipe
 
 
 def unmeasured(variant: str, precision: str) -> str:
@@ -68,13 +68,13 @@ class Bench:
     """A backbone against every variant.
 
     Args:
-      config: of the backbone.
+      recipe: of the backbone.
       arguments: of the command.
       python: has PyTorch.
     """
 
-    def __init__(self, config: ConfigDict, arguments: argparse.Namespace, python: pathlib.Path):
-        self.config, self.arguments, self.python = config, arguments, python
+    def __init__(self, recipe: Recipe, arguments: argparse.Namespace, python: pathlib.Path):
+        self.recipe, self.arguments, self.python = recipe, arguments, python
         self.sizes = sides.Sizes(arguments.clips, arguments.eval_clips, arguments.batches)
         self.ours, self.theirs, self.apart, self.transforms = {}, {}, [], math.nan
 
@@ -91,7 +91,7 @@ class Bench:
         """
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)
-            sides.prepare(folder, self.config, self.sizes)
+            sides.prepare(folder, self.recipe, self.sizes)
             with sides.Side(sys.executable, sides.HERE / "jax_speed.py", folder) as ours:
                 try:
                     self.ours = ours.ask("about") | ours.ask("machine")
@@ -107,7 +107,7 @@ class Bench:
     def _variant(
         self, variant: str, folder: pathlib.Path, ours: sides.Side, check: dict
     ) -> Iterator[side_table.Row]:
-        reason = unmeasured(variant, self.config.precision)
+        reason = unmeasured(variant, self.recipe.precision)
         if reason:
             yield from self._missing(variant, reason)
             return
@@ -141,8 +141,8 @@ class Bench:
             yield self._row(variant, program, missing=reason)
 
     def _row(self, variant: str, program: str, **found: list[float] | str) -> side_table.Row:
-        frames = self.sizes.scored(program) * self.config.clip_length
-        return side_table.Row(self.config.model.backbone, variant, program, frames, **found)
+        frames = self.sizes.scored(program) * self.recipe.clip_length
+        return side_table.Row(self.recipe.model.backbone, variant, program, frames, **found)
 
 
 def measured(benches: Sequence[Bench], arguments: argparse.Namespace) -> Iterator[side_table.Row]:
@@ -241,9 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compiled.keep()
     try:
         asked = parsed(arguments)
-        configs = [configuration(name, asked) for name in asked.backbones]
+        recipes = [configuration(name, asked) for name in asked.backbones]
         python, rows = sides.interpreter(asked.torch), []
-        benches = [Bench(config, asked, python) for config in configs]
+        benches = [Bench(recipe, asked, python) for recipe in recipes]
         if asked.out:
             write(asked.out, rows, None)  # before an hour of measuring
         for row in measured(benches, asked):

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from mdhr_jax import preprocess, runs, workers
+from mdhr_jax import preprocess, workers
 from mdhr_jax.errors import InputError
+from mdhr_jax.run.recipe import Recipe
 
 HERE = pathlib.Path(__file__).parent
 TORCH = HERE.parent / ".venv-torch/bin/python"
@@ -118,31 +118,31 @@ def interpreter(asked: str | None) -> pathlib.Path:
     )
 
 
-def prepare(folder: pathlib.Path, config: ConfigDict, sizes: Sizes) -> None:
+def prepare(folder: pathlib.Path, recipe: Recipe, sizes: Sizes) -> None:
     """Writes `config.json`, `facts.json` and `clips.npz`, noise with labels, for both sides."""
-    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    (folder / "config.json").write_text(json.dumps(recipe.values()))
     facts = {
-        "layout": config.layout,
-        "backbone": config.model.backbone,
-        "official": OFFICIAL[config.model.backbone],
-        "features": config.model.features,
-        "k": config.model.dynamics.k,
-        "learning_rate": config.learning_rate,
-        "weight_decay": config.weight_decay,
-        "precision": config.precision,
-        "image_size": config.image_size,
+        "layout": recipe.layout_name,
+        "backbone": recipe.model.backbone,
+        "official": OFFICIAL[recipe.model.backbone],
+        "features": recipe.model.features,
+        "k": recipe.model.dynamics.k,
+        "learning_rate": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "precision": recipe.precision,
+        "image_size": recipe.image_size,
         "threads": workers.cores(),
         **sizes._asdict(),
     }
     (folder / "facts.json").write_text(json.dumps(facts))
     rng = np.random.default_rng(0)
-    count, side = max(sizes.clips, sizes.eval_clips), preprocess.resized(config.image_size)
-    shape = (count, config.clip_length)
-    middle = (side - config.image_size) // 2
+    count, side = max(sizes.clips, sizes.eval_clips), preprocess.resized(recipe.image_size)
+    shape = (count, recipe.clip_length)
+    middle = (side - recipe.image_size) // 2
     np.savez(
         folder / "clips.npz",
         frames=rng.integers(0, 256, (*shape, side, side, 3), np.uint8),
-        labels=rng.integers(0, 2, (*shape, len(runs.layout_of(config).aus))),
+        labels=rng.integers(0, 2, (*shape, len(recipe.layout.aus))),
         augment=np.tile(np.float32([middle, middle, 0, 1, 1, 1]), (count, 1)),
     )
 

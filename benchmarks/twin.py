@@ -9,11 +9,11 @@ from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 
 from mdhr_jax import steps, train
 from mdhr_jax.data import records
 from mdhr_jax.interop import files, official
+from mdhr_jax.run.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).parents[1]
 TORCH = ROOT / ".venv-torch/bin/python"
@@ -21,14 +21,14 @@ DEPTHS, WIDTH = (1, 1, 1, 1), 8  # of the narrow ResNet
 
 
 def write_start(
-    folder: pathlib.Path, state: steps.State, config: ConfigDict, source: records.FrameSource
+    folder: pathlib.Path, state: steps.State, recipe: Recipe, source: records.FrameSource
 ) -> None:
     """What the twin begins with: `initial.pth` and `facts.json`.
 
     Args:
       folder: where they go.
       state: our initial state of the narrow net with every part.
-      config: its configuration.
+      recipe: how it is trained.
       source: the data set, whose training labels give the class weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,13 +37,13 @@ def write_start(
         "layout": source.layout.name,
         "depths": DEPTHS,
         "width": WIDTH,
-        "features": config.model.features,
-        "k": config.model.dynamics.k,
-        "betas": config.betas,
-        "epsilon": config.epsilon,
-        "weight_decay": config.weight_decay,
-        "region_loss_weight": config.region_loss_weight,
-        "class_weights": train.class_weights(config, source).tolist(),
+        "features": recipe.model.features,
+        "k": recipe.model.dynamics.k,
+        "betas": recipe.betas,
+        "epsilon": recipe.epsilon,
+        "weight_decay": recipe.weight_decay,
+        "region_loss_weight": recipe.region_loss_weight,
+        "class_weights": train.class_weights(recipe, source).tolist(),
     }
     (folder / "facts.json").write_text(json.dumps(facts))
 

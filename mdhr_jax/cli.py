@@ -510,7 +510,7 @@ def _train_flags(values: Flags, arguments: Sequence[str]) -> None:
 def _config(values: Flags) -> Any:
     from ml_collections import ConfigDict
 
-    from mdhr_jax import runs
+    from mdhr_jax import config_check
 
     _required(values, *sorted({"config", "workdir"} & set(values)))
     file = values["config"].config_filename
@@ -522,7 +522,7 @@ def _config(values: Flags) -> Any:
     if not isinstance(config, ConfigDict):
         raise InputError(f"--config={file}: get_config() gives no ConfigDict; see configs/base.py")
     config = config.copy_and_resolve_references()
-    runs.check(config)
+    config_check.check(config.to_dict())
     return config
 
 
@@ -648,7 +648,7 @@ def _tables_flags(values: Flags, arguments: Sequence[str]) -> None:
 
 def _tables(values: Flags, arguments: Sequence[str]) -> int:
     from configs import ablations as rows
-    from mdhr_jax import ablations, experiments, runs
+    from mdhr_jax import ablations, config_check, experiments
 
     _exactly(arguments)
     _required(values, "table")
@@ -666,7 +666,7 @@ def _tables(values: Flags, arguments: Sequence[str]) -> int:
     plan = experiments.Plan(
         config,
         ablations.variants(
-            table, runs.flatten(config.to_dict()), ablations.parse_starts(values.init_from)
+            table, config_check.flatten(config.to_dict()), ablations.parse_starts(values.init_from)
         ),
         range(values.seeds),
         _folds(values.folds, config),
@@ -890,10 +890,11 @@ def _bench_flags(values: Flags, arguments: Sequence[str]) -> None:
 
 def _bench(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax.bench import run
+    from mdhr_jax.run.recipe import Recipe
 
     (what,) = _exactly(arguments, "train|infer|data|collectives")
-    config = _config(values)
-    said, table = run.run(what, config, windows=values.windows, profile=values.profile)
+    recipe = Recipe.of(_config(values))
+    said, table = run.run(what, recipe, windows=values.windows, profile=values.profile)
     print(table, end="")
     if values.json:
         files.write(pathlib.Path(values.json), json.dumps(said, indent=1) + "\n")

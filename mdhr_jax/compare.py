@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from mdhr_jax import bootstrap, experiments, files, metrics, protocol, runs
+from mdhr_jax import bootstrap, config_check, experiments, files, metrics, protocol
 from mdhr_jax.errors import InputError
 from mdhr_jax.experiments import Run, Variant
 from mdhr_jax.report import markdown, plots
@@ -63,7 +63,7 @@ def parse_variant(text: str, config: ConfigDict) -> Variant:
       InputError: the configuration has no such key, or a value is not of its kind.
     """
     name, _, settings = text.partition(":")
-    known = runs.flatten(config.to_dict())
+    known = config_check.flatten(config.to_dict())
     overrides = {}
     for setting in settings.split():
         key, _, value = setting.partition("=")
@@ -71,7 +71,7 @@ def parse_variant(text: str, config: ConfigDict) -> Variant:
             raise InputError(f"variant {name!r}: {key} is common to all variants")
         if key not in known:
             raise InputError(
-                f"variant {name!r}: no key {key!r}{runs.nearest(key, list(known))}; "
+                f"variant {name!r}: no key {key!r}{config_check.nearest(key, list(known))}; "
                 "write it as NAME: KEY=VALUE KEY=VALUE"
             )
         overrides[key] = _parse_value(value, known[key], f"variant {name!r}: {setting}")

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which values a configuration's keys take. What names something is looked up where it is used."""
+"""Which keys a configuration has, and which values they take.
 
+What names something is looked up where it is used.
+"""
+
+import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from configs import base
 from mdhr_jax.errors import InputError
 
 
@@ -61,16 +66,45 @@ RANGES = {
 ALTERNATIVES = (("epochs", "steps"), ("warmup_epochs", "warmup_steps"))
 
 
-def check(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
-    """Refuses values of another kind than the examples', out of `RANGES`, or given in two ways.
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones, tuples as lists, as JSON has them."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def nearest(key: str, known: Sequence[str]) -> str:
+    """`; did you mean ...?` for a mistyped key, empty when nothing is near."""
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Refuses a configuration that has not exactly the keys of `configs/base.py`, or wrong values.
 
     Args:
-      values: a configuration, flat.
-      examples: a value for each of its keys; an int will do for a float.
+      values: nested; an int will do for a float.
 
     Raises:
       InputError: the first such key, by its name.
     """
+    flat, known = flatten(values), flatten(base.get_config().to_dict())
+    for key in sorted(flat.keys() - known.keys()):
+        raise InputError(
+            f"config.{key}: there is no such key{nearest(key, list(known))}; configs/base.py names "
+            "every key"
+        )
+    for key in sorted(known.keys() - flat.keys()):
+        raise InputError(f"config.{key}: is missing; configs/base.py names every key")
+    _check_values(flat, known)
+
+
+def _check_values(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
+    """Refuses values of another kind than the examples', out of `RANGES`, or given in two ways."""
     for key, value in values.items():
         if not _is_like(value, examples[key]):
             raise InputError(f"config.{key}={value!r}: give a value like {examples[key]!r}")

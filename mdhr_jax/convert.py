@@ -8,17 +8,18 @@ from configs import base
 from mdhr_jax import checkpoint, locks, provenance, runs, seen
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, official
+from mdhr_jax.run.recipe import Recipe
 
-# Keys of the model whose values the entries of an official file imply.
+# Keys whose values the entries of an official file imply.
 SLOTS = (
-    "dynamics.kind",
-    "dynamics.scales",
-    "dynamics.window",
-    "features",
-    "afe",
-    "auxiliary",
-    "edges",
-    "temporal",
+    "model.dynamics.kind",
+    "model.dynamics.scales",
+    "model.dynamics.window",
+    "model.features",
+    "model.afe",
+    "model.auxiliary",
+    "model.edges",
+    "model.temporal",
 )
 
 
@@ -41,12 +42,15 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
     if target.suffix in files.SUFFIXES:
         files.write(target, _official(trained))
         return
+    recipe = trained.recipe
     if files.is_weight_file(source):
-        trained.config.clip_length, trained.config.model.dynamics.k = clip_length, k
+        model = recipe.model
+        model = dataclasses.replace(model, dynamics=dataclasses.replace(model.dynamics, k=k))
+        recipe = dataclasses.replace(recipe, clip_length=clip_length, model=model)
     with locks.alone(target, "name another directory"):
         if runs.config_file(target).exists():
             raise InputError(f"{target}: holds a run already; name another directory")
-        runs.claim(target, trained.config, _learned(source))
+        runs.claim(target, recipe, _learned(source))
         kind, step = trained.protocol.checkpoint, int(trained.state["step"])
         is_file = files.is_weight_file(source)
         said = {} if is_file else checkpoint.said(runs.checkpoints(source), kind, step)
@@ -64,16 +68,16 @@ def _learned(source: pathlib.Path) -> provenance.Learned | None:
 
 
 def _official(trained: runs.Trained) -> dict:
-    model = trained.config.model
-    own, released = runs.flatten(model.to_dict()), runs.flatten(base.get_config().model.to_dict())
-    other = [f"model.{key}={own[key]}" for key in SLOTS if own[key] != released[key]]
+    backbone = trained.recipe.model.backbone
+    own, released = trained.recipe.flat(), Recipe.of(base.get_config()).flat()
+    other = [f"{key}={own[key]}" for key in SLOTS if own[key] != released[key]]
     if trained.layout not in official.LAYOUTS:
         other.insert(0, f"layout={trained.layout.name}")
-    if model.backbone not in official.BACKBONES:
-        other.insert(0, f"model.backbone={model.backbone}")
+    if backbone not in official.BACKBONES:
+        other.insert(0, f"model.backbone={backbone}")
     if other:
         raise InputError(
             f"{trained.path}: not a model of the release, which has no {', '.join(other)}; only "
             "the release's have an official form"
         )
-    return official.export(trained.state, trained.layout, model.backbone)
+    return official.export(trained.state, trained.layout, backbone)

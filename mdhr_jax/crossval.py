@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cross-validation: every fold trained and tested, and all of them together (paper section 4.1)."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 
 from mdhr_jax import evaluate, locks, protocol, runs, seen, train
 from mdhr_jax.report import tables
+from mdhr_jax.run.recipe import Recipe
 
 
 def crossval(
@@ -31,11 +33,12 @@ def crossval(
     Raises:
       InputError: as `train.train`; `asked` is another protocol than the configured one.
     """
-    protocol.check_trained_for(config.protocol, asked, "this configuration")
-    source = runs.open_data(config)
+    recipe = Recipe.of(config)
+    protocol.check_trained_for(recipe.protocol_name, asked, "this configuration")
+    source = recipe.open_data()
     folds = range(1, len(source.folds) + 1)
-    for config.fold in folds:  # before the first is trained
-        seen.check_start(config, source)
+    for fold in folds:  # before the first is trained
+        seen.check_start(dataclasses.replace(recipe, fold=fold), source)
     results, subjects, counts = [], [], []
     for fold in folds:
         config.fold = fold
@@ -51,7 +54,7 @@ def crossval(
             tables.write(trained.layout, results[-1], "F1", place / "evaluation")
     summary = summarise(results, subjects, np.concatenate(counts))
     with locks.in_turn(workdir):
-        tables.write(runs.layout_of(config), summary, "F1 mean of folds", workdir)
+        tables.write(recipe.layout, summary, "F1 mean of folds", workdir)
     return summary
 
 

@@ -267,10 +267,10 @@ def _run(place: pathlib.Path) -> Iterator[Finding]:
     from mdhr_jax import checkpoint, provenance, runs, train, writers
     from mdhr_jax.data import people
 
-    config = runs.load_config(place)
+    recipe = runs.load_recipe(place)
     yield Finding(
-        f"run of {config.model.backbone}, layout {config.layout}, fold {config.fold}, protocol "
-        f"{config.protocol}, seed {config.seed}"
+        f"run of {recipe.model.backbone}, layout {recipe.layout_name}, fold {recipe.fold}, "
+        f"protocol {recipe.protocol_name}, seed {recipe.seed}"
     )
     learned = provenance.read(place)
     saved = runs.checkpoints(place)
@@ -289,14 +289,14 @@ def _run(place: pathlib.Path) -> Iterator[Finding]:
     if learned is None:
         yield Finding("a converted model: it can be tested and predict, not be trained on")
         return
-    source = runs.open_data(config)
+    source = recipe.open_data()
     same = learned.has_same_data(provenance.Learned.of(source, people.Seen({})))
     yield Finding(
-        f"data set {config.data}: {'the one' if same else 'another one than'} it has learned from",
+        f"data set {recipe.data}: {'the one' if same else 'another one than'} it has learned from",
         "" if same else "say with --config.data where that one is",
         stops=not same,
     )
-    start, total = steps["last"] or 0, train.count_steps(config, source)
+    start, total = steps["last"] or 0, train.count_steps(recipe, source)
     left = "finished" if start == total else "the same train command goes on from there"
     yield Finding(f"step {start} of {total}: {left}")
 

@@ -224,7 +224,7 @@ def load(
     """Reads what is to be evaluated; arguments as those of `evaluate`.
 
     Returns:
-      The trained model, whose configuration names the data set and the fold to test on.
+      The trained model, whose recipe names the data set and the fold to test on.
 
     Raises:
       InputError: no run, no checkpoint, a file without data set or fold, a run of another
@@ -236,13 +236,15 @@ def load(
             "--fold N"
         )
     trained = runs.load(checkpoint)
-    config = trained.config
     protocol.check_trained_for(trained.protocol.name, asked, trained.path)
-    config.data, config.fold = str(data or config.data), config.fold if fold is None else fold
-    source = runs.open_data(config)
-    seen.check_tested(trained.path, source, config.fold, allowed=allow_seen)
+    own = trained.recipe
+    recipe = dataclasses.replace(
+        own, data=str(data or own.data), fold=own.fold if fold is None else fold
+    )
+    source = recipe.open_data()
+    seen.check_tested(trained.path, source, recipe.fold, allowed=allow_seen)
     _warn_of_other_pictures(trained.path, source)
-    return trained
+    return dataclasses.replace(trained, recipe=recipe)
 
 
 def _warn_of_other_pictures(path: pathlib.Path, source: records.FrameSource) -> None:
@@ -257,22 +259,22 @@ def _warn_of_other_pictures(path: pathlib.Path, source: records.FrameSource) -> 
 
 
 def test(trained: runs.Trained) -> Scores:
-    """Scores the frames of the test fold that the configuration names.
+    """Scores the frames of the test fold that the recipe names.
 
     Raises:
       InputError: no data set, one with other AUs, or no such fold.
     """
-    config, mesh, source = trained.config, sharding.make_mesh(), runs.open_data(trained.config)
-    verdict = seen.verdict(seen.of_model(trained.path), source, config.fold)
+    recipe, mesh, source = trained.recipe, sharding.make_mesh(), trained.recipe.open_data()
+    verdict = seen.verdict(seen.of_model(trained.path), source, recipe.fold)
     scored = score(
-        runs.scoring(config, mesh),
+        runs.scoring(recipe, mesh),
         trained.state,
         source,
         functools.partial(sharding.put_batch, mesh),
-        fold=config.fold,
-        clip_length=config.clip_length,
-        context=runs.context(config),
-        batch_size=batch_size(config.eval_batch_size, mesh),
+        fold=recipe.fold,
+        clip_length=recipe.clip_length,
+        context=recipe.context,
+        batch_size=batch_size(recipe.eval_batch_size, mesh),
     )
     return dataclasses.replace(scored, verdict=verdict)
 
@@ -291,7 +293,7 @@ def table(trained: runs.Trained, scored: Scores, oracle: bool = False) -> tables
       oracle: shows F1 with thresholds chosen on these very frames as well.
     """
     people, counts = scored.subject_counts(trained.thresholds)
-    chosen_here = scored.best_thresholds(trained.config.threshold)
+    chosen_here = scored.best_thresholds(trained.recipe.threshold)
     return tables.evaluation(
         trained.layout,
         people,
@@ -350,8 +352,8 @@ def check_comparable(trained: runs.Trained, other: runs.Trained) -> None:
 
 
 def _test_frames(trained: runs.Trained) -> clips.FrameTable:
-    source = runs.open_data(trained.config)
-    return source.table.take(source.rows(trained.config.fold, "test"))
+    source = trained.recipe.open_data()
+    return source.table.take(source.rows(trained.recipe.fold, "test"))
 
 
 def _are_equal(frames: clips.FrameTable, others: clips.FrameTable) -> bool:
@@ -372,11 +374,11 @@ def _choices(trained: runs.Trained) -> dict[str, Any]:
         "step": int(trained.state["step"]),
         "step chosen": trained.protocol.step,
         "threshold": _thresholds(trained),
-        "seed": trained.config.seed,
+        "seed": trained.recipe.seed,
     }
 
 
 def _thresholds(trained: runs.Trained) -> float | str:
-    if not trained.config.tune_thresholds:
-        return trained.config.threshold
+    if not trained.recipe.tune_thresholds:
+        return trained.recipe.threshold
     return "per AU, chosen on held-out training subjects"

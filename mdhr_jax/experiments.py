@@ -8,6 +8,7 @@ the order of clips and the augmentation, so variants are compared seed by seed.
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 import re
@@ -22,9 +23,10 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, locks, notes, runs, seen, train, workers
+from mdhr_jax import config_check, evaluate, locks, notes, runs, seen, train, workers
 from mdhr_jax.errors import InputError, NonFiniteLossError
 from mdhr_jax.progress import Bar
+from mdhr_jax.run.recipe import Recipe
 
 RUNS = "runs.jsonl"
 
@@ -93,12 +95,13 @@ class Plan:
 
     def common(self) -> dict[str, Any]:
         """What all runs share."""
-        shared = runs.flatten(self.config.to_dict())
+        recipe = Recipe.of(self.config)
+        shared = recipe.flat()
         for key in ("seed", "fold", *runs.MEANS):
             del shared[key]
         if self.steps is not None:
             shared["steps"], shared["epochs"] = self.steps, 0.0
-        metadata = runs.open_data(self.config).metadata
+        metadata = recipe.open_data().metadata
         shared["data"] = f"{metadata.builder}, seed {metadata.seed}, {metadata.index_sha256[:16]}"
         shared["pictures"] = metadata.fingerprint[:16]
         return shared
@@ -138,13 +141,10 @@ def complete(
       NonFiniteLossError: likewise, a run whose loss was no number. So is what else a run raised,
         such as for want of memory.
     """
-    for variant in plan.variants:
-        runs.check(_configured(plan.config, variant))
-    source = runs.open_data(plan.config)
-    for variant in plan.variants:
-        config = _configured(plan.config, variant)
-        for config.fold in plan.folds:
-            seen.check_start(config, source)
+    recipes = [Recipe.of(_configured(plan.config, variant)) for variant in plan.variants]
+    source = Recipe.of(plan.config).open_data()
+    for recipe, fold in itertools.product(recipes, plan.folds):
+        seen.check_start(dataclasses.replace(recipe, fold=fold), source)
     with contextlib.ExitStack() as held:
         remedy = "name other directories with --workdir and --results"
         held.enter_context(locks.alone(results, remedy))
@@ -229,7 +229,7 @@ def check_same(
     Raises:
       InputError: the common configuration, the data or a variant of the same name differ.
     """
-    overrides = {variant.name: runs.flatten(variant.overrides) for variant in variants}
+    overrides = {variant.name: config_check.flatten(variant.overrides) for variant in variants}
     for run in done:
         unsaid = runs.ADDED | {"pictures": common["pictures"]}
         own = {key: unsaid[key] for key in unsaid if key in common} | run.config
@@ -303,7 +303,7 @@ def _run(job: Job) -> Run:
         fold=job.fold,
         step=int(trained.state["step"]),
         config=job.common,
-        overrides=runs.flatten(dict(job.variant.overrides)),
+        overrides=config_check.flatten(job.variant.overrides),
         subjects=subjects,
         counts=counts.tolist(),
         seconds=None if resumed else round(time.perf_counter() - start, 1),

@@ -93,12 +93,10 @@ def figure(
     if out.suffix != ".png":
         raise InputError(f"--out={out}: end the name in .png")
     trained = evaluate.load(checkpoint, data=data, fold=fold, allow_seen=allow_seen)
-    source = runs.open_data(trained.config)
+    recipe = trained.recipe
+    source = recipe.open_data()
     test = selection.open_fold(
-        source,
-        trained.config.fold,
-        clip_length=trained.config.clip_length,
-        context=runs.context(trained.config),
+        source, recipe.fold, clip_length=recipe.clip_length, context=recipe.context
     )
     rows = [test.find(name) for name in frames] or selection.choose(
         kind.interest(test), test.people, COUNT
@@ -123,10 +121,11 @@ def observe(
 ) -> Observed:
     """Runs the model once, on the clips of these frames."""
     clip, place = np.array([test.clip(row) for row in rows]).T
-    graph, transform = runs.eval_graph(trained.config), runs.eval_transform(trained.config)
+    recipe = trained.recipe
+    graph, *_ = steps.split(recipe.tested)
 
     def run(params: dict, batch_stats: dict, frames: jax.Array) -> tuple[jax.Array, ...]:
-        images = transform(frames)
+        images = recipe.transform(frames)
         outputs, _ = steps.run(graph, params, batch_stats, images)
         if kind.shows not in outputs:  # known while tracing, before anything is compiled
             raise InputError(f"{trained.path}: its model has no {kind.remedy}")
@@ -141,7 +140,7 @@ def observe(
         labels=test.table.labels[rows],
         pictures=test.source.pictures(test.rows[rows]),
         clips=preprocess.denormalise(np.asarray(images)),
-        place=place + runs.context(trained.config),
+        place=place + recipe.context,
         predicted=np.asarray(scores) >= trained.thresholds,
         shown=np.asarray(shown, np.float32),
     )
@@ -159,7 +158,7 @@ def motion(
 def _draw_scale_maps(
     out: pathlib.Path, trained: runs.Trained, observed: Observed, caption: str
 ) -> list[str]:
-    dynamics = trained.config.model.dynamics
+    dynamics = trained.recipe.model.dynamics
     scales = sorted(dynamics.scales)
     active = [_aus(trained.layout, labels == 1) for labels in observed.labels]
     rows, columns = observed.shown.shape[1:3]
@@ -204,7 +203,7 @@ def _draw_au_graphs(
         observed.labels,
         observed.shown,
         [name.replace(":", ", frame ") for name in observed.names],
-        f"{caption} Edges {trained.config.model.edges}: an arrow leads from an AU to one that "
+        f"{caption} Edges {trained.recipe.model.edges}: an arrow leads from an AU to one that "
         f"attends to it; the strongest {au_graph.NUMBERED} have their weight. Attention of AUs to "
         "themselves is not drawn.",
     )

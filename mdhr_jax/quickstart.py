@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from configs import quickstart as quickstart_config
 from mdhr_jax import evaluate, facs, files, locks, metrics, preprocess, train, writers
 from mdhr_jax.data import records
 from mdhr_jax.data.builders import rendered
 from mdhr_jax.report import plots
+from mdhr_jax.run.recipe import Recipe
 
 # Many people in short videos: what a small net must learn is to see through the person.
 SUBJECTS, VIDEOS_PER_SUBJECT, FRAMES_PER_VIDEO = 640, 2, 30
@@ -56,7 +56,7 @@ def quickstart(out: pathlib.Path, layout_name: str, seed: int = 0) -> None:
             result.write(out / "f1")
         with _timed("pictures", seconds):
             draw(out, source, scored, config.threshold)
-        summary = summarise(source, scored, config, seconds)
+        summary = summarise(source, scored, Recipe.of(config), seconds)
         files.write(out / "result.json", json.dumps(summary, indent=2) + "\n")
     print(result.text(), end="")
     print(f"pictures and tables in {out}")
@@ -72,19 +72,19 @@ def _timed(phase: str, seconds: dict[str, float]) -> Iterator[None]:
 def summarise(
     source: records.FrameSource,
     scored: evaluate.Scores,
-    config: ConfigDict,
+    recipe: Recipe,
     seconds: dict[str, float],
 ) -> dict:
     """What `result.json` holds."""
-    counts = scored.counts(config.threshold)
+    counts = scored.counts(recipe.threshold)
     f1 = metrics.f1(counts)
     baseline = metrics.f1(metrics.always_positive(counts))
     return {
         "mean_f1": float(f1.mean()),
         "always_positive_mean_f1": float(baseline.mean()),
         "per_au_f1": dict(zip(source.layout.au_names, f1.tolist(), strict=True)),
-        "test_subjects": _subjects(source, config.fold, "test"),
-        "train_subjects": _subjects(source, config.fold, "train"),
+        "test_subjects": _subjects(source, recipe.fold, "test"),
+        "train_subjects": _subjects(source, recipe.fold, "train"),
         "seconds": seconds,
     }
 

@@ -9,12 +9,11 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from ml_collections import ConfigDict
-
 from mdhr_jax import notes, provenance, runs
 from mdhr_jax.data import people, records
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files
+from mdhr_jax.run.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +37,11 @@ class Verdict:
         return f"{known} known ({', '.join(self.unknown)}: does not say whom it has learned from)"
 
 
-def in_training(config: ConfigDict, source: records.FrameSource) -> people.Seen:
-    """Whom a run of this configuration learns from, and those whom it starts from."""
-    others = [name for k, fold in enumerate(source.folds, 1) if k != config.fold for name in fold]
+def in_training(recipe: Recipe, source: records.FrameSource) -> people.Seen:
+    """Whom a run of this recipe learns from, and those whom it starts from."""
+    others = [name for k, fold in enumerate(source.folds, 1) if k != recipe.fold for name in fold]
     own = people.Seen(people.videos(source, others))
-    start = config.model.init_from
+    start = recipe.model.init_from
     return own.with_others(of_model(pathlib.Path(start), source)) if start else own
 
 
@@ -68,20 +67,20 @@ def _of_earlier_run(
     path: pathlib.Path, learned: provenance.Learned, tested: records.FrameSource | None
 ) -> people.Seen:
     """Earlier versions kept no names: known where the data set is still what it was."""
-    config = runs.load_config(path)
-    for source in (tested, _opened(config)):
+    recipe = runs.load_recipe(path)
+    for source in (tested, _opened(recipe)):
         if source and source.metadata.index_sha256 == learned.index:
-            return in_training(config, source)
+            return in_training(recipe, source)
     notes.once(
-        f"{path}: an earlier version trained it and kept no names, and {config.data} is not the "
+        f"{path}: an earlier version trained it and kept no names, and {recipe.data} is not the "
         "data set that it was: whether test subjects were seen in training cannot be checked"
     )
     return people.Seen({}, [str(path)])
 
 
-def _opened(config: ConfigDict) -> records.FrameSource | None:
+def _opened(recipe: Recipe) -> records.FrameSource | None:
     try:
-        return runs.open_data(config)
+        return recipe.open_data()
     except InputError:
         return None
 
@@ -110,7 +109,7 @@ def check_tested(
         allowed,
     )
     earlier = str(path) in found.unknown and provenance.read(path) is not None
-    if earlier and not allowed and fold != (own := runs.load_config(path).fold):
+    if earlier and not allowed and fold != (own := runs.load_recipe(path).fold):
         raise InputError(
             f"{path}: trained for fold {own}, perhaps on people whom fold {fold} tests: name the "
             f"data set that it has learned from with --data, test on fold {own}, or add "
@@ -118,23 +117,23 @@ def check_tested(
         )
 
 
-def check_start(config: ConfigDict, source: records.FrameSource) -> None:
+def check_start(recipe: Recipe, source: records.FrameSource) -> None:
     """Refuses to start a run from one that has learned from the run's test subjects.
 
     Raises:
       InputError: some of them were seen, and `config.allow_seen_subjects` does not allow it.
     """
-    start = config.model.init_from
+    start = recipe.model.init_from
     if not start:
         return
-    found = verdict(of_model(pathlib.Path(start), source), source, config.fold)
+    found = verdict(of_model(pathlib.Path(start), source), source, recipe.fold)
     _refuse(
         found,
-        f"config.model.init_from={start}: has learned from people whom fold {config.fold} of "
+        f"config.model.init_from={start}: has learned from people whom fold {recipe.fold} of "
         f"{source.path} tests",
         "start from what has not seen them, or add --config.allow_seen_subjects, which marks the "
         "tables",
-        config.allow_seen_subjects,
+        recipe.allow_seen_subjects,
     )
 
 

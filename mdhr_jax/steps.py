@@ -106,6 +106,17 @@ def init_state(
 ) -> State:
     """The state before step 0, of training that averages its parameters or does not."""
     _, params, batch_stats = split(create(nnx.Rngs(params=key)))
+    return new_state(params, batch_stats, optimizer, averages=averages)
+
+
+def new_state(
+    params: dict,
+    batch_stats: dict,
+    optimizer: optax.GradientTransformation,
+    *,
+    averages: bool = False,
+) -> State:
+    """The same of a model that is there."""
     state = {
         "step": jnp.zeros((), jnp.int32),
         "params": params,

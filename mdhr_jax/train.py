@@ -38,6 +38,7 @@ from mdhr_jax import (
 from mdhr_jax.data import decoded, pipeline, records
 from mdhr_jax.errors import InputError, NonFiniteLossError
 from mdhr_jax.models import mdhr
+from mdhr_jax.run.recipe import Recipe, chosen
 
 type Put = Callable[[pipeline.Batch], steps.Batch]
 type Fed = tuple[pipeline.Batch, steps.Batch]
@@ -58,14 +59,14 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
         checkpoint is kept.
     """
     workdir = pathlib.Path(workdir)
-    runs.check(config)
-    runs.chosen(config, "input", INPUTS)
-    source, mesh = runs.open_data(config), sharding.make_mesh(config.fsdp)
-    seen.check_start(config, source)
-    compiled = compile_programs(config, source, mesh, count_steps(config, source))
+    recipe = Recipe.of(config)
+    chosen("input", INPUTS, recipe.input)
+    source, mesh = recipe.open_data(), sharding.make_mesh(recipe.fsdp)
+    seen.check_start(recipe, source)
+    compiled = compile_programs(recipe, source, mesh, count_steps(recipe, source))
     # After what may refuse the configuration, before anything takes time.
     with _alone(workdir), _writing(workdir):
-        _train(config, workdir, source, mesh, compiled)
+        _train(recipe, workdir, source, mesh, compiled)
 
 
 def _alone(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
@@ -92,30 +93,30 @@ def _writing(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _train(
-    config: ConfigDict,
+    recipe: Recipe,
     workdir: pathlib.Path,
     source: records.FrameSource,
     mesh: Mesh,
     compiled: "Programs",
 ) -> None:
-    saved, total_steps = runs.checkpoints(workdir), count_steps(config, source)
+    saved, total_steps = runs.checkpoints(workdir), count_steps(recipe, source)
     start = checkpoint.latest_step(saved, "last") or 0
     hosts.agree(
         {
-            "configuration": config.to_dict(),
+            "configuration": recipe.flat(),
             "data set": source.metadata.fingerprint,
             "checkpoint to go on from": start,
         }
     )
-    backbone = {} if start else runs.initial_backbone(config, compiled.abstract)
-    learned = provenance.Learned.of(source, seen.in_training(config, source))
+    backbone = {} if start else runs.initial_backbone(recipe, compiled.abstract)
+    learned = provenance.Learned.of(source, seen.in_training(recipe, source))
     if hosts.is_first():
-        runs.claim(workdir, config, learned)  # a backbone that does not fit leaves no run
+        runs.claim(workdir, recipe, learned)  # a backbone that does not fit leaves no run
     restored = checkpoint.restore(saved, "last", compiled.abstract) if start else None
     if hosts.is_first():
         print(
             f"{workdir}: step {start} of {total_steps} on {_said_of(mesh)}, learning rate up to "
-            f"{peak_learning_rate(config):.3g}",
+            f"{peak_learning_rate(recipe):.3g}",
             flush=True,
         )
     if start == total_steps:
@@ -128,28 +129,28 @@ def _train(
     with ThreadPoolExecutor(1) as beside:
         # XLA compiles the initial values for as long as the step, and either on few cores.
         making = beside.submit(first_state)
-        source, put = reading(config, source, mesh)
-        part = sharding.own_part(mesh, config.batch_size)
-        batches = training_batches(config, source, start, part)
+        source, put = reading(recipe, source, mesh)
+        part = sharding.own_part(mesh, recipe.batch_size)
+        batches = training_batches(recipe, source, start, part)
         feed = pipeline.ahead(itertools.islice(batches, total_steps - start), put)
         take_step, feed = _compiled_step(compiled, feed, plan)
     state = making.result()
 
-    chooses = runs.protocol_of(config).chooses
+    chooses = recipe.protocol.chooses
     known = _known(workdir, start, chooses)
     make_writer = writers.RunWriter if hosts.is_first() else writers.Silence
     writer = make_writer(workdir, step=start, total_steps=total_steps)
     best, evaluation = hosts.as_first(known["best_mean_f1"]), known.get("evaluation")
-    log = _LateLog(workdir, writer, config.batch_size * config.clip_length)
+    log = _LateLog(workdir, writer, recipe.batch_size * recipe.clip_length)
     with checkpoint.Saver(saved) as saver, contextlib.closing(writer):
         for step in range(start + 1, total_steps + 1):
             batch, placed = log.take(feed)
             state, scalars = take_step(state, placed, plan)
             log.add(step, scalars, batch)
-            kinds = ["last"] if is_due(step, total_steps, config.checkpoint_every) else []
-            if is_due(step, total_steps, config.eval_every):
+            kinds = ["last"] if is_due(step, total_steps, recipe.checkpoint_every) else []
+            if is_due(step, total_steps, recipe.eval_every):
                 log.flush()
-                result = evaluation_scalars(compiled.score(state, source, put), config)
+                result = evaluation_scalars(compiled.score(state, source, put), recipe)
                 writer.evaluation(step, result)
                 evaluation = {"step": step, **result}
                 if chooses and result["mean_f1"] > best:
@@ -201,14 +202,14 @@ def _known(workdir: pathlib.Path, start: int, chooses: bool) -> dict[str, Any]:
 
 
 def reading(
-    config: ConfigDict, source: records.FrameSource, mesh: Mesh
+    recipe: Recipe, source: records.FrameSource, mesh: Mesh
 ) -> tuple[records.FrameSource, Put]:
     """The data set as `config.input` reads it, and what brings its batches to the devices.
 
     Raises:
       InputError: no such way of reading, or no place for decoded pictures.
     """
-    return runs.chosen(config, "input", INPUTS)(source, mesh)
+    return chosen("input", INPUTS, recipe.input)(source, mesh)
 
 
 def _encoded(source: records.FrameSource, mesh: Mesh) -> tuple[records.FrameSource, Put]:
@@ -235,38 +236,38 @@ def is_due(step: int, total_steps: int, interval: int) -> bool:
     return step % interval == 0 or step == total_steps
 
 
-def steps_per_epoch(config: ConfigDict, source: records.FrameSource) -> int:
+def steps_per_epoch(recipe: Recipe, source: records.FrameSource) -> int:
     """Training steps that an epoch has, the last one counted whole."""
     return pipeline.steps_per_epoch(
         source,
-        fold=config.fold,
-        clips_per_video=config.clips_per_video,
-        batch_size=config.batch_size,
+        fold=recipe.fold,
+        clips_per_video=recipe.clips_per_video,
+        batch_size=recipe.batch_size,
     )
 
 
-def count_steps(config: ConfigDict, source: records.FrameSource) -> int:
+def count_steps(recipe: Recipe, source: records.FrameSource) -> int:
     """Steps of the whole run; at least one."""
-    return config.steps or max(1, round(config.epochs * steps_per_epoch(config, source)))
+    return recipe.steps or max(1, round(recipe.epochs * steps_per_epoch(recipe, source)))
 
 
-def peak_learning_rate(config: ConfigDict) -> float:
-    """`config.learning_rate` scaled to the batch size.
+def peak_learning_rate(recipe: Recipe) -> float:
+    """`recipe.learning_rate` scaled to the batch size.
 
     Raises:
       InputError: no such scaling.
     """
-    scaling = runs.chosen(config, "learning_rate_scaling", optim.SCALINGS)
-    return config.learning_rate * scaling(config.batch_size / config.learning_rate_batch)
+    scaling = chosen("learning_rate_scaling", optim.SCALINGS, recipe.learning_rate_scaling)
+    return recipe.learning_rate * scaling(recipe.batch_size / recipe.learning_rate_batch)
 
 
-def evaluation_scalars(scored: evaluate.Scores, config: ConfigDict) -> dict[str, float]:
+def evaluation_scalars(scored: evaluate.Scores, recipe: Recipe) -> dict[str, float]:
     """Mean F1, its always-positive baseline, the F1 of every AU, and thresholds chosen here."""
-    layout, chosen = runs.layout_of(config), {}
-    thresholds = np.full(len(layout.aus), config.threshold)
-    if config.tune_thresholds:
-        thresholds = scored.best_thresholds(config.threshold)
-        chosen = runs.threshold_scalars(layout, thresholds)
+    layout, tuned = recipe.layout, {}
+    thresholds = np.full(len(layout.aus), recipe.threshold)
+    if recipe.tune_thresholds:
+        thresholds = scored.best_thresholds(recipe.threshold)
+        tuned = runs.threshold_scalars(layout, thresholds)
     counts = scored.counts(thresholds)
     f1 = metrics.f1(counts)
     baseline = metrics.f1(metrics.always_positive(counts))
@@ -274,7 +275,7 @@ def evaluation_scalars(scored: evaluate.Scores, config: ConfigDict) -> dict[str,
         "mean_f1": float(f1.mean()),
         "always_positive_mean_f1": float(baseline.mean()),
         **{f"f1/{name}": float(x) for name, x in zip(layout.au_names, f1, strict=True)},
-        **chosen,
+        **tuned,
     }
 
 
@@ -320,56 +321,59 @@ class Programs:
 
 
 def compile_programs(
-    config: ConfigDict, source: records.FrameSource, mesh: Mesh, total_steps: int
+    recipe: Recipe, source: records.FrameSource, mesh: Mesh, total_steps: int
 ) -> Programs:
     """The programs of a run on a data set."""
-    return programs(config, plan(config, source, total_steps), mesh)
+    return programs(recipe, plan(recipe, source, total_steps), mesh)
 
 
-def programs(config: ConfigDict, plan: Plan, mesh: Mesh) -> Programs:
+def programs(recipe: Recipe, plan: Plan, mesh: Mesh) -> Programs:
     """The jitted programs of a run, its state laid out on the mesh.
 
     Raises:
       InputError: the batch does not divide over the devices or the groups of BatchNorm, or there
         is no such optimizer or model.
     """
-    if config.batch_size % (mesh.size * config.accumulate):
-        parts = f" in {config.accumulate} micro-batches" if config.accumulate > 1 else ""
+    if recipe.batch_size % (mesh.size * recipe.accumulate):
+        parts = f" in {recipe.accumulate} micro-batches" if recipe.accumulate > 1 else ""
         raise InputError(
-            f"config.batch_size={config.batch_size} clips{parts} do not divide over {mesh.size} "
-            f"devices; use a multiple of {mesh.size * config.accumulate}"
+            f"config.batch_size={recipe.batch_size} clips{parts} do not divide over {mesh.size} "
+            f"devices; use a multiple of {mesh.size * recipe.accumulate}"
         )
-    create = runs.model_factory(config)
     make_optimizer = functools.partial(
-        runs.chosen(config, "optimizer", optim.OPTIMIZERS),
-        betas=tuple(config.betas),
-        epsilon=config.epsilon,
-        weight_decay=config.weight_decay,
+        chosen("optimizer", optim.OPTIMIZERS, recipe.optimizer),
+        betas=recipe.betas,
+        epsilon=recipe.epsilon,
+        weight_decay=recipe.weight_decay,
     )
-    graph, layout = _train_graph(config, create), runs.layout_of(config)
-    reduction = runs.loss_reduction(config)
+    graph, layout, reduction = _train_graph(recipe), recipe.layout, recipe.reduction
 
     def init(plan: Plan) -> steps.State:
         optimizer, key = make_optimizer(plan.schedule()), jax.random.wrap_key_data(plan.key)
-        return steps.init_state(create, optimizer, key, averages=config.ema > 0)
+        return steps.init_state(recipe.create, optimizer, key, averages=recipe.ema > 0)
 
     def train_step(
         state: steps.State, batch: steps.Batch, plan: Plan
     ) -> tuple[steps.State, dict[str, Array]]:
         step = steps.make_train_step(
             graph,
-            steps.Objective(layout, plan.class_weights, config.region_loss_weight, reduction),
+            steps.Objective(layout, plan.class_weights, recipe.region_loss_weight, reduction),
             make_optimizer(plan.schedule()),
             plan.schedule(),
-            image_size=config.image_size,
+            image_size=recipe.image_size,
             key=jax.random.wrap_key_data(plan.key),
-            accumulate=config.accumulate,
-            ema=config.ema,
+            accumulate=recipe.accumulate,
+            ema=recipe.ema,
             gather=functools.partial(sharding.gathered, mesh),
         )
         return step(state, batch)
 
-    shapes = jax.eval_shape(init, plan)
+    def outline(plan: Plan, params: dict, batch_stats: dict) -> steps.State:
+        """`init` without another trace of the model's constructor."""
+        optimizer = make_optimizer(plan.schedule())
+        return steps.new_state(params, batch_stats, optimizer, averages=recipe.ema > 0)
+
+    shapes = jax.eval_shape(outline, plan, *steps.split(recipe.outline)[1:])
     shardings = sharding.state_shardings(mesh, shapes)
     return Programs(
         init=jax.jit(init, out_shardings=shardings),
@@ -377,49 +381,49 @@ def programs(config: ConfigDict, plan: Plan, mesh: Mesh) -> Programs:
             train_step,
             donate_argnums=0,
             out_shardings=(shardings, sharding.replicated(mesh)),
-            compiler_options=sharding.OVERLAPPED | runs.compiler_options(config),
+            compiler_options=sharding.OVERLAPPED | recipe.compiler_options,
         ),
-        score=_scorer(config, mesh),
+        score=_scorer(recipe, mesh),
         abstract=checkpoint.abstract(shapes, shardings),
         plan=plan,
     )
 
 
 def _scorer(
-    config: ConfigDict, mesh: Mesh
+    recipe: Recipe, mesh: Mesh
 ) -> Callable[[steps.State, records.FrameSource, Put], evaluate.Scores]:
     """Scores the frames on which the protocol looks during training."""
-    batch_size = evaluate.batch_size(config.eval_batch_size, mesh)
+    batch_size = evaluate.batch_size(recipe.eval_batch_size, mesh)
     return functools.partial(
         evaluate.score,
-        runs.scoring(config, mesh),
-        fold=config.fold,
-        split=runs.protocol_of(config).split,
-        clip_length=config.clip_length,
-        context=runs.context(config),
+        runs.scoring(recipe, mesh),
+        fold=recipe.fold,
+        split=recipe.protocol.split,
+        clip_length=recipe.clip_length,
+        context=recipe.context,
         batch_size=batch_size,
         part=sharding.own_part(mesh, batch_size),
     )
 
 
-def plan(config: ConfigDict, source: records.FrameSource, total_steps: int) -> Plan:
+def plan(recipe: Recipe, source: records.FrameSource, total_steps: int) -> Plan:
     """That of a run on a data set.
 
     Raises:
       InputError: the warm-up is as long as the run, there is no such scaling, or no AU is ever
         active in training.
     """
-    epochs = config.warmup_epochs * steps_per_epoch(config, source)
-    warmup_steps = config.warmup_steps or round(epochs)
+    epochs = recipe.warmup_epochs * steps_per_epoch(recipe, source)
+    warmup_steps = recipe.warmup_steps or round(epochs)
     if warmup_steps >= total_steps:
         raise InputError(
             f"config.warmup_steps or warmup_epochs: {warmup_steps} steps of warm-up leave none of "
             f"the run's {total_steps}; shorten it or train longer"
         )
     return Plan(
-        class_weights(config, source),
-        key_data(config.seed),
-        peak_learning_rate(config),
+        class_weights(recipe, source),
+        key_data(recipe.seed),
+        peak_learning_rate(recipe),
         total_steps,
         warmup_steps,
     )
@@ -434,29 +438,28 @@ def key_data(seed: int) -> UInt32[np.ndarray, " words"]:
 REMAT = {"none": False, "blocks": True}
 
 
-def _train_graph(config: ConfigDict, create: Callable[[nnx.Rngs], mdhr.MDHR]) -> nnx.GraphDef:
-    model = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
-    dtype, groups = runs.precision(config), config.batch_norm_groups
-    micro_batch = config.batch_size // config.accumulate
+def _train_graph(recipe: Recipe) -> nnx.GraphDef:
+    model, dtype, groups = recipe.outline, recipe.dtype, recipe.batch_norm_groups
+    micro_batch = recipe.batch_size // recipe.accumulate
     if micro_batch % groups:
         raise InputError(
             f"config.batch_norm_groups={groups} does not divide a (micro-)batch of {micro_batch}"
         )
-    remat = runs.chosen(config, "remat", REMAT)
+    remat = chosen("remat", REMAT, recipe.remat)
     return steps.split(mdhr.train_view(model, dtype=dtype, groups=groups, remat=remat))[0]
 
 
-def class_weights(config: ConfigDict, source: records.FrameSource) -> Float[np.ndarray, " n"]:
+def class_weights(recipe: Recipe, source: records.FrameSource) -> Float[np.ndarray, " n"]:
     """Of the AUs, from the training labels of the fold.
 
     Raises:
       InputError: no AU is ever active there.
     """
-    labels = source.table.labels[source.rows(config.fold, "train")]
+    labels = source.table.labels[source.rows(recipe.fold, "train")]
     known = np.maximum((labels >= 0).sum(0), 1)
     rates = (labels == 1).sum(0) / known
     if not rates.any():
-        raise InputError(f"{source.path}: no AU is ever active in fold {config.fold}'s training")
+        raise InputError(f"{source.path}: no AU is ever active in fold {recipe.fold}'s training")
     never = [name for name, rate in zip(source.layout.au_names, rates, strict=True) if not rate]
     if never and hosts.is_first():
         # Its weight would be infinite; that of the rarest other AU still teaches "not active".
@@ -465,21 +468,21 @@ def class_weights(config: ConfigDict, source: records.FrameSource) -> Float[np.n
 
 
 def training_batches(
-    config: ConfigDict, source: records.FrameSource, start: int, part: range | None = None
+    recipe: Recipe, source: records.FrameSource, start: int, part: range | None = None
 ) -> Iterator[pipeline.Batch]:
     """The run's batches from step `start` on, or those clips of them that are in `part`."""
     return pipeline.train_batches(
         source,
-        fold=config.fold,
-        clip_length=config.clip_length,
-        batch_size=config.batch_size,
-        clips_per_video=config.clips_per_video,
-        seed=config.seed,
-        crop_offsets=preprocess.crop_offsets(config.image_size, config.augmentation),
-        colour_jitter=preprocess.COLOUR_JITTER * config.augmentation,
-        context=runs.context(config),
+        fold=recipe.fold,
+        clip_length=recipe.clip_length,
+        batch_size=recipe.batch_size,
+        clips_per_video=recipe.clips_per_video,
+        seed=recipe.seed,
+        crop_offsets=preprocess.crop_offsets(recipe.image_size, recipe.augmentation),
+        colour_jitter=preprocess.COLOUR_JITTER * recipe.augmentation,
+        context=recipe.context,
         start_step=start,
-        micro_batches=config.accumulate,
+        micro_batches=recipe.accumulate,
         part=part,
     )
 

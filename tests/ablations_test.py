@@ -4,12 +4,12 @@ import pathlib
 
 import numpy as np
 import pytest
-from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import ablations as rows
 from configs import base
-from mdhr_jax import ablations, cli, compare, runs
+from mdhr_jax import ablations, cli, compare
+from mdhr_jax.run.recipe import Recipe
 
 PAPER = pathlib.Path(__file__).parents[2] / "shared/paper_tables.json"
 ROWS = {row.name: row for table in rows.TABLES.values() for row in table.rows}
@@ -30,8 +30,7 @@ def printed(table):
 def test_every_row_is_a_model(row):
     config = base.get_config()
     config.update_from_flattened_dict(dict(row.overrides))
-    create = runs.model_factory(config)
-    nnx.eval_shape(lambda: create(nnx.Rngs(0)))
+    assert Recipe.of(config).outline
 
 
 def test_equal_rows_of_different_tables_are_one_training():
@@ -161,7 +160,7 @@ def test_wrong_input_is_refused(arguments, message, capsys):
 
 
 def test_each_backbone_starts_from_weights_of_its_own():
-    config = runs.flatten(base.get_config().to_dict())
+    config = Recipe.of(base.get_config()).flat()
     starts = ablations.parse_starts(["resnet50=imagenet.pth", "swin_b=a=b.pth"])
     (resnet, swin) = ablations.variants(rows.TABLES["1"], config, starts)
     assert resnet.overrides == {"model.backbone": "resnet50", "model.init_from": "imagenet.pth"}

@@ -17,10 +17,7 @@ HOMES = {
     "orbax": {"checkpoint"},
     "grain": {"data.pipeline"},
     "tensorflow_datasets": {"data.builders"},
-    "ml_collections": {
-        "seen",
-        *("runs", "train", "crossval", "compare", "experiments", "quickstart", "cli", "bench"),
-    },
+    "ml_collections": {"cli", "train", "run.recipe", "experiments", "compare", "crossval"},
     "av": {"faces.decoder"},
     "lz4": {"faces.mtcnn.weights"},
     "cv2": {"faces.yunet"},
@@ -43,6 +40,11 @@ ARROWS = {
     "metrics": set(),
     "bootstrap": {"metrics"},
     "protocol": {"errors"},
+    "config_check": {"errors"},
+    "run": {
+        *("run", "config_check", "facs", "losses", "preprocess", "protocol", "data", "models"),
+        "errors",
+    },
     "optim": set(),
     "preprocess": {"errors"},
     "steps": {"facs", "losses", "preprocess"},

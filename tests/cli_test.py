@@ -16,6 +16,7 @@ from mdhr_jax.data.builders import prepare
 from mdhr_jax.faces import align, squares
 from mdhr_jax.faces import crop as crops
 from mdhr_jax.infer import predict
+from mdhr_jax.run.recipe import Recipe
 
 CONFIG = "configs/quickstart.py"
 
@@ -87,7 +88,7 @@ def test_a_run_of_another_layout_is_refused_before_anything_is_compiled(
 
 def test_a_data_set_fits_every_layout_of_its_aus(tiny_config):
     tiny_config.layout = "bp4d_three_regions"
-    assert runs.open_data(tiny_config).layout.name == "bp4d"
+    assert Recipe.of(tiny_config).open_data().layout.name == "bp4d"
 
 
 @pytest.mark.parametrize(
@@ -224,8 +225,9 @@ def test_a_directory_at_which_another_command_is_at_work_is_refused(
     arguments, taken, tiny_config, tmp_path, capsys, one_device
 ):
     tiny_config.protocol = "last"
-    runs.claim(tmp_path / "model", tiny_config)
-    shapes, _ = runs._abstract_model(tiny_config)
+    recipe = Recipe.of(tiny_config)
+    runs.claim(tmp_path / "model", recipe)
+    shapes, _ = runs._abstract_state(recipe)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     checkpoint.save(runs.checkpoints(tmp_path / "model"), "last", 8, state)
     with locks.alone(tmp_path / taken, ""):
@@ -237,7 +239,7 @@ def test_a_directory_at_which_another_command_is_at_work_is_refused(
 def test_a_resume_with_a_changed_configuration_names_the_keys(
     tiny_config, config_file, tmp_path, capsys
 ):
-    runs.claim(tmp_path / "run", tiny_config)
+    runs.claim(tmp_path / "run", Recipe.of(tiny_config))
     line = _refused(
         capsys,
         *_train(config_file(), tmp_path / "run", "--config.seed=5", "--config.model.features=16"),

@@ -20,6 +20,7 @@ from configs import quickstart as quickstart_config
 from mdhr_jax import (
     checkpoint,
     compiled,
+    config_check,
     experiments,
     facs,
     provenance,
@@ -30,6 +31,7 @@ from mdhr_jax import (
 )
 from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
+from mdhr_jax.run.recipe import Recipe
 from tests.no_new_skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # of a machine with a GPU, too
@@ -162,10 +164,11 @@ def make_run(tiny_config, tmp_path, one_device):
         config = tiny_config.copy_and_resolve_references()
         config.protocol = "last"
         config.update_from_flattened_dict(keys)
-        source = runs.open_data(config)
-        learned = provenance.Learned.of(source, seen.in_training(config, source))
-        runs.claim(tmp_path / name, config, learned)
-        shapes = jax.eval_shape(functools.partial(runs._model_state, runs.model_factory(config)))
+        recipe = Recipe.of(config)
+        source = recipe.open_data()
+        learned = provenance.Learned.of(source, seen.in_training(recipe, source))
+        runs.claim(tmp_path / name, recipe, learned)
+        shapes, _ = runs._abstract_state(recipe)
         rng = np.random.default_rng(config.seed)
         state = jax.tree.map(
             lambda x: jnp.asarray(rng.uniform(0.5, 1, x.shape), x.dtype),
@@ -183,7 +186,7 @@ def config_file(tiny_config, tmp_path):
     """Writes `tiny_config` into a configuration file, as a user would, and returns the file."""
 
     def write():
-        values = json.dumps(runs.flatten(tiny_config.to_dict()))
+        values = json.dumps(config_check.flatten(tiny_config.to_dict()))
         file = tmp_path / "tiny.py"
         file.write_text(
             "import json\nfrom configs import base\n\n\n"

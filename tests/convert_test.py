@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from configs import base
-from mdhr_jax import checkpoint, cli, convert, evaluate, facs, runs, train
+from mdhr_jax import checkpoint, cli, convert, evaluate, facs, runs, steps, train
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, official
 from mdhr_jax.models import mdhr, resnet
+from mdhr_jax.run.recipe import Recipe
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def config(tiny_config, monkeypatch, one_device):
 @pytest.fixture
 def run(config, tmp_path):
     """A run at its beginning: a configuration and a checkpoint."""
-    runs.claim(tmp_path / "run", config)
+    runs.claim(tmp_path / "run", Recipe.of(config))
     state = _random_state(config)
     for kind in ("last", "best"):
         checkpoint.save(runs.checkpoints(tmp_path / "run"), kind, 9, state)
@@ -34,7 +36,7 @@ def run(config, tmp_path):
 
 
 def _random_state(config):
-    shapes = jax.eval_shape(functools.partial(runs._model_state, runs.model_factory(config)))
+    shapes, _ = runs._abstract_state(Recipe.of(config))
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.5, 1, x.shape), x.dtype), shapes)
     return state | {"step": jnp.int32(9)}
@@ -50,8 +52,8 @@ def test_a_run_to_a_file_and_back_is_the_same_model(run, config, tmp_path, suffi
     arguments = ["--clip_length", "8", "--k", "2"]
     assert cli.main(["convert", str(file), str(back), *arguments]) == 0
     trained = runs.load(back)
-    new = trained.config
-    assert (new.layout, new.model.backbone) == ("bp4d", "resnet50")
+    new = trained.recipe
+    assert (new.layout_name, new.model.backbone) == ("bp4d", "resnet50")
     assert (new.clip_length, new.model.dynamics.k) == (8, 2)
     jax.tree.map(np.testing.assert_array_equal, trained.state, state)
     assert trained.protocol.name == "unknown"
@@ -76,9 +78,10 @@ def test_a_run_starts_from_the_backbone_of_a_file(run, config, tmp_path):
     imagenet = {name.removeprefix("Backbone."): array for name, array in own.items()}
     files.write(file, imagenet | {"fc.weight": np.zeros((10, 4), np.float32)})
     config.model.init_from = str(file)
-    create = runs.model_factory(config)
-    fresh = jax.device_put(runs._model_state(create), jax.devices()[0])
-    started = runs.with_backbone(fresh, runs.initial_backbone(config, fresh))
+    recipe = Recipe.of(config)
+    _, *fresh = steps.split(recipe.create(nnx.Rngs(0)))
+    fresh = jax.device_put(dict(zip(official.PARTS, fresh, strict=True)), jax.devices()[0])
+    started = runs.with_backbone(fresh, runs.initial_backbone(recipe, fresh))
     for part in official.PARTS:
         jax.tree.map(
             np.testing.assert_array_equal, started[part]["backbone"], state[part]["backbone"]
@@ -104,7 +107,7 @@ def test_a_converted_model_is_not_trained_on(run, config, one_device):
 )
 def test_models_that_the_release_does_not_have_are_refused(config, tmp_path, change, expected):
     config.model.update(change)
-    runs.claim(tmp_path / "run", config)
+    runs.claim(tmp_path / "run", Recipe.of(config))
     checkpoint.save(runs.checkpoints(tmp_path / "run"), "best", 1, _random_state(config))
     with pytest.raises(InputError, match=expected):
         convert.convert(tmp_path / "run", tmp_path / "out.pth", clip_length=16, k=5)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from configs import base
-from mdhr_jax import runs, sharding
+from mdhr_jax import sharding
 from mdhr_jax.bench import steps as bench
 from mdhr_jax.models import mdhr, swin
+from mdhr_jax.run.recipe import DETERMINISTIC, Recipe
 
 
 @pytest.fixture
@@ -29,9 +30,10 @@ def lowered(monkeypatch):
         config = base.get_config()
         config.update(batch_size=1, clip_length=2, image_size=image_size)
         config.model.update(backbone=backbone, features=4)
-        aus = len(runs.layout_of(config).aus)
+        recipe = Recipe.of(config)
+        aus = len(recipe.layout.aus)
         mesh = sharding.make_mesh(devices=jax.devices()[:1])
-        programs = bench.training_programs(config, mesh)
+        programs = bench.training_programs(recipe, mesh)
         batch = {
             "frames": jax.ShapeDtypeStruct((1, 2, 256, 256, 3), np.uint8),
             "labels": jax.ShapeDtypeStruct((1, 2, aus), np.int32),
@@ -77,11 +79,11 @@ def test_every_program_of_a_run_is_compiled_as_the_key_says(tiny_config, monkeyp
 
     monkeypatch.setattr(jax, "jit", listen)
     for tiny_config.deterministic in (True, False):
-        bench.training_programs(tiny_config, sharding.make_mesh())
-        options = runs.DETERMINISTIC if tiny_config.deterministic else {}
+        bench.training_programs(Recipe.of(tiny_config), sharding.make_mesh())
+        options = DETERMINISTIC if tiny_config.deterministic else {}
         assert told["train_step"] == sharding.OVERLAPPED | options
         assert told["eval_step"] == told["prepare"] == options
 
 
 def test_the_compiler_knows_the_options():
-    assert jax.jit(lambda x: x + 1, compiler_options=runs.DETERMINISTIC)(1) == 2
+    assert jax.jit(lambda x: x + 1, compiler_options=DETERMINISTIC)(1) == 2

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an earlier version made: a rendered set, and a run of two steps on it, `earlier.tar.xz`."""
 
+import dataclasses
 import pathlib
 import tarfile
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from mdhr_jax import checkpoint, errors, evaluate, runs, train
 from mdhr_jax.data import records
@@ -36,16 +38,15 @@ def test_a_run_of_an_earlier_version_is_evaluated(earlier, one_device, capsys):
 
 
 def test_a_run_of_an_earlier_version_knows_whom_it_has_seen_where_its_data_are_there(earlier):
-    config = runs.load_config(earlier / "run")
-    config.data = str(earlier / "set")
-    runs.claim(earlier / "run", config)
+    recipe = runs.load_recipe(earlier / "run")
+    runs.claim(earlier / "run", dataclasses.replace(recipe, data=str(earlier / "set")))
     with pytest.raises(errors.InputError, match=r"\(S002, S005\); test on others, or add"):
         evaluate.load(earlier / "run", fold=2)
 
 
 @pytest.mark.slow
 def test_a_finished_run_of_an_earlier_version_is_finished(earlier, one_device, capsys):
-    config = runs.load_config(earlier / "run")
+    config = ConfigDict(runs.load_recipe(earlier / "run").values())
     config.data = str(earlier / "set")
     train.train(config, earlier / "run")
     output = capsys.readouterr()

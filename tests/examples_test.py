@@ -2,7 +2,6 @@
 """The examples in the help of the commands do what they say, one after the other."""
 
 import concurrent.futures
-import functools
 import pathlib
 import shlex
 import shutil
@@ -15,6 +14,7 @@ from configs import base
 from mdhr_jax import cli, facs, runs, workers
 from mdhr_jax.data import list_check
 from mdhr_jax.interop import files, official
+from mdhr_jax.run.recipe import Recipe
 from mdhr_jax.synth import film
 from tests.data import raw_trees
 
@@ -81,8 +81,7 @@ def checkout(tmp_path, monkeypatch, tiny_quickstart):
 
 
 def _write_official(path):
-    factory = runs.model_factory(base.get_config())
-    shapes = jax.eval_shape(functools.partial(runs._model_state, factory))
+    shapes, _ = runs._abstract_state(Recipe.of(base.get_config()))
     state = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.1, leaf.dtype), shapes)
     files.write(path, official.export(state, facs.BP4D, "resnet50"))
 

@@ -10,6 +10,7 @@ import pytest
 
 from mdhr_jax import cli, errors, experiments, locks, runs
 from mdhr_jax.experiments import Plan, Variant
+from mdhr_jax.run.recipe import Recipe
 
 
 @pytest.mark.parametrize("line", ['{"variant": "full"}', "[" * 10**5])
@@ -77,7 +78,7 @@ def test_the_same_frames_and_labels_with_other_pictures_are_another_data_set(
     (tmp_path / "runs.jsonl").write_text(json.dumps(dataclasses.asdict(done)) + "\n")
     metadata = dataclasses.replace(rendered_set.metadata, **{entry: value})
     other = dataclasses.replace(rendered_set, metadata=metadata)
-    monkeypatch.setattr(runs, "open_data", lambda config: other)
+    monkeypatch.setattr(Recipe, "open_data", lambda recipe: other)
     with pytest.raises(
         errors.InputError, match="or data set .differing: .*pictures.; name another"
     ):

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mdhr_jax import checkpoint, cli, figures, preprocess, runs
+from mdhr_jax.run.recipe import Recipe
 
 NAMES = ["S001/T1:0", "S004/T2:35"]
 
@@ -21,12 +21,11 @@ def save_run(tiny_config, tmp_path, one_device):
         tiny_config.update_from_flattened_dict(
             {f"model.{key.replace('__', '.')}": value for key, value in changes.items()}
         )
-        shapes = jax.eval_shape(
-            functools.partial(runs._model_state, runs.model_factory(tiny_config))
-        )
+        recipe = Recipe.of(tiny_config)
+        shapes, _ = runs._abstract_state(recipe)
         rng = np.random.default_rng(0)
         state = jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.5, 1, x.shape), x.dtype), shapes)
-        runs.claim(tmp_path / "run", tiny_config)
+        runs.claim(tmp_path / "run", recipe)
         directory = runs.checkpoints(tmp_path / "run")
         checkpoint.save(directory, "last", 9, state | {"step": jnp.int32(9)})
         return str(tmp_path / "run")

@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 
 from mdhr_jax import checkpoint, errors, evaluate, runs, sharding, train
+from mdhr_jax.run.recipe import Recipe
 
 
 def test_the_length_of_a_run_is_given_in_epochs_or_in_steps(tiny_config, rendered_set):
-    assert train.count_steps(tiny_config, rendered_set) == 8
+    assert train.count_steps(Recipe.of(tiny_config), rendered_set) == 8
     tiny_config.steps, tiny_config.epochs = 37, 0.0
-    assert train.count_steps(tiny_config, rendered_set) == 37
+    assert train.count_steps(Recipe.of(tiny_config), rendered_set) == 37
 
 
 def test_the_rate_rises_over_the_steps_of_warm_up_to_the_scaled_one(tiny_config, rendered_set):
     tiny_config.update(warmup_steps=10, batch_size=32, learning_rate_scaling="linear")
-    schedule = train.plan(tiny_config, rendered_set, 100).schedule()
+    schedule = train.plan(Recipe.of(tiny_config), rendered_set, 100).schedule()
     np.testing.assert_allclose([schedule(5), schedule(10)], [2e-3, 4e-3], rtol=1e-6)
     tiny_config.update(learning_rate_scaling="sqrt", learning_rate_batch=2)
-    assert train.peak_learning_rate(tiny_config) == 4e-3
+    assert train.peak_learning_rate(Recipe.of(tiny_config)) == 4e-3
 
 
 @pytest.mark.parametrize(
@@ -74,8 +75,9 @@ def test_the_state_is_split_and_goes_on_from_a_checkpoint(
     tiny_config, rendered_set, tmp_path, two_devices, changes
 ):
     tiny_config.update(changes)
-    programs = train.compile_programs(tiny_config, rendered_set, two_devices, 4)
-    batches = train.training_batches(tiny_config, rendered_set, 0)
+    recipe = Recipe.of(tiny_config)
+    programs = train.compile_programs(recipe, rendered_set, two_devices, 4)
+    batches = train.training_batches(recipe, rendered_set, 0)
     batches = [sharding.put_batch(two_devices, x) for x in itertools.islice(batches, 4)]
     state, losses = programs.init(programs.plan), []
     for step, batch in enumerate(batches):
@@ -94,8 +96,9 @@ def test_the_state_is_split_and_goes_on_from_a_checkpoint(
 
 def _step_program(config, source, mesh):
     """The compiled training step, and a batch for it."""
-    programs = train.compile_programs(config, source, mesh, 4)
-    batch = sharding.put_batch(mesh, next(train.training_batches(config, source, 0)))
+    recipe = Recipe.of(config)
+    programs = train.compile_programs(recipe, source, mesh, 4)
+    batch = sharding.put_batch(mesh, next(train.training_batches(recipe, source, 0)))
     return programs, programs.train.lower(programs.abstract, batch, programs.plan).compile(), batch
 
 
@@ -145,7 +148,8 @@ def test_the_average_is_what_is_scored_loaded_and_started_from(
 ):
     tiny_config.update(ema=0.9, protocol="last", eval_every=8)
     train.train(tiny_config, tmp_path / "run")
-    programs = train.compile_programs(tiny_config, rendered_set, sharding.make_mesh(), 8)
+    recipe = Recipe.of(tiny_config)
+    programs = train.compile_programs(recipe, rendered_set, sharding.make_mesh(), 8)
     state = checkpoint.restore(runs.checkpoints(tmp_path / "run"), "last", programs.abstract)
     loaded = runs.load(tmp_path / "run").state
     jax.tree.map(np.testing.assert_array_equal, loaded["params"], state["params"])
@@ -157,14 +161,15 @@ def test_the_average_is_what_is_scored_loaded_and_started_from(
     assert mean == pytest.approx(runs.evaluations(tmp_path / "run")[-1]["mean_f1"], abs=1e-12)
 
     tiny_config.model.init_from = str(tmp_path / "run")
-    backbone = runs.initial_backbone(tiny_config, programs.abstract)
+    recipe = Recipe.of(tiny_config)
+    backbone = runs.initial_backbone(recipe, programs.abstract)
     started = runs.with_backbone(programs.init(programs.plan), backbone)
     for part in ("params", "trained"):
         jax.tree.map(
             np.testing.assert_array_equal, started[part]["backbone"], loaded["params"]["backbone"]
         )
     batch = sharding.put_batch(
-        sharding.make_mesh(), next(train.training_batches(tiny_config, rendered_set, 0))
+        sharding.make_mesh(), next(train.training_batches(recipe, rendered_set, 0))
     )
     programs.train(
         started, batch, programs.plan

@@ -24,6 +24,7 @@ from mdhr_jax import (
     train,
     writers,
 )
+from mdhr_jax.run.recipe import Recipe
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def _trained(place="run", protocol_name="last"):
     state = {"step": np.int32(7)}
     chosen = protocol.PROTOCOLS[protocol_name]
     thresholds = np.linspace(0.4, 0.6, 8)
-    return runs.Trained(pathlib.Path(place), config, chosen, state, thresholds)
+    return runs.Trained(pathlib.Path(place), Recipe.of(config), chosen, state, thresholds)
 
 
 def test_a_table_is_what_scikit_learn_says():
@@ -219,7 +220,7 @@ def test_every_protocols_table_is_what_scikit_learn_says(trained, name):
 @pytest.mark.long
 def test_thresholds_are_chosen_on_held_out_people_and_used_on_the_test_fold(trained):
     run, config, table, scored = trained("held-out", tune_thresholds=True)
-    source = runs.open_data(config)
+    source = Recipe.of(config).open_data()
     people = {
         split: set(source.table.take(source.rows(1, split)).subjects)
         for split in ("train", "held-out", "test")
@@ -245,9 +246,9 @@ def test_evaluations_during_training_look_at_the_people_of_the_protocol(
     scoring = steps.Scoring(lambda *values: values, undecided)
     monkeypatch.setattr(runs, "scoring", lambda *_: scoring)
     tiny_config.update(protocol=name, held_out=0.5)
-    mesh, source = sharding.make_mesh(devices=jax.devices()[:1]), runs.open_data(tiny_config)
-    put = functools.partial(sharding.put_batch, mesh)
-    scored = train._scorer(tiny_config, mesh)({"params": {}, "batch_stats": {}}, source, put)
+    mesh, recipe = sharding.make_mesh(devices=jax.devices()[:1]), Recipe.of(tiny_config)
+    source, put = recipe.open_data(), functools.partial(sharding.put_batch, mesh)
+    scored = train._scorer(recipe, mesh)({"params": {}, "batch_stats": {}}, source, put)
     expected = source.rows(1, "held-out" if name == "held-out" else "test")
     np.testing.assert_array_equal(scored.rows, expected)
 
@@ -265,7 +266,7 @@ def test_a_run_is_not_evaluated_under_another_protocol(tiny_config, tmp_path, ca
 def test_thresholds_need_held_out_people(tiny_config):
     tiny_config.tune_thresholds = True
     with pytest.raises(errors.InputError, match="use config.protocol=held-out"):
-        runs.protocol_of(tiny_config)
+        _ = Recipe.of(tiny_config).protocol
 
 
 @pytest.mark.slow

@@ -3,11 +3,11 @@ import dataclasses
 import json
 
 import pytest
-from ml_collections import ConfigDict
 
 from configs import base
-from mdhr_jax import checkpoint, errors, facs, provenance, runs
+from mdhr_jax import checkpoint, config_check, errors, facs, provenance, runs
 from mdhr_jax.data import people
+from mdhr_jax.run.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ from mdhr_jax.data import people
 )
 def test_configurations_that_cannot_be_are_refused_by_key(key, value, expected):
     config = base.get_config()
-    flat = runs.flatten(config.to_dict()) | {key: value}
+    flat = config_check.flatten(config.to_dict()) | {key: value}
     with pytest.raises(errors.InputError, match=expected):
-        runs.check(_nested(flat))
+        Recipe.of(_nested(flat))
 
 
 def _nested(flat):
@@ -69,28 +69,28 @@ def test_a_key_that_is_missing_is_named():
     config = base.get_config()
     del config.model["features"]
     with pytest.raises(errors.InputError, match=r"config\.model\.features: is missing; configs/"):
-        runs.check(config)
+        Recipe.of(config)
 
 
 @pytest.mark.parametrize("key", list(runs.ADDED))
 def test_a_run_of_a_version_without_a_key_is_one_that_did_not_do_it(tiny_config, tmp_path, key):
-    runs.claim(tmp_path, tiny_config)
+    recipe = Recipe.of(tiny_config)
+    runs.claim(tmp_path, recipe)
     file = tmp_path / "config.json"
     earlier = json.loads(file.read_text())
     assert earlier.pop(key) == runs.ADDED[key]
     file.write_text(json.dumps(earlier))
-    assert runs.load_config(tmp_path)[key] == runs.ADDED[key]
-    runs.claim(tmp_path, tiny_config)  # and goes on
+    assert runs.load_recipe(tmp_path).flat()[key] == runs.ADDED[key]
+    runs.claim(tmp_path, recipe)  # and goes on
     with pytest.raises(errors.InputError, match=rf"config\.{key}: is missing"):
-        runs.check(ConfigDict(earlier))
+        Recipe.of_values(earlier)
 
 
 def test_whole_numbers_do_for_floats_and_every_range_has_a_key():
     config = base.get_config()
     with config.ignore_type():
         config.update(epochs=3, learning_rate=0, betas=[0, 0.999])
-    runs.check(config)
-    assert runs.config_check.RANGES.keys() <= runs.flatten(config.to_dict()).keys()
+    assert config_check.RANGES.keys() <= Recipe.of(config).flat().keys()
 
 
 @pytest.mark.parametrize(
@@ -125,16 +125,18 @@ def test_a_configuration_is_written_wholly_or_not_at_all(tiny_config, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.write_bytes", full)
         with pytest.raises(OSError, match="No space left"):
-            runs.claim(tmp_path, tiny_config)
-    runs.claim(tmp_path, tiny_config)
-    assert runs.load_config(tmp_path).to_dict() == json.loads(json.dumps(tiny_config.to_dict()))
+            runs.claim(tmp_path, Recipe.of(tiny_config))
+    runs.claim(tmp_path, Recipe.of(tiny_config))
+    assert runs.load_recipe(tmp_path) == Recipe.of(tiny_config)
+    written = (tmp_path / "config.json").read_text()
+    assert json.loads(written) == json.loads(json.dumps(tiny_config.to_dict()))
 
 
 def test_a_run_keeps_to_its_data_set_wherever_that_lies(tiny_config, rendered_set, tmp_path):
-    runs.claim(tmp_path, tiny_config, _learned(rendered_set))
+    runs.claim(tmp_path, Recipe.of(tiny_config), _learned(rendered_set))
     tiny_config.data = "elsewhere"
-    runs.claim(tmp_path, tiny_config, _learned(rendered_set))
-    assert runs.load_config(tmp_path).data == "elsewhere"
+    runs.claim(tmp_path, Recipe.of(tiny_config), _learned(rendered_set))
+    assert runs.load_recipe(tmp_path).data == "elsewhere"
     assert provenance.read(tmp_path) == _learned(rendered_set)
     tiny_config.data = "third"
     for entry, value in [
@@ -145,25 +147,30 @@ def test_a_run_keeps_to_its_data_set_wherever_that_lies(tiny_config, rendered_se
         metadata = dataclasses.replace(rendered_set.metadata, **{entry: value})
         other = dataclasses.replace(rendered_set, metadata=metadata)
         with pytest.raises(errors.InputError, match="begun with another data set"):
-            runs.claim(tmp_path, tiny_config, _learned(other))
-    assert runs.load_config(tmp_path).data == "elsewhere"
+            runs.claim(tmp_path, Recipe.of(tiny_config), _learned(other))
+    assert runs.load_recipe(tmp_path).data == "elsewhere"
 
 
 def test_a_run_goes_on_with_other_values_of_what_gives_the_same_numbers_alone(
     tiny_config, tmp_path
 ):
-    runs.claim(tmp_path, tiny_config)
-    goes_on = set()
-    for key in runs.flatten(tiny_config.to_dict()):
-        other = tiny_config.copy_and_resolve_references()
-        with other.ignore_type():
-            other.update_from_flattened_dict({key: "another"})
+    recipe, goes_on = Recipe.of(tiny_config), set()
+    runs.claim(tmp_path, recipe)
+    for key in recipe.flat():
         try:
-            runs.claim(tmp_path, other)
+            runs.claim(tmp_path, _with_another(recipe, key))
             goes_on.add(key)
         except errors.InputError as error:
             assert f"another configuration: {key} (" in str(error)
     assert goes_on == {"data", "deterministic", "fsdp", "input"}
+
+
+def _with_another(values, key):
+    """The recipe with some other value of a key, whether a configuration would take it or not."""
+    name, _, rest = key.partition(".")
+    name = f"{name}_name" if name in ("layout", "protocol") else name
+    value = _with_another(getattr(values, name), rest) if rest else "another"
+    return dataclasses.replace(values, **{name: value})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '"crop"', '{"crop": "none"}', "[" * 10**5])
@@ -179,7 +186,7 @@ def test_a_damaged_data_file_is_refused(rendered_set, tmp_path, text):
 def test_a_layout_that_has_changed_under_its_name_is_refused(
     tiny_config, rendered_set, tmp_path, monkeypatch, aus
 ):
-    runs.claim(tmp_path, tiny_config, _learned(rendered_set))
+    runs.claim(tmp_path, Recipe.of(tiny_config), _learned(rendered_set))
     with pytest.raises(errors.InputError, match="holds no 'best' checkpoint"):
         runs.load(tmp_path)
     regions = (facs.Region("all", facs.LOWER, aus),)

@@ -22,6 +22,7 @@ from mdhr_jax import (
 )
 from mdhr_jax.data import clips, people
 from mdhr_jax.data.builders import frames, rendered
+from mdhr_jax.run.recipe import Recipe
 
 
 def _render(out, **settings):
@@ -62,7 +63,7 @@ def test_a_copy_or_another_crop_of_the_same_recordings_shows_the_same_people(
     with pytest.raises(errors.InputError, match=r"fold 2 .*/copy tests \(S002, S005\); test on"):
         evaluate.load(run, data=tmp_path / "copy", fold=2)
     allowed = evaluate.load(run, data=tmp_path / "copy", fold=2, allow_seen=True)
-    assert allowed.config.fold == 2
+    assert allowed.recipe.fold == 2
 
 
 @pytest.mark.slow
@@ -159,7 +160,7 @@ def test_a_run_knows_whom_its_start_has_seen(make_run, small, tmp_path, tiny_con
         evaluate.load(own, data=other.path, fold=2)
 
     tiny_config.data, tiny_config.model.init_from = str(small.path), "resnet50.pth"
-    learned = seen.in_training(tiny_config, small)
+    learned = seen.in_training(Recipe.of(tiny_config), small)
     assert set(learned.people) == {"S002", "S003", "S005", "S006"}
     verdict = seen.verdict(learned, small, 1)
     assert str(verdict) == "none known (resnet50.pth: does not say whom it has learned from)"
@@ -206,9 +207,9 @@ def test_a_copy_of_a_run_knows_whom_the_run_has_seen(run, tmp_path, earlier):
 @pytest.mark.slow
 def test_a_run_that_has_lost_what_it_learned_from_says_so(run, tiny_config, small, capsys):
     (run / "data.json").unlink()
-    config = runs.load_config(run)
-    learned = provenance.Learned.of(small, seen.in_training(config, small))
-    runs.claim(run, config, learned)
+    recipe = runs.load_recipe(run)
+    learned = provenance.Learned.of(small, seen.in_training(recipe, small))
+    runs.claim(run, recipe, learned)
     assert "has no data.json: whether this is the data set" in capsys.readouterr().err
     assert provenance.read(run) is None
     assert "does not say whom" in str(seen.verdict(seen.of_model(run), small, 1))

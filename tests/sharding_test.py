@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdhr_jax import checkpoint, errors, preprocess, runs, sharding, train
+from mdhr_jax import checkpoint, errors, preprocess, sharding, train
 from mdhr_jax.bench import collectives
+from mdhr_jax.run.recipe import PRECISIONS, Recipe
 
 STEPS = 3
 
@@ -18,10 +19,11 @@ def _devices(count, fsdp=1):
 
 def _trained(config, source, mesh):
     """Losses and gradient norms of the steps, scores after the last, state."""
-    programs = train.compile_programs(config, source, mesh, total_steps=STEPS)
-    source, put = train.reading(config, source, mesh)
+    recipe = Recipe.of(config)
+    programs = train.compile_programs(recipe, source, mesh, total_steps=STEPS)
+    source, put = train.reading(recipe, source, mesh)
     state, losses = programs.init(programs.plan), []
-    for batch in itertools.islice(train.training_batches(config, source, 0), STEPS):
+    for batch in itertools.islice(train.training_batches(recipe, source, 0), STEPS):
         state, scalars = programs.train(state, put(batch), programs.plan)
         losses.append([float(scalars["loss"]), float(scalars["gradient_norm"])])
     return np.array(losses), programs.score(state, source, put).scores, state
@@ -51,7 +53,7 @@ def test_eight_devices_train_and_score_as_one_does(sharded_config, rendered_set)
 @pytest.fixture
 def in_float64(sharded_config, monkeypatch):
     """In float32 rounding moves some input past a kink, and gradients by up to a hundredth."""
-    monkeypatch.setitem(runs.PRECISIONS, "float64", jnp.dtype("float64"))
+    monkeypatch.setitem(PRECISIONS, "float64", jnp.dtype("float64"))
     monkeypatch.setattr(preprocess, "train", _corner)  # the real one is exact in 32 bits
     sharded_config.precision = "float64"
     with jax.enable_x64(True):
@@ -64,10 +66,11 @@ def _corner(frames, augment, *, image_size):
 
 def _first_step(config, source, mesh, start):
     """Loss and gradients of the first step from a state, and the state."""
-    programs = train.compile_programs(config, source, mesh, total_steps=STEPS)
+    recipe = Recipe.of(config)
+    programs = train.compile_programs(recipe, source, mesh, total_steps=STEPS)
     start = start or jax.tree.map(_wide, jax.device_get(programs.init(programs.plan)))
     state = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), start, programs.abstract)
-    batch = sharding.put_batch(mesh, next(train.training_batches(config, source, 0)))
+    batch = sharding.put_batch(mesh, next(train.training_batches(recipe, source, 0)))
     state, scalars = programs.train(state, batch, programs.plan)
     moments = jax.device_get(state["opt_state"][0].mu)  # Adam's first are a tenth of the gradients
     return float(scalars["loss"]), moments, start
@@ -100,10 +103,10 @@ def _is_split(state):
 def test_a_checkpoint_of_any_number_of_devices_goes_on_with_any_other(
     sharded_config, rendered_set, tmp_path
 ):
-    source, losses = rendered_set, {}
-    first, second = itertools.islice(train.training_batches(sharded_config, source, 0), 2)
+    source, recipe, losses = rendered_set, Recipe.of(sharded_config), {}
+    first, second = itertools.islice(train.training_batches(recipe, source, 0), 2)
     meshes = [_devices(1), _devices(2), _devices(8, 4)]
-    made = [train.compile_programs(sharded_config, source, mesh, STEPS) for mesh in meshes]
+    made = [train.compile_programs(recipe, source, mesh, STEPS) for mesh in meshes]
     for before, (mesh, programs) in enumerate(zip(meshes, made, strict=True)):
         state, _ = programs.train(
             programs.init(programs.plan), sharding.put_batch(mesh, first), programs.plan
@@ -120,8 +123,9 @@ def test_a_checkpoint_of_any_number_of_devices_goes_on_with_any_other(
 
 def _sent(config, source, mesh):
     """What a training step exchanges, and how many bytes parameters and statistics have."""
-    programs = train.compile_programs(config, source, mesh, STEPS)
-    batch = sharding.put_batch(mesh, next(train.training_batches(config, source, 0)))
+    recipe = Recipe.of(config)
+    programs = train.compile_programs(recipe, source, mesh, STEPS)
+    batch = sharding.put_batch(mesh, next(train.training_batches(recipe, source, 0)))
     program = programs.train.lower(programs.abstract, batch, programs.plan).compile()
     held = [programs.abstract[part] for part in ("params", "batch_stats")]
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(held))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from mdhr_jax import checkpoint, runs, sharding, train, writers
+from mdhr_jax.run.recipe import Recipe
 
 pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("quick_compilation_elsewhere")]
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -47,9 +48,10 @@ def _sum(state):
 
 def _left(workdir, config):
     """What a finished run leaves: its figures, the sums of its checkpoints, and nothing else."""
-    saved, source, mesh = runs.checkpoints(workdir), runs.open_data(config), sharding.make_mesh()
-    total = train.count_steps(config, source)
-    abstract = train.compile_programs(config, source, mesh, total).abstract
+    saved, recipe, mesh = runs.checkpoints(workdir), Recipe.of(config), sharding.make_mesh()
+    source = recipe.open_data()
+    total = train.count_steps(recipe, source)
+    abstract = train.compile_programs(recipe, source, mesh, total).abstract
     return {
         "metrics": (workdir / "metrics.jsonl").read_text(),
         "checkpoints": sorted(str(place.relative_to(saved)) for place in saved.glob("*/*")),
@@ -93,7 +95,8 @@ def _resident_mib(process):
 def test_the_memory_of_a_long_training_stays_flat(tiny_config, tmp_path, start, one_device):
     tiny_config.batch_size, tiny_config.epochs = 1, STEPS / 8
     tiny_config.eval_every = tiny_config.checkpoint_every = STEPS // 20
-    assert train.count_steps(tiny_config, runs.open_data(tiny_config)) == STEPS
+    recipe = Recipe.of(tiny_config)
+    assert train.count_steps(recipe, recipe.open_data()) == STEPS
     process, samples = start(tmp_path / "run"), []
     while process.poll() is None:
         time.sleep(0.5)

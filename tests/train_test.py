@@ -21,14 +21,14 @@ import pytest
 
 from mdhr_jax import checkpoint, errors, evaluate, preprocess, runs, sharding, steps, train, writers
 from mdhr_jax.models import mdhr
+from mdhr_jax.run.recipe import Recipe
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
 def _final_state(workdir, config, total_steps):
-    programs = train.compile_programs(
-        config, runs.open_data(config), sharding.make_mesh(), total_steps
-    )
+    recipe = Recipe.of(config)
+    programs = train.compile_programs(recipe, recipe.open_data(), sharding.make_mesh(), total_steps)
     return checkpoint.restore(runs.checkpoints(workdir), "last", programs.abstract)
 
 
@@ -77,8 +77,8 @@ def poison(monkeypatch):
         return jnp.where((draws[:, 3] < 0).any(), jnp.nan, images)
 
     def poisoned(*chosen):
-        def batches(config, source, start, part):
-            for step, batch in enumerate(training_batches(config, source, start, part), start + 1):
+        def batches(recipe, source, start, part):
+            for step, batch in enumerate(training_batches(recipe, source, start, part), start + 1):
                 bad = np.full_like(batch["augment"], -1)
                 yield batch | {"augment": bad} if step in chosen else batch
 
@@ -115,10 +115,11 @@ def test_steps_without_a_finite_loss_change_nothing(tiny_config, tmp_path, poiso
 def test_folds_seeds_and_lengths_share_their_programs(tiny_config, rendered_set, one_device):
     """So that a cross-validation, and a comparison over seeds, compile once."""
     mesh, texts = sharding.make_mesh(), set()
-    batch = sharding.put_batch(mesh, next(train.training_batches(tiny_config, rendered_set, 0)))
+    batches = train.training_batches(Recipe.of(tiny_config), rendered_set, 0)
+    batch = sharding.put_batch(mesh, next(batches))
     for fold, seed, total_steps in ((1, 0, 8), (2, 1, 100)):
         tiny_config.update(fold=fold, seed=seed)
-        made = train.compile_programs(tiny_config, rendered_set, mesh, total_steps)
+        made = train.compile_programs(Recipe.of(tiny_config), rendered_set, mesh, total_steps)
         texts.add(made.init.lower(made.plan).as_text())
         texts.add(made.train.lower(made.abstract, batch, made.plan).as_text())
     assert len(texts) == 2
@@ -131,10 +132,11 @@ def test_nothing_is_compiled_after_the_second_step(
 ):
     shutil.copytree(tiny_config.data, tmp_path / "set")
     tiny_config.data, tiny_config.input = str(tmp_path / "set"), name
-    mesh, source = sharding.make_mesh(), runs.open_data(tiny_config)
-    programs = train.compile_programs(tiny_config, source, mesh, 6)
-    source, put = train.reading(tiny_config, source, mesh)
-    batches = train.training_batches(tiny_config, source, 0)
+    mesh, recipe = sharding.make_mesh(), Recipe.of(tiny_config)
+    source = recipe.open_data()
+    programs = train.compile_programs(recipe, source, mesh, 6)
+    source, put = train.reading(recipe, source, mesh)
+    batches = train.training_batches(recipe, source, 0)
     state = programs.init(programs.plan)
     for _ in range(2):
         state, scalars = programs.train(state, put(next(batches)), programs.plan)
@@ -175,8 +177,9 @@ def test_the_three_inputs_give_the_same_batches_and_the_same_training(
     tiny_config.data = str(tmp_path / "set")
     mesh, batches = sharding.make_mesh(), {}
     for tiny_config.input in train.INPUTS:
-        source, put = train.reading(tiny_config, runs.open_data(tiny_config), mesh)
-        batch = put(next(train.training_batches(tiny_config, source, 5)))
+        recipe = Recipe.of(tiny_config)
+        source, put = train.reading(recipe, recipe.open_data(), mesh)
+        batch = put(next(train.training_batches(recipe, source, 5)))
         batches[tiny_config.input] = batch | {"frames": steps.frames(batch)}
         batches[tiny_config.input].pop("pictures", None)
         train.train(tiny_config, tmp_path / tiny_config.input)
@@ -196,11 +199,10 @@ def test_an_unknown_input_is_refused_before_anything_is_made(tiny_config, tmp_pa
 @pytest.fixture
 def other_run(tiny_config, tmp_path):
     """A run with temporal filters, another seed and no steps, and its parameters."""
-    config = tiny_config.copy_and_resolve_references()
-    config.seed = 1
-    programs = train.compile_programs(config, runs.open_data(config), sharding.make_mesh(), 1)
+    recipe = dataclasses.replace(Recipe.of(tiny_config), seed=1)
+    programs = train.compile_programs(recipe, recipe.open_data(), sharding.make_mesh(), 1)
     state = programs.init(programs.plan)
-    runs.claim(tmp_path / "other", config)
+    runs.claim(tmp_path / "other", recipe)
     checkpoint.save(runs.checkpoints(tmp_path / "other"), "best", 0, state)
     return tmp_path / "other", state["params"]
 
@@ -321,7 +323,7 @@ def without(rendered_set):
 
 def test_an_au_that_never_occurs_is_weighted_as_the_rarest(tiny_config, without, capsys):
     source = without(3)
-    weights = train.class_weights(tiny_config, source)
+    weights = train.class_weights(Recipe.of(tiny_config), source)
     assert "AU06 never active in training, weighted as the rarest" in capsys.readouterr().out
     others = np.delete(weights, 3)
     assert weights[3] == others.max()
@@ -330,7 +332,7 @@ def test_an_au_that_never_occurs_is_weighted_as_the_rarest(tiny_config, without,
 
 def test_a_fold_without_any_active_au_is_refused(tiny_config, without):
     with pytest.raises(errors.InputError, match="no AU is ever active in fold 1's training"):
-        train.class_weights(tiny_config, without(*range(12)))
+        train.class_weights(Recipe.of(tiny_config), without(*range(12)))
 
 
 def test_values_that_cannot_be_are_refused(tiny_config, tmp_path):
@@ -372,6 +374,31 @@ def counting(monkeypatch, one_device):
         monkeypatch.setattr(train, "compile_programs", lambda *arguments: programs)
 
     return arrange
+
+
+def test_the_constructor_is_traced_once_before_anything_is_compiled(
+    tiny_config, tmp_path, monkeypatch, one_device
+):
+    built, traced, programs = mdhr.MDHR.__init__, [], train.compile_programs
+
+    def build(self, *arguments, **slots):
+        traced.append(slots)
+        built(self, *arguments, **slots)
+
+    def compile_nothing(*_):
+        raise KeyboardInterrupt
+
+    def uncompiled(*arguments):
+        compile_nothing.lower = compile_nothing
+        return dataclasses.replace(
+            programs(*arguments), init=lambda plan: {}, train=compile_nothing
+        )
+
+    monkeypatch.setattr(mdhr.MDHR, "__init__", build)
+    monkeypatch.setattr(train, "compile_programs", uncompiled)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(tiny_config, tmp_path)
+    assert len(traced) == 1
 
 
 def _train_up_to(last, config, workdir, counting):

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, runs, sharding, steps, train
+from mdhr_jax import evaluate, sharding, steps, train
 from mdhr_jax.data import decoded, pipeline, records
+from mdhr_jax.run.recipe import Recipe
 
 _WATCHED = 2.0  # seconds of training, about, in which the wait for input is measured
 _READERS = 4  # threads that read the file of decoded pictures
@@ -38,7 +38,7 @@ class Rate(NamedTuple):
     wait: float | None
 
 
-def measure(config: ConfigDict, step_seconds: float) -> list[Rate]:
+def measure(recipe: Recipe, step_seconds: float) -> list[Rate]:
     """Reads every frame of the configured data set once, in batches as in training.
 
     Frames that the devices hold are gathered there; cold, they are brought there first. The first
@@ -46,28 +46,28 @@ def measure(config: ConfigDict, step_seconds: float) -> list[Rate]:
     or the system's memory, gives at most.
 
     Args:
-      config: names the data set.
+      recipe: names the data set.
       step_seconds: of a training step, for the wait.
 
     Raises:
       InputError: no data set, or a picture that cannot be read.
     """
-    source, mesh = runs.open_data(config), sharding.make_mesh()
+    source, mesh = recipe.open_data(), sharding.make_mesh()
     file = _file_rate(source)  # later, pages that resident pictures map would stay in memory
-    return [file, *(_rate(config, source, mesh, name, step_seconds) for name in train.INPUTS)]
+    return [file, *(_rate(recipe, source, mesh, name, step_seconds) for name in train.INPUTS)]
 
 
 def _rate(
-    config: ConfigDict, source: records.FrameSource, mesh: Mesh, name: str, step_seconds: float
+    recipe: Recipe, source: records.FrameSource, mesh: Mesh, name: str, step_seconds: float
 ) -> Rate:
     _forget(source.path)
     start = time.perf_counter()
     source, put = train.INPUTS[name](source, mesh)
-    _read(config, source, put, mesh)
+    _read(recipe, source, put, mesh)
     cold = time.perf_counter() - start
-    warm = _seconds(lambda: _read(config, source, put, mesh))
+    warm = _seconds(lambda: _read(recipe, source, put, mesh))
     frames = len(source.table)
-    wait = _wait(train.training_batches(config, source, 0), put, step_seconds)
+    wait = _wait(train.training_batches(recipe, source, 0), put, step_seconds)
     return Rate(name, frames, frames / cold, frames / warm, wait)
 
 
@@ -103,9 +103,9 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _read(config: ConfigDict, source: records.FrameSource, put: train.Put, mesh: Mesh) -> None:
+def _read(recipe: Recipe, source: records.FrameSource, put: train.Put, mesh: Mesh) -> None:
     """What a loader does for all frames, whether or not a device takes them."""
-    for batch in _batches(config, source, mesh):
+    for batch in _batches(recipe, source, mesh):
         if source.by_row:
             jax.block_until_ready(_gather(put(batch)))
 
@@ -113,16 +113,14 @@ def _read(config: ConfigDict, source: records.FrameSource, put: train.Put, mesh:
 _gather = jax.jit(steps.frames)
 
 
-def _batches(
-    config: ConfigDict, source: records.FrameSource, mesh: Mesh
-) -> Iterator[pipeline.Batch]:
+def _batches(recipe: Recipe, source: records.FrameSource, mesh: Mesh) -> Iterator[pipeline.Batch]:
     """Every frame is tested in one fold."""
     for fold in range(1, len(source.folds) + 1):
         yield from pipeline.eval_batches(
             source,
             fold=fold,
-            clip_length=config.clip_length,
-            batch_size=evaluate.batch_size(config.batch_size, mesh),
+            clip_length=recipe.clip_length,
+            batch_size=evaluate.batch_size(recipe.batch_size, mesh),
         )
 
 

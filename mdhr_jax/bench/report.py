@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from mdhr_jax import runs, workers
+from mdhr_jax import workers
 from mdhr_jax.bench import collectives
 from mdhr_jax.bench.data import Rate
 from mdhr_jax.bench.profile import KINDS, PARTS, Work
 from mdhr_jax.bench.steps import Measured
 from mdhr_jax.report import markdown
+from mdhr_jax.run.recipe import Recipe
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "grain")
 
 
-def _where(what: str, config: ConfigDict) -> dict[str, Any]:
+def _where(what: str, recipe: Recipe) -> dict[str, Any]:
     return {
         "what": what,
         "device": jax.devices()[0].device_kind,
@@ -28,14 +28,14 @@ def _where(what: str, config: ConfigDict) -> dict[str, Any]:
         "cores": workers.cores(),
         "date": datetime.date.today().isoformat(),
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
-        "config": runs.flatten(config.to_dict()),
+        "config": recipe.flat(),
     }
 
 
-def step_facts(what: str, config: ConfigDict, measured: Measured) -> dict[str, Any]:
+def step_facts(what: str, recipe: Recipe, measured: Measured) -> dict[str, Any]:
     """All that is known of a program, for a JSON file."""
     return {
-        **_where(what, config),
+        **_where(what, recipe),
         "seconds": measured.timing._asdict(),
         "compilation_seconds": measured.compilation,
         "frames": measured.frames,
@@ -51,11 +51,11 @@ def step_facts(what: str, config: ConfigDict, measured: Measured) -> dict[str, A
     }
 
 
-def data_facts(config: ConfigDict, rates: Sequence[Rate], step: Measured) -> dict[str, Any]:
+def data_facts(recipe: Recipe, rates: Sequence[Rate], step: Measured) -> dict[str, Any]:
     """How fast frames are read, beside what a training step takes."""
     file, *inputs = rates
     return {
-        **_where("data", config),
+        **_where("data", recipe),
         "inputs": [rate._asdict() for rate in inputs],
         "file": file._asdict(),
         "step_frames_per_second": step.frames / step.timing.median,
@@ -80,10 +80,10 @@ def _passes(rate: dict[str, Any]) -> tuple[str, str]:
     return f"{rate['cold']:,.0f}", f"{rate['warm']:,.0f}"
 
 
-def collectives_facts(config: ConfigDict, rates: Sequence[collectives.Rate]) -> dict[str, Any]:
+def collectives_facts(recipe: Recipe, rates: Sequence[collectives.Rate]) -> dict[str, Any]:
     """How fast devices exchange."""
     entries = [rate._asdict() | {"timing": rate.timing._asdict()} for rate in rates]
-    return {**_where("collectives", config), "rates": entries}
+    return {**_where("collectives", recipe), "rates": entries}
 
 
 def collectives_table(said: dict[str, Any]) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
-from mdhr_jax import runs, sharding
+from mdhr_jax import sharding
 from mdhr_jax.bench import collectives, data, report, steps
 from mdhr_jax.bench import profile as traces
 from mdhr_jax.errors import InputError
+from mdhr_jax.run.recipe import Recipe
 
 
 class Found(NamedTuple):
@@ -22,33 +22,33 @@ class Found(NamedTuple):
     program: str = ""
 
 
-def _train(config: ConfigDict, windows: int) -> Found:
-    return _step("train", config, steps.training(config, windows))
+def _train(recipe: Recipe, windows: int) -> Found:
+    return _step("train", recipe, steps.training(recipe, windows))
 
 
-def _infer(config: ConfigDict, windows: int) -> Found:
-    return _step("infer", config, steps.scoring(config, windows))
+def _infer(recipe: Recipe, windows: int) -> Found:
+    return _step("infer", recipe, steps.scoring(recipe, windows))
 
 
-def _step(what: str, config: ConfigDict, measured: steps.Measured) -> Found:
-    said = report.step_facts(what, config, measured)
+def _step(what: str, recipe: Recipe, measured: steps.Measured) -> Found:
+    said = report.step_facts(what, recipe, measured)
     return Found(said, report.step_table(said), measured.program)
 
 
-def _data(config: ConfigDict, windows: int) -> Found:
-    runs.open_data(config)  # what is wrong with it is said before a step is measured
-    step = steps.training(config, windows)
-    said = report.data_facts(config, data.measure(config, step.timing.median), step)
+def _data(recipe: Recipe, windows: int) -> Found:
+    recipe.open_data()  # what is wrong with it is said before a step is measured
+    step = steps.training(recipe, windows)
+    said = report.data_facts(recipe, data.measure(recipe, step.timing.median), step)
     return Found(said, report.data_table(said))
 
 
-def _collectives(config: ConfigDict, windows: int) -> Found:
-    rates = collectives.measure(sharding.make_mesh(config.fsdp), windows)
-    said = report.collectives_facts(config, rates)
+def _collectives(recipe: Recipe, windows: int) -> Found:
+    rates = collectives.measure(sharding.make_mesh(recipe.fsdp), windows)
+    said = report.collectives_facts(recipe, rates)
     return Found(said, report.collectives_table(said))
 
 
-KINDS: Mapping[str, Callable[[ConfigDict, int], Found]] = {
+KINDS: Mapping[str, Callable[[Recipe, int], Found]] = {
     "train": _train,
     "infer": _infer,
     "data": _data,
@@ -64,13 +64,13 @@ def _traced(folder: str) -> contextlib.AbstractContextManager[None]:
 
 
 def run(
-    what: str, config: ConfigDict, *, windows: int, profile: str | None
+    what: str, recipe: Recipe, *, windows: int, profile: str | None
 ) -> tuple[dict[str, Any], str]:
     """Measures; what came out as facts for a JSON file and as a table.
 
     Args:
       what: key of `KINDS`.
-      config: of the run whose programs or data are measured.
+      recipe: of the run whose programs or data are measured.
       windows: whose median counts.
       profile: directory for a trace, if there is to be one; where a program's time goes is said
         then, too.
@@ -80,9 +80,8 @@ def run(
     """
     if what not in KINDS:
         raise InputError(f"{what}: nothing to measure; choose from {', '.join(KINDS)}")
-    runs.check(config)
     with _traced(profile) if profile else contextlib.nullcontext():
-        facts, table, program = KINDS[what](config, windows)
+        facts, table, program = KINDS[what](recipe, windows)
     if profile and program:
         facts["spent"] = report.spent_facts(traces.spent(profile, program))
         table += "\n" + report.spent_table(facts["spent"])

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mdhr_jax import evaluate, preprocess, runs, sharding, train
 from mdhr_jax import steps as programs
 from mdhr_jax.bench import collectives, roofline, timing
+from mdhr_jax.run.recipe import Recipe
 
 
 class Measured(NamedTuple):
@@ -44,15 +44,15 @@ class Measured(NamedTuple):
     program: str
 
 
-def training(config: ConfigDict, windows: int) -> Measured:
+def training(recipe: Recipe, windows: int) -> Measured:
     """Steps as `mdhr train` takes them.
 
     Raises:
       InputError: the configuration is wrong.
     """
-    mesh = sharding.make_mesh(config.fsdp)
-    made = training_programs(config, mesh)
-    state, batch = made.init(made.plan), random_batch(config, config.batch_size, mesh)
+    mesh = sharding.make_mesh(recipe.fsdp)
+    made = training_programs(recipe, mesh)
+    state, batch = made.init(made.plan), random_batch(recipe, recipe.batch_size, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
     plan = made.plan.placed(mesh)
     step, compilation = _compiled(made.train, state, batch, plan)
@@ -66,58 +66,58 @@ def training(config: ConfigDict, windows: int) -> Measured:
         run,
         step,
         roofline.products(made.train, made.abstract, batch, plan),
-        config,
+        recipe,
         mesh,
-        frames=config.batch_size * config.clip_length,
+        frames=recipe.batch_size * recipe.clip_length,
         compilation=compilation,
         parameters=parameters,
         windows=windows,
     )
 
 
-def training_programs(config: ConfigDict, mesh: Mesh) -> train.Programs:
+def training_programs(recipe: Recipe, mesh: Mesh) -> train.Programs:
     """Those of a run, without a data set: all AUs weigh the same, the run is a long one.
 
     Raises:
       InputError: the configuration is wrong.
     """
-    weights, key = np.ones(len(runs.layout_of(config).aus)), train.key_data(config.seed)
-    return train.programs(config, train.Plan(weights, key, config.learning_rate, 10**6, 0), mesh)
+    weights, key = np.ones(len(recipe.layout.aus)), train.key_data(recipe.seed)
+    return train.programs(recipe, train.Plan(weights, key, recipe.learning_rate, 10**6, 0), mesh)
 
 
-def scoring(config: ConfigDict, windows: int) -> Measured:
+def scoring(recipe: Recipe, windows: int) -> Measured:
     """Scores of clips, as `mdhr evaluate` and `mdhr predict` ask for them.
 
     Raises:
       InputError: the configuration is wrong.
     """
     mesh = sharding.make_mesh()
-    clips = evaluate.batch_size(config.eval_batch_size, mesh)
-    made = runs.scoring(config, mesh)
-    values = made.prepare(*programs.split(runs.model_factory(config)(nnx.Rngs(0)))[1:])
-    batch = {"frames": random_batch(config, clips, mesh)["frames"]}
+    clips = evaluate.batch_size(recipe.eval_batch_size, mesh)
+    made = runs.scoring(recipe, mesh)
+    values = made.prepare(*programs.split(recipe.create(nnx.Rngs(0)))[1:])
+    batch = {"frames": random_batch(recipe, clips, mesh)["frames"]}
     step, compilation = _compiled(made.step, *values, batch)
     return _measured(
         lambda: step(*values, batch),
         step,
         roofline.products(made.step, *values, batch),
-        config,
+        recipe,
         mesh,
-        frames=clips * config.clip_length,
+        frames=clips * recipe.clip_length,
         compilation=compilation,
         parameters=0,
         windows=windows,
     )
 
 
-def random_batch(config: ConfigDict, clips: int, mesh: Mesh) -> programs.Batch:
+def random_batch(recipe: Recipe, clips: int, mesh: Mesh) -> programs.Batch:
     """Noise with labels, as a batch of the pipeline."""
     rng = np.random.default_rng(0)
-    side, length = preprocess.resized(config.image_size), config.clip_length
-    seen = length + 2 * runs.context(config)
-    labels = rng.integers(0, 2, (clips, length, len(runs.layout_of(config).aus)), np.int32)
+    side, length = preprocess.resized(recipe.image_size), recipe.clip_length
+    seen = length + 2 * recipe.context
+    labels = rng.integers(0, 2, (clips, length, len(recipe.layout.aus)), np.int32)
     augment = np.ones((clips, 6), np.float32)
-    augment[:, :2] = preprocess.crop_offsets(config.image_size, config.augmentation).start
+    augment[:, :2] = preprocess.crop_offsets(recipe.image_size, recipe.augmentation).start
     return sharding.put_batch(
         mesh,
         {
@@ -140,7 +140,7 @@ def _measured(
     run: Callable[[], Any],
     program: Any,
     work: list[roofline.Product],
-    config: ConfigDict,
+    recipe: Recipe,
     mesh: Mesh,
     *,
     frames: int,
@@ -149,7 +149,7 @@ def _measured(
     windows: int,
 ) -> Measured:
     held, text = program.memory_analysis(), program.as_text()
-    machine = roofline.machine(runs.precision(config))
+    machine = roofline.machine(recipe.dtype)
     return Measured(
         frames=frames,
         compilation=compilation,

@@ -2,11 +2,11 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from flax import nnx
 
 from configs import base
 from mdhr_jax import runs, sharding, steps
 from mdhr_jax.bench import roofline
+from mdhr_jax.run.recipe import Recipe
 
 
 def test_a_matrix_product_and_its_gradients_are_counted():
@@ -64,9 +64,10 @@ def test_the_network_s_work_is_what_is_known_of_it(backbone, giga, one_device):
     """Multiply-adds per frame of a 16-frame clip, counted by hand elsewhere."""
     config = base.get_config()
     config.model.backbone = backbone
-    shapes = jax.eval_shape(lambda: steps.split(runs.model_factory(config)(nnx.Rngs(0)))[1:])
+    recipe = Recipe.of(config)
+    _, *shapes = steps.split(recipe.outline)
     frames = jax.ShapeDtypeStruct((1, 16, 256, 256, 3), jnp.uint8)
-    scoring = runs.scoring(config, sharding.make_mesh())
+    scoring = runs.scoring(recipe, sharding.make_mesh())
     values = jax.eval_shape(scoring.prepare, *shapes)
     work = roofline.products(scoring.step, *values, {"frames": frames})
     flops = sum(each.flops * each.times for each in work)

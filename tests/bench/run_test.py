@@ -8,6 +8,7 @@ import pytest
 
 from mdhr_jax import cli, errors
 from mdhr_jax.bench import collectives, data, profile, run
+from mdhr_jax.run.recipe import Recipe
 
 
 @pytest.mark.long
@@ -77,10 +78,10 @@ def test_what_cannot_be_measured_is_refused(tiny_config):
     with pytest.raises(
         errors.InputError, match="speed: .* choose from train, infer, data, collectives"
     ):
-        run.run("speed", tiny_config, windows=1, profile=None)
+        run.run("speed", Recipe.of(tiny_config), windows=1, profile=None)
     tiny_config.data = ""
     with pytest.raises(errors.InputError, match="no data set given"):
-        run.run("data", tiny_config, windows=1, profile=None)
+        run.run("data", Recipe.of(tiny_config), windows=1, profile=None)
 
 
 @pytest.mark.slow
@@ -98,4 +99,4 @@ def test_exchanges_between_devices_are_timed(config_file, tmp_path, capsys, monk
 @pytest.mark.slow
 def test_one_device_exchanges_nothing(tiny_config, one_device):
     with pytest.raises(errors.InputError, match="one device exchanges nothing"):
-        run.run("collectives", tiny_config, windows=1, profile=None)
+        run.run("collectives", Recipe.of(tiny_config), windows=1, profile=None)

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from mdhr_jax import check_data, cli, evaluate, runs, train
+from mdhr_jax import check_data, cli, evaluate, train
 from mdhr_jax.data import records
 from mdhr_jax.data.builders import bp4d, disfa, folder
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import picture_files, video
+from mdhr_jax.run.recipe import Recipe
 from tests.data import raw_trees
 
 pytestmark = pytest.mark.long
@@ -168,7 +169,7 @@ def _train_a_few_steps(tmp_path, layout):
     config.model.backbone, config.model.dynamics.k = "resnet_narrow", 2
     train.train(config, tmp_path / "run")
     _, scored = evaluate.evaluate(tmp_path / "run")
-    rows = runs.open_data(config).rows(1, "test")
+    rows = Recipe.of(config).open_data().rows(1, "test")
     assert len(scored.scores) == len(rows)
     assert np.isfinite(scored.scores).all()
 

@@ -9,6 +9,7 @@ import pytest
 from einops import rearrange
 
 from mdhr_jax import cli, runs, sharding
+from mdhr_jax.run.recipe import Recipe
 from mdhr_jax.verify import network
 
 pytestmark = pytest.mark.long
@@ -82,11 +83,11 @@ def convert(*arguments):
 @pytest.fixture
 def evaluate(monkeypatch):
     """Scores of normalised clips by a run, as its evaluation computes them."""
-    monkeypatch.setattr(runs, "eval_transform", lambda config: lambda frames: frames)
+    monkeypatch.setattr(Recipe, "transform", property(lambda recipe: lambda frames: frames))
 
     def scores(run, clips):
         trained = runs.load(run)
-        scoring = runs.scoring(trained.config, sharding.make_mesh())
+        scoring = runs.scoring(trained.recipe, sharding.make_mesh())
         values = scoring.prepare(trained.state["params"], trained.state["batch_stats"])
         return np.asarray(scoring.step(*values, {"frames": clips}))
 
