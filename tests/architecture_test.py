@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HOMES = {
     "orbax": {"checkpoint"},
     "grain": {"data.pipeline"},
-    "tensorflow_datasets": {"data.builders"},
+    "tensorflow_datasets": {"data.builders", "data.stored"},
     "ml_collections": {
         "seen",
         *("runs", "train", "crossval", "compare", "experiments", "quickstart", "cli", "bench"),

@@ -24,15 +24,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from mdhr_jax import facs
-from mdhr_jax.data.builders import frames, label_tables, recordings
-from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
+from mdhr_jax.data import naming
+from mdhr_jax.data.builders import label_tables, recordings
+from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Pictures, RawSet, Recording, Source
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces.video import SUFFIXES as _FILMS
 
 _TABLE = re.compile(r".*\.(csv|tsv)", re.IGNORECASE | re.DOTALL)
 
 
-def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
+def find(root: pathlib.Path) -> tuple[RawSet, facs.AuLayout]:
     """The labelled recordings below a folder, and the layout of their AUs.
 
     Raises:
@@ -59,7 +60,7 @@ def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
         )
     notes += _left_out("videos or folders of pictures without labels", videos.unlabelled())
     layout = facs.layout(facs.own_name(aus))
-    return Found(taken, tuple(notes), tuple(labels), (root,)), layout
+    return RawSet(taken, tuple(notes), tuple(labels), (root,)), layout
 
 
 def _common_aus(labels: Mapping[pathlib.Path, label_tables.Table]) -> tuple[int, ...]:
@@ -191,7 +192,7 @@ def _video_name(root: pathlib.Path, file: pathlib.Path, row: label_tables.Row) -
     path = pathlib.PurePath(row.video)
     if "\\" in row.video and not (root / path).exists():
         path = pathlib.PureWindowsPath(row.video)
-    if not frames.is_name(row.video) or not path.stem.strip(".") or path.anchor:
+    if not naming.is_name(row.video) or not path.stem.strip(".") or path.anchor:
         raise InputError(f"{row.place}: {row.video!r} names no video in {root}")
     return path.as_posix()
 
