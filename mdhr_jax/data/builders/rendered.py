@@ -94,9 +94,8 @@ def build(
         if lists is None
         else _listed(layout, lists, subjects, max_frames_per_video)
     )
-    table = clips.FrameTable.from_videos(labelled.videos)
     metadata = frames.describe(
-        table,
+        labelled.table,
         layout,
         labelled.folds,
         builder=f"{Rendered.name} {Rendered.VERSION}",
@@ -106,7 +105,7 @@ def build(
         image_size=image_size,
         image_format=image_format,
     )
-    frames.write(Rendered, out, table, metadata, progress=progress)
+    frames.write(Rendered, out, labelled.table, metadata, progress=progress)
     return records.open_dataset(out)
 
 
@@ -117,9 +116,9 @@ def _check_positive(**settings: int | None) -> None:
 
 
 class _Labelled(NamedTuple):
-    """Videos without pictures, test subjects of each fold, and who or what has labelled them."""
+    """Frames without pictures, test subjects of each fold, and what has labelled them."""
 
-    videos: list[clips.Video]
+    table: clips.FrameTable
     folds: folds.Folds
     by: str
 
@@ -144,7 +143,8 @@ def _sampled(
         for subject in names
         for name in (f"{subject}/T{task}" for task in range(1, per_subject + 1))
     ]
-    return _Labelled(videos, folds.assign(layout, names), "the label process")
+    table = clips.FrameTable.from_videos(videos)
+    return _Labelled(table, folds.assign(layout, names), "the label process")
 
 
 def _subject_names(subjects: int | Sequence[str] | None) -> list[str]:
@@ -161,7 +161,7 @@ def _listed(
     subjects: int | Sequence[str] | None,
     max_frames: int | None,
 ) -> _Labelled:
-    """Videos of the lists grouped by subject, and the folds that the lists make of them."""
+    """The lists' videos grouped by subject, and the folds that the lists make of them."""
     if isinstance(subjects, int):
         raise InputError("with lists, name the subjects to render, or leave them out for all")
     tests, test_subjects = official_lists.read_test_sets(root, layout)
@@ -186,4 +186,5 @@ def _listed(
     ]
     videos.sort(key=lambda recording: recording.subject)
     kept = tuple(tuple(s for s in fold if s in chosen) for fold in test_subjects)
-    return _Labelled(videos, kept, f"the official {layout.name} lists")
+    table = clips.FrameTable.from_videos(videos)
+    return _Labelled(table, kept, f"the official {layout.name} lists")
