@@ -20,8 +20,8 @@ from jaxtyping import Int
 from PIL import Image, ImageDraw
 
 from mdhr_jax import files, locks
-from mdhr_jax.data import clips, decoded, list_check, records
-from mdhr_jax.data.builders import frames, prepare, recordings
+from mdhr_jax.data import clips, decoded, list_check, naming, records, stored
+from mdhr_jax.data.builders import recordings, reports
 from mdhr_jax.errors import InputError
 from mdhr_jax.progress import Bar
 from mdhr_jax.report import markdown
@@ -72,7 +72,7 @@ def check(
         findings.problems += _changed(
             source.path, [pathlib.Path(root) for root in sources], progress
         )
-    report = frames.shown(_report(source, findings))
+    report = naming.shown(_report(source, findings))
     try:
         with locks.in_turn(out):
             (out / "sheets").mkdir(exist_ok=True)
@@ -93,7 +93,7 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
     problems, same = [], 0
     owner: dict[bytes, int] = {}
     shared: collections.Counter[tuple[str, str]] = collections.Counter()
-    before, found = b"", frames.Digests()
+    before, found = b"", stored.Digests()
     picture = np.empty((source.image_size, source.image_size, 3), np.uint8)
     with Bar(len(table), "frame", about=str(source.path), show=progress) as bar:
         for row in range(len(table)):
@@ -124,7 +124,7 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
     pictures = found.by_video()
     problems += [
         f"{video}: its pictures are not those that were written"
-        for video, digest in frames.read_digests(source.path, source.metadata).items()
+        for video, digest in stored.read_digests(source.path, source.metadata).items()
         if pictures.get(video) != digest
     ]
     return Findings(problems, same)
@@ -175,8 +175,8 @@ def _count_problems(source: records.FrameSource) -> Iterator[str]:
     for number, (found, expected) in enumerate(counts, start=1):
         if expected not in (None, found):
             yield f"fold {number}: {found} test frames, the official lists have {expected}"
-    if (source.path / prepare.REPORT).exists():
-        for name, video in prepare.said(source.path, prepare.REPORT)["videos"].items():
+    if (source.path / reports.REPORT).exists():
+        for name, video in reports.read(source.path, reports.REPORT)["videos"].items():
             if video["unread"]:
                 yield f"{name}: {video['unread']} frames were skipped, their pictures do not decode"
 
@@ -198,7 +198,7 @@ def _label_problems(source: records.FrameSource) -> Iterator[str]:
 
 def _changed(path: pathlib.Path, roots: Sequence[pathlib.Path], progress: bool) -> Iterator[str]:
     """Source files that are gone or not what they were."""
-    manifest = prepare.said(path, prepare.SOURCES)
+    manifest = reports.read(path, reports.SOURCES)
     with Bar(len(manifest), "file", about="sources", show=progress) as bar:
         for name, (size, checksum) in manifest.items():
             file = next((root / name for root in roots if (root / name).is_file()), None)
@@ -255,9 +255,9 @@ def _rate(column: Int[np.ndarray, " m"]) -> str:
 
 def _left_out(path: pathlib.Path) -> str:
     """What `mdhr prepare` left out; nothing for sets made otherwise."""
-    if not (path / prepare.REPORT).exists():
+    if not (path / reports.REPORT).exists():
         return ""
-    said = prepare.said(path, prepare.REPORT)
+    said = reports.read(path, reports.REPORT)
     lines = [line for name, video in said["videos"].items() for line in _of_video(name, video)]
     videos = list(said["videos"].values())
     totals = {kind: sum(_count(video[kind]) for video in videos) for kind in _KINDS}

@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 HOMES = {
     "orbax": {"checkpoint"},
     "grain": {"data.pipeline"},
-    "tensorflow_datasets": {"data.builders"},
+    "tensorflow_datasets": {"data.builders", "data.stored"},
     "ml_collections": {"cli", "train", "run.recipe", "experiments", "compare", "crossval"},
     "av": {"faces.decoder"},
     "lz4": {"faces.mtcnn.weights"},

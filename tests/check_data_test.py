@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mdhr_jax import check_data, cli, facs
-from mdhr_jax.data import clips, decoded, records
+from mdhr_jax.data import clips, codecs, decoded, records
 from mdhr_jax.data.builders import bp4d, frames, parts, prepare
 from mdhr_jax.errors import InputError
 from tests.data import raw_trees
@@ -190,7 +190,7 @@ def plain_disfa(tmp_path):
             for number in recording.number:
                 grey = np.full((16, 16, 3), number, np.uint8)
                 grey[0, :8, 0] = np.frombuffer(recording.name.encode().ljust(8), np.uint8)
-                yield {"image": frames.CODECS["png"].encode(grey, 0)}
+                yield {"image": codecs.CODECS["png"].encode(grey, 0)}
 
     rng = np.random.default_rng(0)
     people = sorted(subject for fold in facs.DISFA.folds for subject in fold)
@@ -198,20 +198,19 @@ def plain_disfa(tmp_path):
         clips.Video(name, name, np.arange(2), rng.integers(0, 2, (2, 8)).astype(np.int8))
         for name in people
     ]
-    frames.prepare(
-        Plain,
-        tmp_path / "disfa",
+    table = clips.FrameTable.from_videos(videos)
+    metadata = frames.describe(
+        table,
+        facs.DISFA,
+        facs.DISFA.folds,
         builder="plain 1.0.0",
-        table=clips.FrameTable.from_videos(videos),
-        layout=facs.DISFA,
-        subject_folds=facs.DISFA.folds,
+        source="grey",
+        seed=0,
+        fps=20.0,
         image_size=16,
         image_format="png",
-        seed=0,
-        source="grey",
-        fps=20.0,
-        progress=False,
     )
+    frames.write(Plain, tmp_path / "disfa", table, metadata, progress=False)
     return tmp_path / "disfa"
 
 

@@ -169,8 +169,10 @@ def _with_another(values, key):
     """The recipe with some other value of a key, whether a configuration would take it or not."""
     name, _, rest = key.partition(".")
     name = f"{name}_name" if name in ("layout", "protocol") else name
-    value = _with_another(getattr(values, name), rest) if rest else "another"
-    return dataclasses.replace(values, **{name: value})
+    old = getattr(values, name)
+    others = {bool: lambda: not old, str: lambda: f"{old}x", tuple: lambda: old[::-1]}
+    new = _with_another(old, rest) if rest else others.get(type(old), lambda: old + 1)()
+    return dataclasses.replace(values, **{name: new})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '"crop"', '{"crop": "none"}', "[" * 10**5])

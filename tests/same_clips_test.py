@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdhr_jax.data import clips
-from mdhr_jax.data.builders import frames, parts, prepare, recordings
+from mdhr_jax.data import clips, index_file
+from mdhr_jax.data.builders import parts, prepare, recordings
 from mdhr_jax.faces import squares, video
 from mdhr_jax.infer import predict
 from tests.infer.predict_test import Brightness
@@ -121,13 +121,12 @@ def test_a_stored_table_keeps_its_places(tmp_path, lost):
     place = numbers + np.repeat([0, lost], 3)
     video = clips.Video("a", "anna", numbers, labels, None, place)
     table = clips.FrameTable.from_videos([video])
-    data = frames._index_bytes(table)
+    data = index_file.to_bytes(table)
     (tmp_path / "index.npz").write_bytes(data)
     with np.load(tmp_path / "index.npz") as arrays:  # what numbers tell is not stored, as ever
         assert ("place" in arrays) == (lost > 0)
     digest = hashlib.sha256(data).hexdigest()
-    said = frames.Metadata("b", "s", 0, "bp4d", [1, 2], [], 25.0, 8, "png", digest)
-    stored = frames._read_index(tmp_path, said)
+    stored = index_file.read(tmp_path / "index.npz", digest, num_aus=2)
     assert np.diff(stored.place).tolist() == np.diff(place).tolist()
     assert len(clips.evaluation_clips(stored, 10, hold=2)) == 1 + (lost > 2)
 

@@ -20,8 +20,8 @@ from mdhr_jax import (
     seen,
     train,
 )
-from mdhr_jax.data import clips, people
-from mdhr_jax.data.builders import frames, rendered
+from mdhr_jax.data import clips, people, stored
+from mdhr_jax.data.builders import rendered
 from mdhr_jax.run.recipe import Recipe
 
 
@@ -91,7 +91,7 @@ def test_a_person_is_known_by_the_pictures_or_by_the_labels_of_one_video(monkeyp
     one, two = rng.integers(-1, 2, (2, 8, 12)).astype(np.int8)
     silent = np.zeros((8, 12), np.int8)
     pictures = {}
-    monkeypatch.setattr(frames, "read_digests", lambda *arguments: pictures)
+    monkeypatch.setattr(stored, "read_digests", lambda *arguments: pictures)
 
     def seen_of(*videos):
         table = clips.FrameTable.from_videos([clips.Video(*video) for video in videos])

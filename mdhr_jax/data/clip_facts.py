@@ -141,14 +141,14 @@ def _sha256(text: str) -> str:
 def _file_facts(root: str | pathlib.Path, layout: facs.AuLayout, fold: int) -> dict[str, Any]:
     kinds = [("test", "path"), ("test", "label"), ("test", "region")]
     kinds += [("train", "path"), ("train", "label"), ("train", "region"), ("train", "weight")]
-    found = {}
+    facts = {}
     for split, kind in kinds:
         file = lists.find_file(root, layout, kind=kind, fold=fold, split=split)
         data = file.read_bytes()
-        found[file.name] = {
+        facts[file.name] = {
             "lines": len(data.splitlines()),
             "newline_chars": data.count(b"\n"),
             "crlf": data.count(b"\r\n"),
             "sha256": hashlib.sha256(data).hexdigest(),
         }
-    return found
+    return facts

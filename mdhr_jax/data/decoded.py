@@ -78,14 +78,14 @@ def _shape(source: records.FrameSource) -> tuple[int, int, int, int]:
 
 def _mapped(file: pathlib.Path, shape: tuple[int, ...]) -> UInt8[np.memmap, "m h w 3"]:
     try:
-        found = np.load(file, mmap_mode="r")
+        array = np.load(file, mmap_mode="r")
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error
     except (ValueError, EOFError) as error:
         raise InputError(f"{file}: is damaged ({error}); delete it") from error
-    if found.shape != shape or found.dtype != np.uint8:
-        raise InputError(f"{file}: holds {found.dtype} {found.shape}, not {shape}; delete it")
-    return found
+    if array.shape != shape or array.dtype != np.uint8:
+        raise InputError(f"{file}: holds {array.dtype} {array.shape}, not {shape}; delete it")
+    return array
 
 
 def _write(

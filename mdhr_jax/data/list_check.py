@@ -102,12 +102,12 @@ class Fold:
         if self.shared_subjects:
             yield f"{_named(self.shared_subjects)} in both the train and the test list"
         for name, split in self.splits.items():
-            found = set(split.frames.subjects)
+            listed = set(split.frames.subjects)
             wanted = set(folds.split_subjects(self.layout.folds, self.number, name))
-            if found - wanted:
-                yield f"{_named(found - wanted)} in the {name} list, but not of this split"
-            if wanted - found:
-                yield f"{_named(wanted - found)} missing from the {name} list"
+            if listed - wanted:
+                yield f"{_named(listed - wanted)} in the {name} list, but not of this split"
+            if wanted - listed:
+                yield f"{_named(wanted - listed)} missing from the {name} list"
         listed = _by_au(self.layout, self.listed_weights)
         if wrong := _unlike(listed, self.facts["class weights"]):
             yield f"the weight list is not what the train labels give: {wrong}"
@@ -146,16 +146,16 @@ def check(root: str | pathlib.Path) -> bool:
     if not pathlib.Path(root).is_dir():
         raise InputError(f"{root}: no such directory; give the one with the official lists")
     layouts = [facs.LAYOUTS[name] for name in released()]
-    found = {layout.name: lists.find_folds(root, layout) for layout in layouts}
-    if not any(found.values()):
+    numbers = {layout.name: lists.find_folds(root, layout) for layout in layouts}
+    if not any(numbers.values()):
         folders = " or ".join(lists.NAMES[layout.name].folder for layout in layouts)
         raise InputError(f"{root}: holds no official lists; give the directory with {folders}")
     problems = []
     for layout in layouts:
-        read_folds = [read(root, layout, number) for number in found[layout.name]]
+        read_folds = [read(root, layout, number) for number in numbers[layout.name]]
         print(_describe(layout, read_folds), flush=True)
         problems += [problem for fold in read_folds for problem in fold.problems()]
-    print(_verdict(sum(map(len, found.values())), problems))
+    print(_verdict(sum(map(len, numbers.values())), problems))
     return not problems
 
 
@@ -166,30 +166,30 @@ def _verdict(checked: int, problems: Sequence[str]) -> str:
     return f"{'all six folds' if checked == total else f'{checked} of {total} folds'}: exact"
 
 
-def _describe(layout: facs.AuLayout, found: Sequence[Fold]) -> str:
-    if not found:
+def _describe(layout: facs.AuLayout, read_folds: Sequence[Fold]) -> str:
+    if not read_folds:
         return f"{layout.name}: no lists here\n"
     tables = [
-        (f"{layout.name}: clips of {clip_facts.CLIP_LENGTH} frames", _counts(found)),
-        ("class weights", _by_fold("class weights", found)),
-        (f"SHA-256, first {DIGITS} digits", _by_fold("digests", found)),
-        ("\n  ".join(["frames per region id", *_formulas(layout)]), _regions(layout, found)),
+        (f"{layout.name}: clips of {clip_facts.CLIP_LENGTH} frames", _counts(read_folds)),
+        ("class weights", _by_fold("class weights", read_folds)),
+        (f"SHA-256, first {DIGITS} digits", _by_fold("digests", read_folds)),
+        ("\n  ".join(["frames per region id", *_formulas(layout)]), _regions(layout, read_folds)),
     ]
     return "\n".join(f"{title}\n{_aligned(rows)}\n" for title, rows in tables)
 
 
-def _counts(found: Sequence[Fold]) -> list[Sequence]:
+def _counts(read_folds: Sequence[Fold]) -> list[Sequence]:
     """A row per fold under two header rows: the first and the second words of the names."""
-    above, below = zip(*(name.split() for name in found[0].facts["counts"]), strict=True)
-    rows = [(fold.number, *fold.facts["counts"].values()) for fold in found]
+    above, below = zip(*(name.split() for name in read_folds[0].facts["counts"]), strict=True)
+    rows = [(fold.number, *fold.facts["counts"].values()) for fold in read_folds]
     return [("", *above), ("fold", *below), *rows]
 
 
-def _by_fold(group: str, found: Sequence[Fold]) -> list[Sequence]:
+def _by_fold(group: str, read_folds: Sequence[Fold]) -> list[Sequence]:
     """A row per fact, a column per fold."""
-    names = found[0].facts[group]
-    header = ("", *(f"fold {fold.number}" for fold in found))
-    return [header, *((name, *(fold.facts[group][name] for fold in found)) for name in names)]
+    names = read_folds[0].facts[group]
+    header = ("", *(f"fold {fold.number}" for fold in read_folds))
+    return [header, *((name, *(fold.facts[group][name] for fold in read_folds)) for name in names)]
 
 
 def _formulas(layout: facs.AuLayout) -> Iterator[str]:
@@ -200,9 +200,9 @@ def _formulas(layout: facs.AuLayout) -> Iterator[str]:
         yield f"{region.name} = {' + '.join(terms)}"
 
 
-def _regions(layout: facs.AuLayout, found: Sequence[Fold]) -> list[Sequence]:
+def _regions(layout: facs.AuLayout, read_folds: Sequence[Fold]) -> list[Sequence]:
     """How many test frames show each combination, a row per id, a column per region."""
-    ids = np.concatenate([fold.splits["test"].regions for fold in found]).T
+    ids = np.concatenate([fold.splits["test"].regions for fold in read_folds]).T
     counts = [
         np.bincount(own, minlength=region.combinations).tolist()
         for region, own in zip(layout.regions, ids, strict=True)
@@ -224,10 +224,10 @@ def _by_au(layout: facs.AuLayout, weights: Float[np.ndarray, " n"]) -> dict[str,
     return dict(zip(layout.au_names, weights.round(DECIMALS).tolist(), strict=True))
 
 
-def _unlike(found: Mapping[str, Fact], expected: Mapping[str, Fact]) -> str:
+def _unlike(facts: Mapping[str, Fact], expected: Mapping[str, Fact]) -> str:
     """The facts that are not as expected, in words; empty when all are."""
-    wrong = {name: value for name, value in expected.items() if found[name] != value}
-    return ", ".join(f"{name} {found[name]} instead of {value}" for name, value in wrong.items())
+    wrong = {name: value for name, value in expected.items() if facts[name] != value}
+    return ", ".join(f"{name} {facts[name]} instead of {value}" for name, value in wrong.items())
 
 
 def _named(things: Iterable[str]) -> str:

@@ -12,8 +12,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from mdhr_jax.data import clips, records
-from mdhr_jax.data.builders import frames
+from mdhr_jax.data import clips, records, stored
 
 Videos = Mapping[str, Sequence[str]]
 """Digests of each person's videos."""
@@ -25,13 +24,13 @@ def videos(source: records.FrameSource, subjects: Sequence[str]) -> dict[str, li
     Raises:
       InputError: the data set's digests are damaged.
     """
-    pictures = frames.read_digests(source.path, source.metadata)
-    found: dict[str, list[str]] = collections.defaultdict(list)
+    pictures = stored.read_digests(source.path, source.metadata)
+    digests: dict[str, list[str]] = collections.defaultdict(list)
     for video in source.table.take(source.table.rows_of(subjects)).to_videos():
         # Earlier sets have no digests, but a copy of one has the same index.
         index = f"{source.metadata.index_sha256} {video.name}"
-        found[video.subject] += _digests(video, pictures.get(video.name, index))
-    return dict(found)
+        digests[video.subject] += _digests(video, pictures.get(video.name, index))
+    return dict(digests)
 
 
 def _digests(video: clips.Video, pictures: str) -> Iterator[str]:

@@ -16,8 +16,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from mdhr_jax import facs, notes, workers
-from mdhr_jax.data import clips, folds
-from mdhr_jax.data.builders import frames
+from mdhr_jax.data import clips, codecs, folds, stored
 from mdhr_jax.errors import InputError
 
 _REMEDY = "prepare the data set again"
@@ -31,7 +30,7 @@ class FrameSource:
 
     Attributes:
       path: its directory.
-      metadata: picture size, folds, frame rate, origin (`frames.Metadata`).
+      metadata: picture size, folds, frame rate, origin (`stored.Metadata`).
       layout: its AUs.
       table: subject, video, number and labels of every frame; row i is record i.
       records: all that is stored of each frame, read when asked for.
@@ -44,7 +43,7 @@ class FrameSource:
     """
 
     path: pathlib.Path
-    metadata: frames.Metadata
+    metadata: stored.Metadata
     layout: facs.AuLayout
     table: clips.FrameTable
     records: Sequence
@@ -82,8 +81,8 @@ class FrameSource:
         try:
             return self.records[row]
         except Exception as error:  # TFDS documents no set of exceptions
-            said = str(error).partition("\n")[0][:200]
-            raise InputError(f"{self._where(row)}: cannot be read ({said}); {_REMEDY}") from error
+            reason = str(error).partition("\n")[0][:200]
+            raise InputError(f"{self._where(row)}: cannot be read ({reason}); {_REMEDY}") from error
 
     def image(self, row: int) -> bytes:
         """The picture of one frame as it was encoded.
@@ -110,11 +109,11 @@ class FrameSource:
         """
         size = self.image_size
         out = np.empty((*rows.shape, size, size, 3), np.uint8)
-        asked, filled = rows.ravel(), out.reshape(-1, size, size, 3)
-        starts = range(0, len(asked), _CHUNK)
+        flat, filled = rows.ravel(), out.reshape(-1, size, size, 3)
+        starts = range(0, len(flat), _CHUNK)
         done = _threads().map(
             self._read,
-            [asked[start : start + _CHUNK] for start in starts],
+            [flat[start : start + _CHUNK] for start in starts],
             [filled[start : start + _CHUNK] for start in starts],
         )
         for _ in done:  # raises what a thread raised
@@ -135,7 +134,7 @@ class FrameSource:
           InputError: it does not decode, or has another size.
         """
         try:
-            frames.CODECS[self.metadata.image_format].decode_into(image, out)
+            codecs.CODECS[self.metadata.image_format].decode_into(image, out)
         except ValueError as error:
             raise InputError(
                 f"{self._where(row)}: the picture does not decode as "
@@ -160,7 +159,8 @@ def open_dataset(path: str | pathlib.Path) -> FrameSource:
       InputError: there is none, it is damaged, its AU layout is not the one known under that
         name, or a subject is in two folds.
     """
-    metadata, table, records, images = frames.read(path)
+    data = stored.read(path)
+    metadata, table = data.metadata, data.table
     try:
         layout = facs.layout(metadata.layout)
     except ValueError as error:
@@ -176,7 +176,7 @@ def open_dataset(path: str | pathlib.Path) -> FrameSource:
             f"{path}: an earlier version made it and kept no digest of its pictures: whether they "
             "are the ones that a run has learned from cannot be checked"
         )
-    source = FrameSource(pathlib.Path(path), metadata, layout, table, records, images)
+    source = FrameSource(pathlib.Path(path), metadata, layout, table, data.records, data.images)
     people = dict.fromkeys(table.subjects)
     _allow_open_files(len(people))
     # A cut-off file shows here, not after an hour of training.

@@ -156,10 +156,10 @@ def _rate(stream: VideoStream, file: pathlib.Path) -> float | None:
     Browsers record without a rate. Where the pace changes, as a phone's does in low light or that
     of a recorded screen, ffmpeg states the rate of the grid on which all times lie.
     """
-    said = float(stream.guessed_rate or stream.average_rate or 0)
+    declared = float(stream.guessed_rate or stream.average_rate or 0)
     step = _step(file)
-    if 0 < said < _TICKS and said * step < _SLOWER:
-        return said
+    if 0 < declared < _TICKS and declared * step < _SLOWER:
+        return declared
     return 1 / step if step > 0 else None
 
 
@@ -286,8 +286,8 @@ def _messages(file: pathlib.Path) -> Iterator[Buffer]:
         )
 
 
-def _json(**said: Any) -> bytes:
-    return json.dumps(said).encode()
+def _json(**facts: Any) -> bytes:
+    return json.dumps(facts).encode()
 
 
 if __name__ == "__main__":

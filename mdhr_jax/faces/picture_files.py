@@ -85,17 +85,17 @@ def numbers(files: Sequence[pathlib.Path]) -> list[int] | None:
     Raises:
       InputError: two have the same number.
     """
-    found = [number(file) for file in files]
+    numbers = [number(file) for file in files]
     others = {re.sub("[0-9]{1,9}$", "", file.stem) for file in files}
-    if len(others) > 1 or None in found:
+    if len(others) > 1 or None in numbers:
         return None
-    for (first, one), (second, other) in itertools.pairwise(zip(found, files, strict=True)):
+    for (first, one), (second, other) in itertools.pairwise(zip(numbers, files, strict=True)):
         if first == second:
             raise InputError(
                 f"{one.parent}: {one.name} and {other.name} are both frame {first}; remove one of "
                 "them, or add --photos if each stands alone"
             )
-    return found
+    return numbers
 
 
 def size(file: pathlib.Path) -> tuple[int, int]:

@@ -134,8 +134,8 @@ class Found:
 
     def photo(self, frame: Frame, *, video: str, side: int) -> list[Square]:
         """Every face of a picture that stands alone, the largest first."""
-        (found,) = self.detectors(video).detect([frame])
-        faces = dict(enumerate(track.Face(*face) for face in zip(*found, strict=True)))
+        (detected,) = self.detectors(video).detect([frame])
+        faces = dict(enumerate(track.Face(*face) for face in zip(*detected, strict=True)))
         by_size = sorted(faces, key=lambda number: _area(faces[number]), reverse=True)
         return [self._square(frame, faces, number, side) for number in by_size]
 

@@ -41,7 +41,7 @@ _FARTHEST = 20_000  # pixels
 type Point = Callable[[Mapping[str, str]], Float[np.ndarray, "5 2"]]
 
 
-class Table:
+class VideoFaces:
     """The faces in one video of a CSV file."""
 
     def __init__(self, faces: Mapping[int, Faces]):
@@ -53,7 +53,7 @@ class Table:
         return [self._faces.get(frame.number, NO_FACES) for frame in frames]
 
 
-def read(file: str | pathlib.Path) -> Callable[[str], Table]:
+def read(file: str | pathlib.Path) -> Callable[[str], VideoFaces]:
     """What gives the faces of a video by the video's name.
 
     Raises:
@@ -73,7 +73,7 @@ def read(file: str | pathlib.Path) -> Callable[[str], Table]:
         if face is not None:
             frames.setdefault(frame, []).append(face)
     tables = {
-        video: Table({frame: _faces(found) for frame, found in frames.items()})
+        video: VideoFaces({frame: _faces(rows) for frame, rows in frames.items()})
         for video, frames in rows.items()
     }
     return _Videos(file, tables)
@@ -87,11 +87,11 @@ class _Videos:
         two that the same rows could be about.
     """
 
-    def __init__(self, file: pathlib.Path, tables: Mapping[str, Table]):
+    def __init__(self, file: pathlib.Path, tables: Mapping[str, VideoFaces]):
         self._file, self._tables = file, tables
         self._taken: dict[str, str] = {}  # by which video
 
-    def __call__(self, video: str) -> Table:
+    def __call__(self, video: str) -> VideoFaces:
         video = _plain(video)
         name = self._name(video)
         other = self._taken.setdefault(name, video)
@@ -106,16 +106,16 @@ class _Videos:
         """What the file calls a video."""
         if set(self._tables) == {""}:
             return ""
-        found = []
+        matching = []
         for alike in (operator.eq, _same_but_for_endings, _one_ends_the_other):
-            found = found or [name for name in self._tables if name and alike(name, video)]
-        if len(found) != 1:
-            listed = ", ".join(found or list(self._tables)[:3]) or "none"
+            matching = matching or [name for name in self._tables if name and alike(name, video)]
+        if len(matching) != 1:
+            listed = ", ".join(matching or list(self._tables)[:3]) or "none"
             raise InputError(
                 f"{self._file}: which rows are video {video!r}? It names {listed}; name it so "
                 "in a column video, with its folders"
             )
-        return found[0]
+        return matching[0]
 
 
 def _video(row: Mapping[str, str]) -> str:
@@ -195,8 +195,8 @@ def _face(
     return points, sure
 
 
-def _faces(found: Sequence[tuple[Float[np.ndarray, "5 2"], float]]) -> Faces:
-    landmarks, scores = (np.array(part) for part in zip(*found, strict=True))
+def _faces(rows: Sequence[tuple[Float[np.ndarray, "5 2"], float]]) -> Faces:
+    landmarks, scores = (np.array(part) for part in zip(*rows, strict=True))
     order = np.argsort(-scores, kind="stable")
     landmarks, scores = landmarks[order], scores[order]
     # As large as detectors draw them: about twice the span of the five points.

@@ -57,9 +57,11 @@ def follow(
         everywhere = len(seen) < max(1, len(tracks)) or frame.number - searched >= every
         if everywhere:
             searched = frame.number
-        found = _look(frame, detector, seen, everywhere=everywhere)
-        numbers = _numbers(found.boxes, tracks, new_numbers)
-        faces = {k: Face(*face) for k, face in zip(numbers, zip(*found, strict=True), strict=True)}
+        detected = _look(frame, detector, seen, everywhere=everywhere)
+        numbers = _numbers(detected.boxes, tracks, new_numbers)
+        faces = {
+            k: Face(*face) for k, face in zip(numbers, zip(*detected, strict=True), strict=True)
+        }
         tracks |= {k: _Track(face.box, frame.number, _size(frame)) for k, face in faces.items()}
         tracks = {k: t for k, t in tracks.items() if frame.number - t.frame <= REMEMBERED}
         yield frame, faces
@@ -97,11 +99,11 @@ def _look(
 
 
 def _numbers(
-    found: boxes.Boxes, tracks: Mapping[int, _Track], new_numbers: Iterator[int]
+    detected: boxes.Boxes, tracks: Mapping[int, _Track], new_numbers: Iterator[int]
 ) -> list[int]:
     """The number of each box: that of the track where it overlaps most, or a new one."""
     known = np.array([track.box for track in tracks.values()]).reshape(-1, 4)
-    shared = boxes.overlap(found, known, of="union")
+    shared = boxes.overlap(detected, known, of="union")
     rows, columns = scipy.optimize.linear_sum_assignment(shared, maximize=True)
     names = list(tracks)
     of_box = {
@@ -109,7 +111,7 @@ def _numbers(
         for row, column in zip(rows, columns, strict=True)
         if shared[row, column] > _SAME_FACE
     }
-    return [of_box[row] if row in of_box else next(new_numbers) for row in range(len(found))]
+    return [of_box[row] if row in of_box else next(new_numbers) for row in range(len(detected))]
 
 
 def smoothed(tracked: Iterable[Tracked]) -> Iterator[Tracked]:

@@ -108,10 +108,10 @@ def _video_frames(file: pathlib.Path) -> Iterator[Frame]:
         for note in header["notes"]:
             print(f"{file}: {note}", file=sys.stderr)
         for number in itertools.count(1):
-            said = decoder.read()
-            if "end" in said:
+            message = decoder.read()
+            if "end" in message:
                 return
-            picture, time = decoder.read_picture(said["shape"]), said["time"]
+            picture, time = decoder.read_picture(message["shape"]), message["time"]
             dated = None not in (before, time)
             missing = pace.missing_by_clock(time - before, rate) if dated else 0.0
             lost += int(missing) if math.isfinite(missing) else 0
@@ -156,10 +156,10 @@ class _Decoder:
     def read(self) -> dict:
         """What it says next; InputError for what it refuses, or when it breaks down."""
         with self._watched():
-            said = json.loads(self._pipe.recv_bytes())
-        if "error" in said:
-            raise InputError(said["error"])
-        return said
+            message = json.loads(self._pipe.recv_bytes())
+        if "error" in message:
+            raise InputError(message["error"])
+        return message
 
     def read_picture(self, shape: list[int]) -> UInt8[np.ndarray, "h w 3"]:
         """The picture that follows."""

@@ -47,12 +47,12 @@ class YuNet:
     def _detect(self, frame: Frame) -> Faces:
         height, width, _ = frame.picture.shape
         self._net.setInputSize((width, height))
-        _, found = self._net.detect(np.ascontiguousarray(frame.picture[..., ::-1]))
-        if found is None:
+        _, rows = self._net.detect(np.ascontiguousarray(frame.picture[..., ::-1]))
+        if rows is None:
             return NO_FACES
         # In pictures of about 32 pixels OpenCV now and then reports a face that is not a number.
-        found = found[np.isfinite(found).all(axis=1)].astype(float)
-        found = found[np.argsort(-found[:, -1], kind="stable")]
-        corner, size = found[:, :2], found[:, 2:4]
-        landmarks = found[:, 4:14].reshape(-1, 5, 2)
-        return Faces(np.hstack([corner, corner + size]), found[:, -1], landmarks)
+        rows = rows[np.isfinite(rows).all(axis=1)].astype(float)
+        rows = rows[np.argsort(-rows[:, -1], kind="stable")]
+        corner, size = rows[:, :2], rows[:, 2:4]
+        landmarks = rows[:, 4:14].reshape(-1, 5, 2)
+        return Faces(np.hstack([corner, corner + size]), rows[:, -1], landmarks)

@@ -27,7 +27,7 @@ NORM_LEAVES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var":
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class NameRule:
     """One line of the table: our path (a regular expression), the official name, the rule."""
 
     ours: str
@@ -52,7 +52,7 @@ class Entry:
     name: str
     shape: tuple[int, ...]
     path: tuple[str | int, ...]
-    row: Row
+    row: NameRule
     index: int | None
     place: tuple[int | float, ...]
 
@@ -62,40 +62,42 @@ class Entry:
         return official if self.index is None else official[self.index]
 
 
-def _linear(ours: str, official: str, rule: str = LINEAR, **extra) -> list[Row]:
+def _linear(ours: str, official: str, rule: str = LINEAR, **extra) -> list[NameRule]:
     return [
-        Row(f"{ours}.kernel", f"{official}.weight", rule, **extra),
-        Row(f"{ours}.bias", f"{official}.bias"),
+        NameRule(f"{ours}.kernel", f"{official}.weight", rule, **extra),
+        NameRule(f"{ours}.bias", f"{official}.bias"),
     ]
 
 
-def _norm(ours: str, official: str, **extra) -> list[Row]:
-    return [Row(f"{ours}.{a}", f"{official}.{b}", **extra) for a, b in NORM_LEAVES.items()]
+def _norm(ours: str, official: str, **extra) -> list[NameRule]:
+    return [NameRule(f"{ours}.{a}", f"{official}.{b}", **extra) for a, b in NORM_LEAVES.items()]
 
 
-def _resnet() -> list[Row]:
+def _resnet() -> list[NameRule]:
     block, official = r"backbone.stages.(\d+).(\d+)", "Backbone.layer{+1}.{2}"
-    rows = [Row("backbone.stem.conv.kernel", "Backbone.conv1.weight", CONV)]
+    rows = [NameRule("backbone.stem.conv.kernel", "Backbone.conv1.weight", CONV)]
     rows += _norm("backbone.stem.norm", "Backbone.bn1")
     for number, (name, rule) in enumerate(
         [("reduce", POINTWISE), ("conv", CONV), ("expand", POINTWISE)], start=1
     ):
-        rows.append(Row(f"{block}.{name}.kernel", f"{official}.conv{number}.weight", rule))
+        rows.append(NameRule(f"{block}.{name}.kernel", f"{official}.conv{number}.weight", rule))
         rows += _norm(f"{block}.{name}_norm", f"{official}.bn{number}")
     rows.append(
-        Row(f"{block}.shortcut.linear.kernel", f"{official}.downsample.0.weight", POINTWISE)
+        NameRule(f"{block}.shortcut.linear.kernel", f"{official}.downsample.0.weight", POINTWISE)
     )
     return rows + _norm(f"{block}.shortcut.norm", f"{official}.downsample.1")
 
 
-def _swin() -> list[Row]:
+def _swin() -> list[NameRule]:
     block, official = r"backbone.stages.(\d+).(\d+)", "Backbone.layers.{1}.blocks.{2}"
     merge, merged = r"backbone.merges.(\d+)", "Backbone.layers.{1}.downsample"
     return [
         *_linear("backbone.patches", "Backbone.patch_embed.proj", PATCH, patch=4),
         *_norm("backbone.patch_norm", "Backbone.patch_embed.norm"),
         *_norm(f"{block}.attention_norm", f"{official}.norm1"),
-        Row(f"{block}.attention.position_bias", f"{official}.attn.relative_position_bias_table"),
+        NameRule(
+            f"{block}.attention.position_bias", f"{official}.attn.relative_position_bias_table"
+        ),
         *_linear(f"{block}.attention.qkv", f"{official}.attn.qkv"),
         *_linear(f"{block}.attention.projection", f"{official}.attn.proj"),
         *_norm(f"{block}.mlp_norm", f"{official}.norm2"),
@@ -107,7 +109,7 @@ def _swin() -> list[Row]:
     ]
 
 
-def _dynamics() -> list[Row]:
+def _dynamics() -> list[NameRule]:
     projections, norms, squeezes, squeeze_norms = [], [], [], []
     for scale in (1, 2, 3, 4):
         project, squeeze = f"dynamics.projections.{scale - 1}", f"dynamics.squeezes.{scale - 1}"
@@ -127,14 +129,14 @@ def _dynamics() -> list[Row]:
     ]
 
 
-def _relations(layout: facs.AuLayout) -> list[Row]:
+def _relations(layout: facs.AuLayout) -> list[NameRule]:
     extractors, blocks, heads = [], [], []
     for r, region in enumerate(layout.regions):
         stack = {"aus": tuple(layout.au_indices(region))}
         ours, official = f"au_features.blocks.{r}", "LRM.class_linears.{n}"
         extractors += [
-            Row(f"{ours}.kernel", f"{official}.fc.weight", "c n d -> n d c", **stack),
-            Row(f"{ours}.bias", f"{official}.fc.bias", "n d -> n d", **stack),
+            NameRule(f"{ours}.kernel", f"{official}.fc.weight", "c n d -> n d c", **stack),
+            NameRule(f"{ours}.bias", f"{official}.fc.bias", "n d -> n d", **stack),
             *_norm(f"{ours}.norm", f"{official}.bn", rule="n d -> n d", **stack),
         ]
         blocks += _linear(f"regions.blocks.{r}.linear", f"LRM.{region.name}_linear.fc")
@@ -143,29 +145,29 @@ def _relations(layout: facs.AuLayout) -> list[Row]:
     return extractors + blocks + heads
 
 
-def _edges() -> list[Row]:
+def _edges() -> list[NameRule]:
     return [
-        Row("edges.attention.target", "CRM.gat.scoring_fn_target", "c -> 1 1 c"),
-        Row("edges.attention.source", "CRM.gat.scoring_fn_source", "c -> 1 1 c"),
-        Row("edges.attention.bias", "CRM.gat.bias"),
-        Row("edges.attention.linear.kernel", "CRM.gat.linear.weight", LINEAR),
+        NameRule("edges.attention.target", "CRM.gat.scoring_fn_target", "c -> 1 1 c"),
+        NameRule("edges.attention.source", "CRM.gat.scoring_fn_source", "c -> 1 1 c"),
+        NameRule("edges.attention.bias", "CRM.gat.bias"),
+        NameRule("edges.attention.linear.kernel", "CRM.gat.linear.weight", LINEAR),
     ]
 
 
-def _temporal(layout: facs.AuLayout) -> list[Row]:
+def _temporal(layout: facs.AuLayout) -> list[NameRule]:
     stack = {"aus": tuple(range(len(layout.aus)))}
     filters = "TCN.temporal_cnn.{n}"
     return [
         *_norm("temporal.norm", "TCN.bn"),
-        Row("temporal.kernel", f"{filters}.weight", "k n d -> n d 1 k", **stack),
-        Row("temporal.bias", f"{filters}.bias", "n d -> n d", **stack),
+        NameRule("temporal.kernel", f"{filters}.weight", "k n d -> n d 1 k", **stack),
+        NameRule("temporal.bias", f"{filters}.bias", "n d -> n d", **stack),
     ]
 
 
 BACKBONE_ROWS = {"resnet50": _resnet, "swin_b": _swin, "swin_b_outputs": _swin}
 
 
-def table(layout: facs.AuLayout, backbone: str) -> list[Row]:
+def table(layout: facs.AuLayout, backbone: str) -> list[NameRule]:
     """All rows for a model with the default slots, in the order of the official state_dict."""
     return [
         *BACKBONE_ROWS[backbone](),
@@ -175,11 +177,11 @@ def table(layout: facs.AuLayout, backbone: str) -> list[Row]:
         *_relations(layout),
         *_edges(),
         *_temporal(layout),
-        Row("classifier.class_vectors", "node_classifier.sc"),
+        NameRule("classifier.class_vectors", "node_classifier.sc"),
     ]
 
 
-def _official_name(row: Row, numbers: tuple[int, ...], au: int | None) -> str:
+def _official_name(row: NameRule, numbers: tuple[int, ...], au: int | None) -> str:
     name = row.official.replace("{n}", str(au))
     for position, number in enumerate(numbers, start=1):
         # "{+1}": official stages of the ResNet count from 1.
@@ -188,7 +190,7 @@ def _official_name(row: Row, numbers: tuple[int, ...], au: int | None) -> str:
     return name
 
 
-def _groups(rows: list[Row]) -> list[int]:
+def _groups(rows: list[NameRule]) -> list[int]:
     """For each row the first one whose name agrees with its own up to the first number."""
     starts = [row.official.split("{")[0] for row in rows]
     return [starts.index(start) for start in starts]

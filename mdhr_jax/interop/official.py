@@ -52,13 +52,13 @@ def recognise(arrays: dict[str, np.ndarray]) -> tuple[facs.AuLayout, str]:
 
 def export(state: dict, layout: facs.AuLayout, backbone: str) -> dict[str, np.ndarray]:
     """The official state_dict of a state (`step`, `params`, `batch_stats`), in its order."""
-    found = [
+    pairs = [
         (entry, names.lookup(state[part], entry.path))
         for part in PARTS
         for entry in names.entries(state[part], layout, backbone)
     ]
-    found.sort(key=lambda pair: pair[0].place)
-    arrays = {entry.name: entry.read(np.asarray(array)) for entry, array in found}
+    pairs.sort(key=lambda pair: pair[0].place)
+    arrays = {entry.name: entry.read(np.asarray(array)) for entry, array in pairs}
     return dict(_with_computed(arrays, int(state["step"])))
 
 
@@ -78,16 +78,16 @@ def load(arrays: dict[str, np.ndarray], like: dict, layout: facs.AuLayout, backb
     Raises:
       InputError: missing, left-over, mis-shaped entries or other types; all are named.
     """
-    found = {part: names.entries(like[part], layout, backbone) for part in PARTS}
+    entries = {part: names.entries(like[part], layout, backbone) for part in PARTS}
     weights = {n: a for n, a in arrays.items() if n.rpartition(".")[2] not in names.COMPUTED}
-    problems = names.problems([entry for part in PARTS for entry in found[part]], weights)
+    problems = names.problems([entry for part in PARTS for entry in entries[part]], weights)
     problems += _wrong_types(weights) + _wrong_tables(arrays, weights) + _wrong_counters(arrays)
     if problems:
         shown = "; ".join(problems[:20]) + ("; ..." if len(problems) > 20 else "")
         raise InputError(f"{len(problems)} entries do not fit {backbone}: {shown}")
     seen = [int(array) for array in _counters(arrays).values()]
     return {"step": np.int32(max(seen, default=0))} | {
-        part: names.from_official(like[part], found[part], weights) for part in PARTS
+        part: names.from_official(like[part], entries[part], weights) for part in PARTS
     }
 
 

@@ -1,153 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Torch's files (`.pth`, `.pt`) read and written without torch, and without executing anything.
 
-Torch writes a zip archive: a pickle of the structure and one uncompressed member per storage.
-Before version 1.6 it wrote a row of pickles followed by the storages. In both, a tensor is a view
-of a storage: offset, shape, strides. Everything claimed is checked against what is there before
-an array is made. What a checkpoint holds beside its weights is passed over.
+Torch writes a zip archive: a pickle of the structure (`torch_pickles`) and one uncompressed member
+per storage. Before version 1.6 it wrote a row of pickles followed by the storages. What a
+checkpoint holds beside its weights is passed over.
 """
 
 import contextlib
-import dataclasses
 import io
 import itertools
-import math
 import pathlib
 import reprlib
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-import ml_dtypes
 import numpy as np
 
-from mdhr_jax import pickles
 from mdhr_jax.errors import InputError
+from mdhr_jax.interop import torch_pickles
+from mdhr_jax.interop.torch_pickles import Storage, Tensor
 from mdhr_jax.pickles import Global, Refused, Unknown
 
-STORAGES = {
-    "BFloat16": ml_dtypes.bfloat16,
-    "Bool": np.bool_,
-    "Byte": np.uint8,
-    "Char": np.int8,
-    "Double": np.float64,
-    "Float": np.float32,
-    "Half": np.float16,
-    "Int": np.int32,
-    "Long": np.int64,
-    "Short": np.int16,
-}
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _ZIP = b"PK\x03\x04"  # what an archive begins with
 # Where checkpoints keep their weights: MDHR's and Lightning's, Swin's, those of other programs.
 _PLACES = ("state_dict", "model", "model_state_dict", "net", "module", "weights")
-_MAX_DIMENSIONS = 8
-_MAX_NUMBERS = 2**40  # of a tensor, the empty ones' other axes and strides included
 _MAX_PICKLE = 2**25  # bytes; that of a checkpoint with its optimizer's state is below 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Storage:
-    """A run of numbers in the file. `read` gives its bytes; `key` is the file's name for it."""
-
-    key: str
-    dtype: np.dtype
-    numel: int
-    read: Callable[[], bytes] = dataclasses.field(compare=False)
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.numel * self.dtype.itemsize
-
-    def __str__(self) -> str:
-        return f"storage {reprlib.repr(self.key)}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """A tensor as the file describes it: a dense part of a storage, not read yet."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]  # in elements
-
-    @property
-    def stop(self) -> int:
-        """Where the next tensor of the storage may begin."""
-        return self.offset + math.prod(self.shape)
-
-    def array(self, data: bytes) -> np.ndarray:
-        """The values, in an array of their own; `data` is what the storage reads."""
-        dtype = self.storage.dtype
-        strides = [stride * dtype.itemsize for stride in self.strides]
-        start = self.offset * dtype.itemsize
-        return np.array(np.ndarray(self.shape, dtype, data, start, strides), order="C")
-
-
-def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether the elements fill a stretch without gaps, in any order of the axes."""
-    expected = 1
-    for stride, length in sorted(zip(strides, shape, strict=True)):
-        if length != 1:
-            if stride != expected and 0 not in shape:
-                return False
-            expected *= length
-    return True
-
-
-def _tensor(storage: object, offset: object, shape: object, strides: object, *_: object) -> Tensor:
-    """What `torch._utils._rebuild_tensor_v2` makes; requires_grad and hooks are of no use here."""
-    if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
-        raise Refused("a tensor without a storage, a shape or strides")
-    numbers = (offset, *shape, *strides)
-    whole = all(type(number) is int and 0 <= number < _MAX_NUMBERS for number in numbers)
-    whole = whole and math.prod(filter(None, shape)) < _MAX_NUMBERS
-    if not whole or len(shape) != len(strides) or len(shape) > _MAX_DIMENSIONS:
-        raise Refused(f"a tensor of shape {reprlib.repr(shape)}, strides {reprlib.repr(strides)}")
-    if offset + math.prod(shape) > storage.numel:
-        raise Refused(
-            f"a tensor of shape {shape} from {offset} on in {storage}, which holds {storage.numel}"
-        )
-    if not _is_dense(shape, strides):
-        raise Refused(f"a tensor with gaps or overlaps, shape {shape}, strides {strides}")
-    return Tensor(storage, offset, shape, strides)
-
-
-def _parameter(data: object, *_: object) -> Tensor:
-    """What `torch._utils._rebuild_parameter` makes."""
-    if type(data) is not Tensor:
-        raise Refused("a parameter without a tensor")
-    return data
-
-
-def _ordered_dict(pairs: object = ()) -> dict:
-    """What `collections.OrderedDict` makes; Python 2 wrote the items as an argument."""
-    if type(pairs) not in (list, tuple) or not all(
-        type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in pairs
-    ):
-        raise Refused("an ordered dict of anything but pairs")
-    if len(dict(pairs)) != len(pairs):
-        raise Refused("two entries of one name")
-    return dict(pairs)
-
-
-_STORAGE_TYPES = {
-    f"{module}.{name}Storage": np.dtype(dtype)
-    for module in ("torch", "torch.cuda")
-    for name, dtype in STORAGES.items()
-}
-_ALLOWED: dict[str, Callable | None] = {
-    "collections.OrderedDict": _ordered_dict,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch.nn.parameter.Parameter": _parameter,
-    **dict.fromkeys(_STORAGE_TYPES),
-}
 
 
 class _CutOff(ValueError):
@@ -189,12 +70,12 @@ def _find_state_dict(contents: object) -> tuple[str | None, dict[str, Tensor]]:
     if _is_state_dict(contents):
         return None, contents
     entries = contents if type(contents) is dict else {}
-    found = [place for place, entry in entries.items() if _is_state_dict(entry)]
-    first = [place for place in _PLACES if place in found] or found
-    if first and (len(found) == 1 or first[0] in _PLACES):
+    state_dicts = [place for place, entry in entries.items() if _is_state_dict(entry)]
+    first = [place for place in _PLACES if place in state_dicts] or state_dicts
+    if first and (len(state_dicts) == 1 or first[0] in _PLACES):
         return first[0], entries[first[0]]
-    if found:
-        raise Refused(f"holding several state_dicts, {reprlib.repr(found)}")
+    if state_dicts:
+        raise Refused(f"holding several state_dicts, {reprlib.repr(state_dicts)}")
     raise Refused(_other_contents(contents))
 
 
@@ -273,15 +154,15 @@ def _read_zip(stream: io.BufferedIOBase, passed_over: set[str]) -> object:
 
     def storage(key: str, dtype: np.dtype, numel: int, view: object) -> Storage:
         info = members.get(f"{root}data/{key}")
-        found = Storage(key, dtype, numel, lambda: _member(archive, info, whole))
+        new = Storage(key, dtype, numel, lambda: _member(archive, info, whole))
         if info is None or view is not None:
-            raise Refused(f"{found}, which is not in the archive")
-        if info.file_size != found.size:
-            raise Refused(f"{found} of {info.file_size} bytes, said to hold {numel} x {dtype}")
-        return found
+            raise Refused(f"{new}, which is not in the archive")
+        if info.file_size != new.size:
+            raise Refused(f"{new} of {info.file_size} bytes, said to hold {numel} x {dtype}")
+        return new
 
     pickle = _member(archive, members[roots[0]], _MAX_PICKLE)
-    return _load(io.BytesIO(pickle), storage, passed_over)
+    return torch_pickles.load(io.BytesIO(pickle), storage, passed_over)
 
 
 def _cut_off(stream: io.BufferedIOBase) -> str:
@@ -298,8 +179,8 @@ def _cut_off(stream: io.BufferedIOBase) -> str:
     stream.seek(start)
     pickle = io.BytesIO(stream.read(_MAX_PICKLE))
     with contextlib.suppress(Refused):  # it may be cut off itself
-        _load(pickle, storage, set())
-    whole = start + pickle.tell() + sum(found.size for found in claimed.values())
+        torch_pickles.load(pickle, storage, set())
+    whole = start + pickle.tell() + sum(each.size for each in claimed.values())
     return f"cut off after {there} of {max(whole, there + 1)} bytes or more"
 
 
@@ -327,11 +208,11 @@ def _read_legacy(stream: io.BufferedIOBase, passed_over: set[str]) -> object:
     """Pickles of magic number, protocol, machine, contents and storage keys; then the storages."""
     stream.seek(0)
     stream = io.BytesIO(stream.read())  # reads no more than there is, whatever a length claims
-    if _load(stream, _no_storage) != _LEGACY_MAGIC:
+    if torch_pickles.load(stream, _no_storage) != _LEGACY_MAGIC:
         raise Refused("being no torch file")
-    if _load(stream, _no_storage) != _LEGACY_PROTOCOL:
+    if torch_pickles.load(stream, _no_storage) != _LEGACY_PROTOCOL:
         raise Refused("another protocol of torch's old format")
-    machine = _load(stream, _no_storage)
+    machine = torch_pickles.load(stream, _no_storage)
     if type(machine) is not dict or machine.get("little_endian") is not True:
         raise Refused("a byte order other than little-endian")
     places: dict[str, int] = {}
@@ -344,8 +225,8 @@ def _read_legacy(stream: io.BufferedIOBase, passed_over: set[str]) -> object:
         claimed[key] = new
         return new
 
-    contents = _load(stream, storage, passed_over)
-    keys = _load(stream, _no_storage)
+    contents = torch_pickles.load(stream, storage, passed_over)
+    keys = torch_pickles.load(stream, _no_storage)
     listed = type(keys) is list and all(type(key) is str for key in keys)
     if not listed or sorted(keys) != sorted(claimed):
         raise Refused("storages that are not those of its tensors")
@@ -376,87 +257,14 @@ def _no_storage(key: str, *_: object) -> Storage:
     raise Refused(f"storage {reprlib.repr(key)} outside the contents")
 
 
-def _load(
-    stream: io.BufferedIOBase,
-    storage: Callable[..., Storage],
-    passed_over: set[str] | None = None,
-) -> object:
-    """One pickle in which persistent identifiers are storages."""
-    known: dict[str, Storage] = {}
-
-    def persistent(identifier: object) -> Storage:
-        match identifier:
-            case ("storage", Unknown(name=name), *_):
-                raise Refused(f"numbers of the type {name}")
-            case ("storage", Global() as kind, str() as key, str(), int() as numel, *view):
-                dtype = _STORAGE_TYPES.get(kind.name)
-                if dtype is not None and type(numel) is int and numel >= 0 and len(view) < 2:
-                    found = storage(key, dtype, numel, *(view or [None]))
-                    if known.setdefault(key, found) != found:
-                        raise Refused(f"{found}, described in two ways")
-                    return found
-        raise Refused(f"an identifier that describes no storage, {reprlib.repr(identifier)}")
-
-    return pickles.load(stream, allowed=_ALLOWED, persistent=persistent, passed_over=passed_over)
-
-
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes contiguous arrays as `{"epoch": 0, "state_dict": ...}`, as `torch.save` does.
 
     The epoch is one of the release's entries; our runs count steps, so it says nothing.
     """
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", _pickled(arrays))
+        archive.writestr("archive/data.pkl", torch_pickles.dump(arrays))
         archive.writestr("archive/byteorder", "little")
         for key, array in enumerate(arrays.values()):
             archive.writestr(f"archive/data/{key}", array.tobytes())
         archive.writestr("archive/version", "3\n")
-
-
-def _pickled(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The pickle of the structure, protocol 2, storages numbered in order."""
-    entries = b"".join(
-        _text(name) + _pickled_tensor(str(key), array)
-        for key, (name, array) in enumerate(arrays.items())
-    )
-    state_dict = _ORDERED_DICT + b"(" + entries + b"u"
-    top = b"}(" + _text("epoch") + _number(0) + _text("state_dict") + state_dict + b"u"
-    return b"\x80\x02" + top + b"."
-
-
-def _pickled_tensor(key: str, array: np.ndarray) -> bytes:
-    kind = next(name for name, dtype in STORAGES.items() if array.dtype == dtype)
-    storage = _text("storage") + _name("torch", f"{kind}Storage") + _text(key) + _text("cpu")
-    strides = [stride // array.itemsize for stride in array.strides]
-    return (
-        _name("torch._utils", "_rebuild_tensor_v2")
-        + b"("  # its arguments: storage, offset, shape, strides, requires_grad, hooks
-        + _tuple(storage + _number(array.size))
-        + b"Q"
-        + _number(0)
-        + _tuple(b"".join(map(_number, array.shape)))
-        + _tuple(b"".join(map(_number, strides)))
-        + b"\x89"
-        + _ORDERED_DICT
-        + b"tR"
-    )
-
-
-def _tuple(items: bytes) -> bytes:
-    return b"(" + items + b"t"
-
-
-def _name(module: str, name: str) -> bytes:
-    return f"c{module}\n{name}\n".encode()
-
-
-def _text(value: str) -> bytes:
-    encoded = value.encode()
-    return b"X" + struct.pack("<I", len(encoded)) + encoded
-
-
-def _number(value: int) -> bytes:
-    return b"J" + struct.pack("<i", value)
-
-
-_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"

@@ -99,15 +99,9 @@ def sample_identity(seed: int, subject: str) -> Identity:
     """The person that a subject's name stands for; numpy float32 scalars, vectors and colours."""
     rng = seeds.generator(seed, subject, "identity")
     depth = rng.uniform(0, len(_SKIN) - 1.001)
-    low = int(depth)
-    skin = np.array(_SKIN[low]) + (depth - low) * np.subtract(_SKIN[low + 1], _SKIN[low])
-    age = rng.beta(1.2, 2.2)
-    masculine = rng.uniform() < 0.5
-    # Fair and red hair go with fair skin, grey hair with age.
-    shade = rng.choice(5) if depth < 1.5 else rng.choice((2, 3))
-    grey = np.clip(rng.normal(1.6 * age - 0.6, 0.2), 0, 1)
-    hair = np.array(_HAIR[shade]) * (1 - grey) + np.array(_HAIR[5]) * grey
-    hair = hair * rng.uniform(0.85, 1.15)
+    skin = _skin_colour(depth)
+    age, masculine = rng.beta(1.2, 2.2), rng.uniform() < 0.5
+    hair = _hair_colour(rng, depth, age)
     face_hair = rng.choice(("shaven", "shaven", "stubble", "moustache", "goatee", "full"))
     values = Identity(
         resting=np.clip(rng.normal(0, _RESTING * _SLACK), -0.4, 0.6),
@@ -161,3 +155,17 @@ def sample_identity(seed: int, subject: str) -> Identity:
         texture=rng.integers(2**20),
     )
     return Identity(*(np.asarray(value, np.float32) for value in values))
+
+
+def _skin_colour(depth: float) -> Colour:
+    """Between the two tones of `_SKIN` that are nearest."""
+    low = int(depth)
+    return np.array(_SKIN[low]) + (depth - low) * np.subtract(_SKIN[low + 1], _SKIN[low])
+
+
+def _hair_colour(rng: np.random.Generator, depth: float, age: float) -> Colour:
+    """Fair and red hair go with fair skin, grey hair with age."""
+    shade = rng.choice(5) if depth < 1.5 else rng.choice((2, 3))
+    grey = np.clip(rng.normal(1.6 * age - 0.6, 0.2), 0, 1)
+    hair = np.array(_HAIR[shade]) * (1 - grey) + np.array(_HAIR[5]) * grey
+    return hair * rng.uniform(0.85, 1.15)

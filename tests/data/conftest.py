@@ -2,6 +2,7 @@
 """A tiny data set whose pictures are painted by a stand-in for the renderer."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -76,3 +77,8 @@ def source(tmp_path_factory, write_disfa_lists):
             lists=write_disfa_lists(root / "lists"),
             progress=False,
         )
+
+
+@pytest.fixture
+def copy(source, tmp_path):
+    return shutil.copytree(source.path, tmp_path / "copy")

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
-import pathlib
 
 import numpy as np
 import pytest
 
 from mdhr_jax import errors, facs
-from mdhr_jax.data import lists
-from mdhr_jax.synth import labels
+from mdhr_jax.synth import label_statistics, labels
 
-OFFICIAL_LISTS = pathlib.Path(__file__).parents[3] / "shared" / "official_lists"
 LAYOUTS = pytest.mark.parametrize("layout", facs.LAYOUTS.values(), ids=facs.LAYOUTS)
 NAME = {"seed": 0, "subject": "F001", "video": "T1"}
 OWN = facs.AuLayout(
@@ -36,13 +33,13 @@ def sampled_videos(layout, subjects):
 @LAYOUTS
 def test_sampled_labels_have_the_rates_correlations_and_lengths_of_the_table(layout):
     # Rates of 400 subjects differ with a standard deviation of 0.2 at most: 0.01 for their mean.
-    wanted = labels.statistics(layout)
-    found = labels.measure_statistics(layout.aus, sampled_videos(layout, 400))
-    np.testing.assert_allclose(found.rates, wanted.rates, atol=0.03)
-    np.testing.assert_allclose(found.correlation, wanted.correlation, atol=0.1)
-    np.testing.assert_allclose(found.activation_lengths, wanted.activation_lengths, rtol=0.15)
-    np.testing.assert_allclose(found.pause_lengths, wanted.pause_lengths, rtol=0.3)
-    np.testing.assert_allclose(found.subject_spread, wanted.subject_spread, atol=0.06)
+    expected = label_statistics.of_layout(layout)
+    measured = label_statistics.measure(layout.aus, sampled_videos(layout, 400))
+    np.testing.assert_allclose(measured.rates, expected.rates, atol=0.03)
+    np.testing.assert_allclose(measured.correlation, expected.correlation, atol=0.1)
+    np.testing.assert_allclose(measured.activation_lengths, expected.activation_lengths, rtol=0.15)
+    np.testing.assert_allclose(measured.pause_lengths, expected.pause_lengths, rtol=0.3)
+    np.testing.assert_allclose(measured.subject_spread, expected.subject_spread, atol=0.06)
 
 
 def test_labels_depend_on_every_part_of_the_name():
@@ -59,41 +56,14 @@ def test_a_longer_video_begins_with_the_shorter_one():
     np.testing.assert_array_equal(long[:40], short)
 
 
-def test_statistics_of_a_layout_without_a_table_are_means_over_the_tables():
-    own, bp4d, disfa = labels.statistics(OWN), *labels.tables().values()
-    au12 = (bp4d.rates[bp4d.aus.index(12)] + disfa.rates[disfa.aus.index(12)]) / 2
-    np.testing.assert_allclose(own.rates[0], au12)
-    np.testing.assert_allclose(own.rates[1], disfa.rates[disfa.aus.index(9)])
-    np.testing.assert_allclose(np.diag(own.correlation), 1)
+def test_labels_of_a_layout_without_a_table_are_sampled():
     assert labels.sample_labels(OWN, **NAME, num_frames=5).shape == (5, 3)
-
-
-def test_a_pair_of_aus_that_no_table_holds_is_uncorrelated():
-    layout = dataclasses.replace(OWN, aus=(9, 10), regions=(facs.Region("all", (0, 7), (9, 10)),))
-    np.testing.assert_array_equal(labels.statistics(layout).correlation, np.eye(2))
 
 
 def test_an_au_that_cannot_be_rendered_is_refused():
     layout = dataclasses.replace(OWN, aus=(5,), regions=(facs.Region("all", (0, 7), (5,)),))
     with pytest.raises(errors.InputError, match=r"'own': AUs \[5\] cannot be rendered"):
         labels.sample_labels(layout, **NAME, num_frames=5)
-
-
-def test_measured_statistics_match_hand_counted_ones():
-    first = np.array([[0, 1, 1, 0, 0, 1, 1, 1, 0]]).T
-    second = np.array([[0, 1, -1]]).T
-    found = labels.measure_statistics((12,), [("a", first), ("b", second)])
-    rate = 6 / 11  # active frames of known ones
-    assert found.rates == (round(rate, 4),)
-    # Three onsets in nine pairs of neighbours whose labels are known.
-    assert found.activation_lengths == (round(rate * 9 / 3, 4),)
-    assert found.pause_lengths == (round((1 - rate) * 9 / 3, 4),)
-    assert found.subject_spread == (round(abs(5 / 9 - 1 / 2) / 2, 4),)
-
-
-def test_an_au_that_never_begins_is_refused():
-    with pytest.raises(errors.InputError, match="AU6 never begins"):
-        labels.measure_statistics((6,), [("a", np.ones((4, 1), int))])
 
 
 @LAYOUTS
@@ -183,12 +153,3 @@ def test_unknown_labels_count_as_inactive():
 def test_labels_that_do_not_fit_the_layout_are_refused(wrong):
     with pytest.raises(errors.InputError, match="'F001', video 'T1': expected .frames, 12."):
         labels.intensities(facs.BP4D, wrong, **NAME)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not OFFICIAL_LISTS.exists(), reason="no official lists (../shared) here")
-@pytest.mark.parametrize("layout", [facs.BP4D, facs.DISFA], ids=lambda layout: layout.name)
-def test_the_table_is_what_the_official_lists_give(layout):
-    tests, _ = lists.read_test_sets(OFFICIAL_LISTS, layout)
-    videos = [(v.subject, v.labels) for test in tests for v in test.frames.to_videos()]
-    assert labels.measure_statistics(layout.aus, videos) == labels.tables()[layout.name]

@@ -19,7 +19,7 @@ from jaxtyping import Int8
 
 from mdhr_jax import csv_files, facs
 from mdhr_jax.data.builders import recordings
-from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
+from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Pictures, RawSet, Recording, Source
 from mdhr_jax.errors import InputError
 
 LAYOUT = facs.BP4D
@@ -42,7 +42,7 @@ _VIDEO = re.compile(
 _UNKNOWN_CODE = 9
 
 
-def find(labels: pathlib.Path, pictures: pathlib.Path) -> Found:
+def find(labels: pathlib.Path, pictures: pathlib.Path) -> RawSet:
     """The labelled recordings below two folders, which may be the same.
 
     Args:
@@ -62,7 +62,7 @@ def find(labels: pathlib.Path, pictures: pathlib.Path) -> Found:
             "in it or below it"
         )
     intensities = _intensity_files(labels)
-    found = tuple(
+    both = tuple(
         _recording(name, coded[name], intensities.get(name, {}), sources[name])
         for name in sorted(coded)
         if name in sources
@@ -70,7 +70,7 @@ def find(labels: pathlib.Path, pictures: pathlib.Path) -> Found:
     levels = (file for files in intensities.values() for file in files.values())
     label_files = *coded.values(), *levels
     notes = recordings.unmatched(coded, sources)
-    return Found(found, notes, label_files, (labels, pictures))
+    return RawSet(both, notes, label_files, (labels, pictures))
 
 
 def _occurrence_files(root: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -78,36 +78,36 @@ def _occurrence_files(root: pathlib.Path) -> dict[str, pathlib.Path]:
     new: dict[str, pathlib.Path] = {}
     old: dict[str, pathlib.Path] = {}
     for file, match in recordings.named(root, _OCCURRENCE):
-        found = new if file.parent.name == "AU_OCC" else old
-        recordings.put(found, f"{match['subject']}/{match['task']}", file, str(file))
+        files = new if file.parent.name == "AU_OCC" else old
+        recordings.put(files, f"{match['subject']}/{match['task']}", file, str(file))
     return old | new
 
 
 def _folders(root: pathlib.Path) -> dict[str, Source]:
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     for folder, files in recordings.walk(root):
         name = f"{folder.parent.name}/{folder.name}"
         by_number = _NAME.fullmatch(name) and recordings.numbered_pictures(folder, files)
         if by_number:
-            recordings.put(found, name, Pictures(by_number), str(folder))
-    return found
+            recordings.put(sources, name, Pictures(by_number), str(folder))
+    return sources
 
 
 def _videos(root: pathlib.Path) -> dict[str, Source]:
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     for file, match in recordings.named(root, _VIDEO):
         task = match["task"] or _TASK_OF_CODE.get(match["code"])
         if task:
             name = f"{match['sex']}0{match['number']}/{task}".upper()
-            recordings.put(found, name, Film(file, first=1), str(file))
-    return found
+            recordings.put(sources, name, Film(file, first=1), str(file))
+    return sources
 
 
 def _intensity_files(root: pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
-    found: dict[str, dict[int, pathlib.Path]] = {}
+    files: dict[str, dict[int, pathlib.Path]] = {}
     for file, match in recordings.named(root, _INTENSITY):
-        found.setdefault(f"{match['subject']}/{match['task']}", {})[int(match["au"])] = file
-    return found
+        files.setdefault(f"{match['subject']}/{match['task']}", {})[int(match["au"])] = file
+    return files
 
 
 def _recording(
@@ -139,17 +139,17 @@ def _occurrence(file: pathlib.Path) -> dict[int, list[int]]:
             f"{', '.join(map(str, missing)) or 0}"
         )
     columns = [header.index(str(au)) for au in LAYOUT.aus]
-    found: dict[int, list[int]] = {}
+    labels: dict[int, list[int]] = {}
     for place, row in rows:
         number = csv_files.integer(row[0], place, range(10**6), "frame")
-        if number in found:
+        if number in labels:
             raise InputError(f"{place}: frame {number} has been labelled before; keep one line")
-        found[number] = [
+        labels[number] = [
             _occurs(row[column], f"{place}, column {column + 1}") for column in columns
         ]
-    if not found:
+    if not labels:
         raise InputError(f"{file}: labels no frame; restore the file or remove it")
-    return found
+    return labels
 
 
 def _occurs(text: str, place: str) -> int:
@@ -158,7 +158,7 @@ def _occurs(text: str, place: str) -> int:
 
 
 def _intensities(files: Mapping[int, pathlib.Path], numbers: list[int]) -> Int8[np.ndarray, "m n"]:
-    found = np.full((len(numbers), len(LAYOUT.aus)), UNKNOWN, np.int8)
+    intensities = np.full((len(numbers), len(LAYOUT.aus)), UNKNOWN, np.int8)
     row_of = {number: row for row, number in enumerate(numbers)}
     for au, file in files.items():
         if au not in LAYOUT.aus:
@@ -170,5 +170,5 @@ def _intensities(files: Mapping[int, pathlib.Path], numbers: list[int]) -> Int8[
             levels = (*range(6), _UNKNOWN_CODE)
             level = csv_files.integer(row[1], place, levels, "intensity")
             if number in row_of and level != _UNKNOWN_CODE:
-                found[row_of[number], LAYOUT.aus.index(au)] = level
-    return found
+                intensities[row_of[number], LAYOUT.aus.index(au)] = level
+    return intensities

@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from mdhr_jax import csv_files, facs
 from mdhr_jax.data.builders import recordings
-from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
+from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Pictures, RawSet, Recording, Source
 from mdhr_jax.errors import InputError
 
 LAYOUT = facs.DISFA
@@ -35,7 +35,7 @@ def find(
     *,
     camera: str = "left",
     active_from: int = ACTIVE_FROM,
-) -> Found:
+) -> RawSet:
     """The labelled recordings below two folders, which may be the same.
 
     Args:
@@ -57,43 +57,43 @@ def find(
             "folder of pictures such as SN001 in it or below it"
         )
     both = sorted(files.keys() & sources.keys())
-    found, notes = [], []
+    labelled, notes = [], []
     for subject in both:
-        levels, said = _levels(subject, files[subject])
-        found.append(_recording(subject, levels, sources[subject], active_from))
-        notes += said
+        levels, misfits = _levels(subject, files[subject])
+        labelled.append(_recording(subject, levels, sources[subject], active_from))
+        notes += misfits
         notes += _other_length(subject, len(levels), sources[subject])
     notes += recordings.unmatched(files, sources)
     label_files = tuple(file for columns in files.values() for file in columns.values())
-    return Found(tuple(found), tuple(notes), label_files, (labels, pictures))
+    return RawSet(tuple(labelled), tuple(notes), label_files, (labels, pictures))
 
 
 def _label_files(root: pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
-    found: dict[str, dict[int, pathlib.Path]] = collections.defaultdict(dict)
+    files: dict[str, dict[int, pathlib.Path]] = collections.defaultdict(dict)
     for file, match in recordings.named(root, _LABELS):
-        columns = found[match["subject"].upper()]
+        columns = files[match["subject"].upper()]
         au = int(match["au"])
         if au in columns:
             raise InputError(f"{file}: the same labels stand in {columns[au]}, too; remove one")
         columns[au] = file
-    return dict(found)
+    return dict(files)
 
 
 def _videos(root: pathlib.Path, camera: str) -> dict[str, Source]:
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     for file, match in recordings.named(root, _VIDEO):
         if match["camera"].lower() == camera:
-            recordings.put(found, match["subject"].upper(), Film(file, first=0), str(file))
-    return found
+            recordings.put(sources, match["subject"].upper(), Film(file, first=0), str(file))
+    return sources
 
 
 def _folders(root: pathlib.Path) -> dict[str, Source]:
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     for folder, files in recordings.walk(root):
         by_number = _NAME.fullmatch(folder.name) and recordings.numbered_pictures(folder, files)
         if by_number:
-            recordings.put(found, folder.name, Pictures(by_number), str(folder))
-    return found
+            recordings.put(sources, folder.name, Pictures(by_number), str(folder))
+    return sources
 
 
 def _levels(
@@ -109,15 +109,15 @@ def _levels(
         folder = next(iter(files.values())).parent
         raise InputError(f"{folder}: no label file of any of the AUs {LAYOUT.aus}")
     length = len(next(iter(columns.values())))
-    found = np.full((length, len(LAYOUT.aus)), UNKNOWN)
+    levels = np.full((length, len(LAYOUT.aus)), UNKNOWN)
     for place, au in enumerate(LAYOUT.aus):
         column = columns.get(au, [])
-        found[: len(column), place] = column[:length]
+        levels[: len(column), place] = column[:length]
         if au not in columns:
             notes.append(f"{subject}: no labels of AU{au:02d}, it is unknown there")
         elif len(column) != length:
             notes.append(f"{subject}: {len(column)} lines for AU{au:02d}, {length} are expected")
-    return found, notes
+    return levels, notes
 
 
 def _other_length(subject: str, labelled: int, source: Source) -> list[str]:
@@ -128,20 +128,20 @@ def _other_length(subject: str, labelled: int, source: Source) -> list[str]:
 
 
 def _column(file: pathlib.Path, notes: list[str]) -> list[int]:
-    found, numbers = [], []
+    levels, numbers = [], []
     for place, row in csv_files.rows(file):
         if len(row) != 2:
             raise InputError(f"{place}: expected frame and intensity, got {len(row)} values")
         numbers.append(csv_files.integer(row[0], place, range(10**6), "frame"))
         level = csv_files.integer(row[1], place, (*range(6), 9, UNKNOWN), "intensity")
-        found.append(level if level in range(6) else UNKNOWN)
-    if not found:
+        levels.append(level if level in range(6) else UNKNOWN)
+    if not levels:
         raise InputError(f"{file}: labels no frame; restore the file or remove it")
     jumps = np.flatnonzero(np.diff(numbers) != 1)
     if len(jumps):
         before, after = numbers[jumps[0] : jumps[0] + 2]
         notes.append(f"{file.name}: frame {after} after frame {before}; the order of lines counts")
-    return found
+    return levels
 
 
 def _recording(

@@ -24,15 +24,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from mdhr_jax import facs
-from mdhr_jax.data.builders import frames, label_tables, recordings
-from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Found, Pictures, Recording, Source
+from mdhr_jax.data import naming
+from mdhr_jax.data.builders import label_tables, recordings
+from mdhr_jax.data.builders.recordings import UNKNOWN, Film, Pictures, RawSet, Recording, Source
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces.video import SUFFIXES as _FILMS
 
 _TABLE = re.compile(r".*\.(csv|tsv)", re.IGNORECASE | re.DOTALL)
 
 
-def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
+def find(root: pathlib.Path) -> tuple[RawSet, facs.AuLayout]:
     """The labelled recordings below a folder, and the layout of their AUs.
 
     Raises:
@@ -53,16 +54,16 @@ def find(root: pathlib.Path) -> tuple[Found, facs.AuLayout]:
     notes += _left_out("tables without a column such as AU01", others)
     taken = videos.recordings(len(aus))
     if not taken:
-        said = f" ({'; '.join(notes)})" if notes else ""
+        reasons = f" ({'; '.join(notes)})" if notes else ""
         raise InputError(
-            f"{root}: no CSV file with the columns frame and AU01, AU02, ... below it{said}"
+            f"{root}: no CSV file with the columns frame and AU01, AU02, ... below it{reasons}"
         )
     notes += _left_out("videos or folders of pictures without labels", videos.unlabelled())
     layout = facs.layout(facs.own_name(aus))
-    return Found(taken, tuple(notes), tuple(labels), (root,)), layout
+    return RawSet(taken, tuple(notes), tuple(labels), (root,)), layout
 
 
-def _common_aus(labels: Mapping[pathlib.Path, label_tables.Table]) -> tuple[int, ...]:
+def _common_aus(labels: Mapping[pathlib.Path, label_tables.LabelTable]) -> tuple[int, ...]:
     """The AUs of every table."""
     aus: tuple[int, ...] = ()
     for file, table in labels.items():
@@ -123,7 +124,7 @@ class _Videos:
         self._by_name: dict[str, _Video] = {}
         self._by_place: dict[tuple[int, int], _Video] = {}
 
-    def add(self, file: pathlib.Path, rows: Sequence[label_tables.Row]) -> None:
+    def add(self, file: pathlib.Path, rows: Sequence[label_tables.FrameLabels]) -> None:
         """Adds the labels of a table."""
         for row in rows:
             name = _video_name(self._root, file, row)
@@ -135,7 +136,7 @@ class _Videos:
                 )
             video.labels[row.frame], video.files[row.frame] = row.labels, file
 
-    def add_faceless(self, file: pathlib.Path, rows: Sequence[label_tables.Row]) -> None:
+    def add_faceless(self, file: pathlib.Path, rows: Sequence[label_tables.FrameLabels]) -> None:
         """Adds the numbers of a table's frames without a face, of videos that have labels."""
         for row in rows:
             if video := self._by_name.get(_video_name(self._root, file, row)):
@@ -185,18 +186,18 @@ def _identity(place: pathlib.Path) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-def _video_name(root: pathlib.Path, file: pathlib.Path, row: label_tables.Row) -> str:
+def _video_name(root: pathlib.Path, file: pathlib.Path, row: label_tables.FrameLabels) -> str:
     if row.video is None:
         return _below(root, file.with_suffix(""))
     path = pathlib.PurePath(row.video)
     if "\\" in row.video and not (root / path).exists():
         path = pathlib.PureWindowsPath(row.video)
-    if not frames.is_name(row.video) or not path.stem.strip(".") or path.anchor:
+    if not naming.is_name(row.video) or not path.stem.strip(".") or path.anchor:
         raise InputError(f"{row.place}: {row.video!r} names no video in {root}")
     return path.as_posix()
 
 
-def _subject(video: str, row: label_tables.Row) -> str:
+def _subject(video: str, row: label_tables.FrameLabels) -> str:
     subject = pathlib.PurePath(video).parent.name if row.subject is None else row.subject
     if not re.fullmatch("[A-Za-z0-9_]+", subject):
         raise InputError(
@@ -246,17 +247,17 @@ def _place(root: pathlib.Path, video: str) -> pathlib.Path:
     if place.is_file():
         return place
     beside = sorted(place.parent.iterdir()) if place.parent.is_dir() else []
-    found = [
+    matching = [
         file
         for file in beside
         if _plain(file.stem) == _plain(place.name) and file.suffix.lower() in _FILMS
     ]
-    if place.is_dir() and (not found or _holds_pictures(place)):
-        found.append(place)
-    if len(found) != 1:
-        listed = ", ".join(file.name for file in found) or f"nothing{_near(place)}"
+    if place.is_dir() and (not matching or _holds_pictures(place)):
+        matching.append(place)
+    if len(matching) != 1:
+        listed = ", ".join(file.name for file in matching) or f"nothing{_near(place)}"
         raise InputError(f"{place}: expected one video or folder of that name, found {listed}")
-    return _inside(root, found[0])
+    return _inside(root, matching[0])
 
 
 def _holds_pictures(folder: pathlib.Path) -> bool:

@@ -28,7 +28,7 @@ _OPENFACE = re.compile(
 _TRUTHS = {"true": 1, "false": 0}
 
 
-class Row(NamedTuple):
+class FrameLabels(NamedTuple):
     """The labels of one frame.
 
     Attributes:
@@ -46,7 +46,7 @@ class Row(NamedTuple):
     labels: list[int] | None
 
 
-class Table(NamedTuple):
+class LabelTable(NamedTuple):
     """A table that was read.
 
     Attributes:
@@ -57,7 +57,7 @@ class Table(NamedTuple):
     """
 
     aus: tuple[int, ...]
-    rows: list[Row]
+    rows: list[FrameLabels]
     note: str
     unread: tuple[str, ...] = ()
 
@@ -72,7 +72,7 @@ class _Columns(NamedTuple):
     aus: dict[int, int]
 
 
-def read(file: pathlib.Path) -> Table:
+def read(file: pathlib.Path) -> LabelTable:
     """The labels in a file.
 
     Raises:
@@ -82,9 +82,11 @@ def read(file: pathlib.Path) -> Table:
     header = [unicodedata.normalize("NFKC", name) for name in written]  # wide letters of Asia
     aus = _au_columns(header)
     if any(match and match["kind"] in ("p", "P") for match in aus.values()):
-        return Table((), [], "these are scores that a model gave (AU.._p), no labels; left out")
+        return LabelTable(
+            (), [], "these are scores that a model gave (AU.._p), no labels; left out"
+        )
     if not aus:
-        return Table((), [], "")
+        return LabelTable((), [], "")
     columns = _columns(place, header, _labels(place, header, aus))
     rows = [_row(place, row, columns) for place, row in below]
     lost = sum(row.labels is None for row in rows)
@@ -92,7 +94,7 @@ def read(file: pathlib.Path) -> Table:
         note = f"{lost} of {len(rows)} rows show no face (success 0), left out"
     else:
         note = "" if rows else "labels no frame"
-    return Table(tuple(columns.aus), rows, note, _unread(header, columns))
+    return LabelTable(tuple(columns.aus), rows, note, _unread(header, columns))
 
 
 def _unread(header: Sequence[str], columns: _Columns) -> tuple[str, ...]:
@@ -118,22 +120,22 @@ def _labels(place: str, header: Sequence[str], aus: dict[int, re.Match | None]) 
             f"{place}: is {', '.join(strange)} the label of an AU? Labels are called AU12 or "
             "AU12_c, with a number of FACS and for both sides at once; rename or remove the column"
         )
-    found: dict[int, int] = {}
+    columns: dict[int, int] = {}
     for column, match in aus.items():
         if (match["kind"] or "c") in "cC":
-            other = found.setdefault(int(match["number"]), column)
+            other = columns.setdefault(int(match["number"]), column)
             if other != column:
                 raise InputError(
                     f"{place}: two columns for one AU, {header[other]} and {header[column]}; keep "
                     "the one that is the label"
                 )
-    alone = [header[c] for c, match in aus.items() if int(match["number"]) not in found]
+    alone = [header[c] for c, match in aus.items() if int(match["number"]) not in columns]
     if alone:
         raise InputError(
             f"{place}: {', '.join(alone)} are intensities without labels; add those, such as "
             f"{alone[0][:-2]}_c, or remove the column"
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(columns.items()))
 
 
 def _is_au(match: re.Match | None) -> bool:
@@ -154,8 +156,8 @@ def _columns(place: str, header: Sequence[str], aus: dict[int, int]) -> _Columns
     return _Columns(*(names.index(name) if name in names else None for name in wanted), aus)
 
 
-def _row(place: str, row: Sequence[str], columns: _Columns) -> Row:
-    return Row(
+def _row(place: str, row: Sequence[str], columns: _Columns) -> FrameLabels:
+    return FrameLabels(
         place,
         None if columns.video is None else row[columns.video],
         None if columns.subject is None else row[columns.subject],

@@ -13,13 +13,13 @@ import numpy as np
 from mdhr_jax import facs
 from mdhr_jax.data import lists
 from mdhr_jax.data.builders import recordings
-from mdhr_jax.data.builders.recordings import UNKNOWN, Found, Pictures, Recording
+from mdhr_jax.data.builders.recordings import UNKNOWN, Pictures, RawSet, Recording
 from mdhr_jax.errors import InputError
 
 _BEGINNINGS = ("", "img", "img_o")
 
 
-def find(root: pathlib.Path, pictures: pathlib.Path, layout: facs.AuLayout) -> Found:
+def find(root: pathlib.Path, pictures: pathlib.Path, layout: facs.AuLayout) -> RawSet:
     """Every frame of the three test lists.
 
     Args:
@@ -33,13 +33,13 @@ def find(root: pathlib.Path, pictures: pathlib.Path, layout: facs.AuLayout) -> F
     """
     tests, _ = lists.read_test_sets(root, layout)
     base = _beginning(pictures, tests[0].paths[0])
-    found = []
+    listed = []
     for test in tests:
         paths = iter(test.paths)
         for video in test.frames.to_videos():
             files = {number: base / next(paths) for number in video.number.tolist()}
             _refuse_outside(base, list(files.values()))
-            found.append(
+            listed.append(
                 Recording(
                     subject=video.subject,
                     name=video.name,
@@ -54,10 +54,10 @@ def find(root: pathlib.Path, pictures: pathlib.Path, layout: facs.AuLayout) -> F
         for fold in range(1, len(tests) + 1)
         for kind in ("path", "label")
     )
-    shown = [recording for recording in found if recording.source.files]
+    shown = [recording for recording in listed if recording.source.files]
     ordered = sorted(shown, key=lambda recording: (recording.subject, recording.name))
-    names = [[recording.name for recording in some] for some in (found, shown)]
-    return Found(tuple(ordered), recordings.unmatched(*names), label_files, (pictures, root))
+    names = [[recording.name for recording in some] for some in (listed, shown)]
+    return RawSet(tuple(ordered), recordings.unmatched(*names), label_files, (pictures, root))
 
 
 def _beginning(pictures: pathlib.Path, first: str) -> pathlib.Path:

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mdhr_jax import files
-from mdhr_jax.data.builders import frames, recordings
+from mdhr_jax.data import codecs
+from mdhr_jax.data.builders import recordings
 from mdhr_jax.data.builders.recordings import Recording
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares, video
@@ -40,7 +41,7 @@ class Settings:
       crop: where the face is, as in `squares.parse`.
       template: how a found face lies in its square.
       size: of the square, pixels.
-      image_format: key of `frames.CODECS`.
+      image_format: key of `codecs.CODECS`.
       smallest_face: as in `squares.parse`.
     """
 
@@ -119,13 +120,13 @@ def claim(folder: pathlib.Path, settings: Settings) -> None:
     Raises:
       InputError: those in it were cut in another.
     """
-    said = squares.describe(settings.crop, settings.template)
-    how = said, settings.size, settings.image_format, settings.smallest_face
-    wanted = json.dumps([_VERSION, *how])
+    crop = squares.describe(settings.crop, settings.template)
+    how = crop, settings.size, settings.image_format, settings.smallest_face
+    expected = json.dumps([_VERSION, *how])
     file = folder / _SETTINGS
     if not file.exists():
-        files.write(file, wanted)
-    elif file.read_text() != wanted:
+        files.write(file, expected)
+    elif file.read_text() != expected:
         raise InputError(
             f"{folder}: was begun with other settings; use those again, or delete this folder to "
             "begin anew"
@@ -154,8 +155,8 @@ class _Reader:
 
     def frames(self) -> Iterator[video.Frame]:
         """Those that there are, by their place in the source."""
-        found = self._recording.source.frames(self._recording.numbers, self._on_bad)
-        for frame, number, file in found:
+        source = self._recording.source
+        for frame, number, file in source.frames(self._recording.numbers, self._on_bad):
             self.origin[frame.number] = number, file
             yield frame
 
@@ -168,7 +169,7 @@ class _Reader:
         return {str(file): (file.stat().st_size, self.checksum(file)) for file in read}
 
 
-class _Row(NamedTuple):
+class _CutFrame(NamedTuple):
     """A frame that has become a picture; fields as in `Part`."""
 
     number: int
@@ -183,9 +184,9 @@ class _Row(NamedTuple):
 def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
     """Cuts the face out of the labelled frames of a recording and writes the file `part`."""
     reader = _Reader(recording)
-    rows: list[_Row] = []
+    frames: list[_CutFrame] = []
     several: list[int] = []
-    face, missing = None, 0.0  # of the row before, and since it
+    face, missing = None, 0.0  # of the frame before, and since it
     shown = cutter(settings).squares(reader.frames(), video=recording.name, side=settings.size)
     for square in shown:
         number, file = reader.origin[square.frame.number]
@@ -193,31 +194,33 @@ def cut(recording: Recording, settings: Settings, part: pathlib.Path) -> None:
         missing += square.frame.missing
         if square.picture is None:
             continue
-        breaks = bool(rows) and (square.face != face or math.isinf(missing))
+        breaks = bool(frames) and (square.face != face or math.isinf(missing))
         face, missing = square.face, 0.0
         image = _encoded(square.picture, file, settings)
-        rows.append(_row(number, breaks, image, square, reader.checksum(file)))
-    kept = {row.number for row in rows}
+        frames.append(_cut_frame(number, breaks, image, square, reader.checksum(file)))
+    kept = {frame.number for frame in frames}
     read = {number for number, _ in reader.origin.values()}
     report = VideoReport(
-        kept=len(rows),
+        kept=len(frames),
         missing=sorted(set(recording.numbers.tolist()) - read),
         lost=sorted(read - kept),
         breaks=[
-            row.number
-            for before, row in itertools.pairwise(rows)
-            if row.breaks or row.place - before.place > row.number - before.number
+            frame.number
+            for before, frame in itertools.pairwise(frames)
+            if frame.breaks or frame.place - before.place > frame.number - before.number
         ],
         several=several,
         unreadable=[line for line, _ in reader.unreadable],
         unread=sum(count for _, count in reader.unreadable),
     )
-    _write(part, rows, report, reader.files())
+    _write(part, frames, report, reader.files())
 
 
-def _row(number: int, breaks: bool, image: bytes, square: squares.Square, source: str) -> _Row:
+def _cut_frame(
+    number: int, breaks: bool, image: bytes, square: squares.Square, source: str
+) -> _CutFrame:
     time, transform = square.frame.time, square.transform
-    return _Row(
+    return _CutFrame(
         number,
         number + square.frame.lost,
         breaks,
@@ -228,9 +231,9 @@ def _row(number: int, breaks: bool, image: bytes, square: squares.Square, source
     )
 
 
-def _encoded(picture: frames.Picture, file: pathlib.Path, settings: Settings) -> bytes:
+def _encoded(picture: codecs.Picture, file: pathlib.Path, settings: Settings) -> bytes:
     """The picture as a record keeps it: the file itself, where that shows nothing else."""
-    codec = frames.CODECS[settings.image_format]
+    codec = codecs.CODECS[settings.image_format]
     if settings.crop == "none" and file.suffix.lower() in _SAME_FORMAT[settings.image_format]:
         data = file.read_bytes()
         with contextlib.suppress(ValueError):  # a colour mode that records do not have
@@ -241,21 +244,21 @@ def _encoded(picture: frames.Picture, file: pathlib.Path, settings: Settings) ->
 
 def _write(
     part: pathlib.Path,
-    rows: Sequence[_Row],
+    frames: Sequence[_CutFrame],
     report: VideoReport,
     sources: Mapping[str, tuple[int, str]],
 ) -> None:
     with files.replacing(part) as unfinished, unfinished.open("wb") as file:
         np.savez(
             file,
-            images=np.frombuffer(b"".join(row.image for row in rows), np.uint8),
-            ends=np.cumsum([len(row.image) for row in rows], dtype=np.int64),
-            number=np.array([row.number for row in rows], np.int64),
-            place=np.array([row.place for row in rows], np.int64),
-            breaks=np.array([row.breaks for row in rows], bool),
-            time=np.array([row.time for row in rows], np.float64),
-            transform=np.array([row.transform for row in rows], np.float32).reshape(-1, 4),
-            source=np.array([row.source for row in rows], "U64"),
+            images=np.frombuffer(b"".join(frame.image for frame in frames), np.uint8),
+            ends=np.cumsum([len(frame.image) for frame in frames], dtype=np.int64),
+            number=np.array([frame.number for frame in frames], np.int64),
+            place=np.array([frame.place for frame in frames], np.int64),
+            breaks=np.array([frame.breaks for frame in frames], bool),
+            time=np.array([frame.time for frame in frames], np.float64),
+            transform=np.array([frame.transform for frame in frames], np.float32).reshape(-1, 4),
+            source=np.array([frame.source for frame in frames], "U64"),
             report=np.array(json.dumps(dataclasses.asdict(report))),
             files=np.array(json.dumps(sources)),
         )

@@ -2,16 +2,13 @@
 """From recordings to a data set: faces are cut out video by video, then written as records.
 
 Every finished video is a file in `<out>.parts` (`parts`): a killed preparation goes on where it
-was, and several processes work side by side. What the user should know stands in two files beside
-the records: `report.json`, a `parts.VideoReport` for every video and the notes of the source, and
-`sources.json`, size and SHA-256 of every file that was read.
+was, and several processes work side by side. What the user should know stands beside the records
+(`reports`).
 """
 
 import collections
 import contextlib
-import dataclasses
 import functools
-import json
 import os
 import pathlib
 import shutil
@@ -23,15 +20,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mdhr_jax import facs, files, locks, workers
-from mdhr_jax.data import clips, folds
-from mdhr_jax.data.builders import frames, parts, recordings
-from mdhr_jax.data.builders.recordings import Found, Recording
+from mdhr_jax.data import clips, folds, naming
+from mdhr_jax.data.builders import frames, parts, recordings, reports
+from mdhr_jax.data.builders.recordings import RawSet, Recording
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import pace, squares
 from mdhr_jax.progress import Bar
 
 VERSION = "1.3.0"  # raise it when the same sources give other records
-REPORT, SOURCES = "report.json", "sources.json"
 MOST_SKIPPED = 0.01  # share of the frames that may be unreadable under `skip`
 _MOST_BYTES = 1000 << 20  # of a person's pictures: TFDS holds a split in memory
 _PARTS = ".parts"
@@ -45,12 +41,12 @@ class Prepared(frames.FrameBuilder, skip_registration=True):
     def __init__(
         self,
         *,
-        labelled: Mapping[str, Recording],
-        made: Mapping[str, parts.Part],
+        labelled: Sequence[Recording],
+        finished: Mapping[str, parts.Part],
         **rest: Any,
     ):
-        self.labelled = labelled
-        self.made = made
+        self.labelled = {recording.name: recording for recording in labelled}
+        self.finished = finished
         self.extras = {
             "time": tfds.features.Scalar(np.float32),
             "transform": tfds.features.Tensor(shape=(4,), dtype=np.float32),
@@ -63,7 +59,7 @@ class Prepared(frames.FrameBuilder, skip_registration=True):
 
     def examples(self, recording: clips.Video) -> Iterator[dict[str, Any]]:
         """The frames of one part."""
-        part, labelled = self.made[recording.name], self.labelled[recording.name]
+        part, labelled = self.finished[recording.name], self.labelled[recording.name]
         intensities = labelled.intensities[_rows(labelled, part)]
         for row, image in enumerate(parts.images(part)):
             yield {
@@ -82,7 +78,7 @@ def _rows(recording: Recording, part: parts.Part) -> np.ndarray:
 
 def prepare(
     out: str | pathlib.Path,
-    found: Found,
+    raw: RawSet,
     layout: facs.AuLayout,
     settings: parts.Settings,
     *,
@@ -96,7 +92,7 @@ def prepare(
 
     Args:
       out: directory to make; a preparation that was killed there goes on.
-      found: the recordings, sorted by subject.
+      raw: the recordings, sorted by subject.
       layout: their AUs.
       settings: how faces are cut out.
       source: what the data set says of its origin, one line.
@@ -114,48 +110,50 @@ def prepare(
     """
     out = pathlib.Path(out).absolute()
     folder = out.with_name(out.name + _PARTS)
-    chosen = _chosen(found, max_subjects)
+    chosen = _chosen(raw, max_subjects)
+    facts = _facts(source, settings, chosen)
+    if frames.is_made(out, facts | {"layout": layout.name}):
+        reports.check_sources(out, raw)
+        shutil.rmtree(folder, ignore_errors=True)
+        return ""
+    _check_detector(settings, chosen)
+    with locks.alone(folder, "name another --out"), _writing(out):
+        parts.claim(folder, settings)
+        finished = _finished(chosen, settings, folder, processes or workers.cores(), progress)
+        _refuse_unreadable(finished, folder, skip)
+        _refuse_numbers_beyond(chosen, finished)
+        table = clips.FrameTable.from_videos(_videos(chosen, finished))
+        subject_folds = folds.assign(layout, tuple(dict.fromkeys(table.subjects)))
+        fps = _fps(finished, layout)
+        frames.write(
+            functools.partial(Prepared, labelled=chosen, finished=finished),
+            out,
+            table,
+            frames.describe(table, layout, subject_folds, seed=0, fps=fps, **facts),
+            progress=progress,
+            beside=reports.contents(finished, raw),
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    return _summary(out, table, finished)
+
+
+def _facts(source: str, settings: parts.Settings, chosen: Sequence[Recording]) -> dict[str, Any]:
+    """What the data set will say of itself, as far as it is known before a picture is read."""
     people = len({recording.subject for recording in chosen})
-    statement = {
+    return {
         "builder": f"{Prepared.name} {VERSION}",
         "source": f"{source} of {people} people",
         "image_size": settings.size,
         "image_format": settings.image_format,
         "crop": squares.describe(settings.crop, settings.template),
     }
-    if frames.is_made(out, statement | {"layout": layout.name}):
-        _check_sources(out, found)
-        shutil.rmtree(folder, ignore_errors=True)
-        return ""
-    _check_detector(settings, chosen)
-    with locks.alone(folder, "name another --out"), _writing(out):
-        parts.claim(folder, settings)
-        made = _made(chosen, settings, folder, processes or workers.cores(), progress)
-        _refuse_unreadable(made, folder, skip)
-        _refuse_numbers_beyond(chosen, made)
-        table = clips.FrameTable.from_videos(_videos(chosen, made))
-        labelled = {recording.name: recording for recording in chosen}
-        frames.prepare(
-            functools.partial(Prepared, labelled=labelled, made=made),
-            out,
-            table=table,
-            layout=layout,
-            subject_folds=folds.assign(layout, tuple(dict.fromkeys(table.subjects))),
-            seed=0,
-            fps=_fps(made, layout),
-            progress=progress,
-            beside=_beside(made, found),
-            **statement,
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    return _summary(out, table, made)
 
 
-def _fps(made: Mapping[str, parts.Part], layout: facs.AuLayout) -> float:
+def _fps(finished: Mapping[str, parts.Part], layout: facs.AuLayout) -> float:
     """Frames per second of the records by their times; where they have none, by their numbers."""
     times, numbers = (
         np.concatenate([np.diff(each) for each in columns])
-        for columns in zip(*((part.time, part.number) for part in made.values()), strict=True)
+        for columns in zip(*((part.time, part.number) for part in finished.values()), strict=True)
     )
     known = times[times > 0]
     if len(known):
@@ -163,28 +161,28 @@ def _fps(made: Mapping[str, parts.Part], layout: facs.AuLayout) -> float:
     return layout.fps / float(np.median(numbers)) if len(numbers) else layout.fps
 
 
-def _chosen(found: Found, most: int | None) -> list[Recording]:
+def _chosen(raw: RawSet, most: int | None) -> list[Recording]:
     """The recordings of the first so many people, after a look at their names; says the notes."""
-    print(*found.notes, sep="\n", end="\n" if found.notes else "", file=sys.stderr)
-    if not found.recordings:
+    print(*raw.notes, sep="\n", end="\n" if raw.notes else "", file=sys.stderr)
+    if not raw.recordings:
         raise InputError("labels and pictures have no recording in common; see the notes above")
-    names = [recording.name for recording in found.recordings]
+    names = [recording.name for recording in raw.recordings]
     repeated = [name for name, count in collections.Counter(names).items() if count > 1]
     if repeated:
         raise InputError(f"{repeated[0]}: two recordings have this name; rename one")
-    people = list(dict.fromkeys(recording.subject for recording in found.recordings))[:most]
-    frames.check_people(people)
-    chosen = [recording for recording in found.recordings if recording.subject in people]
-    _check_names(found, chosen)
+    people = list(dict.fromkeys(recording.subject for recording in raw.recordings))[:most]
+    naming.check_people(people)
+    chosen = [recording for recording in raw.recordings if recording.subject in people]
+    _check_names(raw, chosen)
     recordings.check_numbers(chosen)
     return chosen
 
 
-def _check_names(found: Found, chosen: Sequence[Recording]) -> None:
+def _check_names(raw: RawSet, chosen: Sequence[Recording]) -> None:
     """Raises InputError: records cannot hold the name of a recording or of one of its files."""
     for recording in chosen:
-        for name in (recording.name, *map(found.place, recording.source.files)):
-            if not frames.is_name(name):
+        for name in (recording.name, *map(raw.place, recording.source.files)):
+            if not naming.is_name(name):
                 raise InputError(
                     f"{ascii(name)}: is not UTF-8, or holds a control character; rename the file "
                     "or folder"
@@ -203,32 +201,6 @@ def _check_detector(settings: parts.Settings, chosen: Sequence[Recording]) -> No
             cutter.detectors(recording.name)
 
 
-def _check_sources(out: pathlib.Path, found: Found) -> None:
-    """Compares labels by content, pictures by size, with those that the data set was made of.
-
-    Raises:
-      InputError: some of them are others.
-    """
-    known = said(out, SOURCES)
-    labels = {found.place(file): _state(file) for file in found.labels}
-    files = {found.place(f): f for recording in found.recordings for f in recording.source.files}
-    changed = [name for name, state in labels.items() if known.get(name) != list(state)]
-    changed += [name for name, f in files.items() if name in known and _size(f) != known[name][0]]
-    if changed:
-        raise InputError(
-            f"{out}: was made of other files ({changed[0]} and {len(changed) - 1} more differ); "
-            "choose another directory or delete this one"
-        )
-
-
-def _size(file: pathlib.Path) -> int:
-    """In bytes; of a file that cannot be read, 0."""
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0
-
-
 @contextlib.contextmanager
 def _writing(out: pathlib.Path) -> Iterator[None]:
     try:
@@ -240,7 +212,7 @@ def _writing(out: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _made(
+def _finished(
     chosen: Sequence[Recording],
     settings: parts.Settings,
     folder: pathlib.Path,
@@ -267,8 +239,10 @@ def _made(
     return {name: parts.read(file) for name, file in places.items()}
 
 
-def _refuse_unreadable(made: Mapping[str, parts.Part], folder: pathlib.Path, skip: bool) -> None:
-    reports = [part.report for part in made.values()]
+def _refuse_unreadable(
+    finished: Mapping[str, parts.Part], folder: pathlib.Path, skip: bool
+) -> None:
+    reports = [part.report for part in finished.values()]
     unread = sum(report.unread for report in reports)
     most = int(MOST_SKIPPED * sum(report.labelled for report in reports)) if skip else 0
     if unread <= most:
@@ -276,7 +250,7 @@ def _refuse_unreadable(made: Mapping[str, parts.Part], folder: pathlib.Path, ski
     lines = [line for report in reports for line in report.unreadable]
     file = folder / "unreadable.txt"
     files.write(file, os.fsencode("\n".join(lines) + "\n"))  # whatever bytes the names are of
-    for part in made.values():
+    for part in finished.values():
         if part.report.unreadable:  # it is done anew when the pictures are mended
             part.file.unlink()
     more = f" (and {len(lines) - 1} more, all in {file})" if len(lines) > 1 else ""
@@ -284,13 +258,13 @@ def _refuse_unreadable(made: Mapping[str, parts.Part], folder: pathlib.Path, ski
     raise InputError(f"{lines[0]}{more}{limit}")
 
 
-def _refuse_numbers_beyond(chosen: Sequence[Recording], made: Mapping[str, parts.Part]) -> None:
+def _refuse_numbers_beyond(chosen: Sequence[Recording], finished: Mapping[str, parts.Part]) -> None:
     """Raises InputError: a recording has none of the frames that its labels are of."""
     beyond = [
         recording
         for recording in chosen
-        if len(made[recording.name].report.missing) == len(recording.numbers)
-        and not made[recording.name].report.unread
+        if len(finished[recording.name].report.missing) == len(recording.numbers)
+        and not finished[recording.name].report.unread
     ]
     if beyond:
         numbers, shown = beyond[0].numbers, recordings.count(beyond[0].source)
@@ -302,14 +276,14 @@ def _refuse_numbers_beyond(chosen: Sequence[Recording], made: Mapping[str, parts
         )
 
 
-def _videos(chosen: Sequence[Recording], made: Mapping[str, parts.Part]) -> list[clips.Video]:
+def _videos(chosen: Sequence[Recording], finished: Mapping[str, parts.Part]) -> list[clips.Video]:
     """The recordings with the frames that have become pictures."""
     videos = []
     for recording in chosen:
-        rows = _rows(recording, made[recording.name])
+        rows = _rows(recording, finished[recording.name])
         if len(rows):
             number, labels = recording.numbers[rows], recording.labels[rows]
-            part, every = made[recording.name], pace.step(recording.numbers)
+            part, every = finished[recording.name], pace.step(recording.numbers)
             place, apart = pace.places(part.place, every)
             videos.append(
                 clips.Video(
@@ -334,8 +308,8 @@ def _count(recording: Recording, file: pathlib.Path, sizes: collections.Counter[
         )
 
 
-def _summary(out: pathlib.Path, table: clips.FrameTable, made: Mapping[str, parts.Part]) -> str:
-    reports = [part.report for part in made.values()]
+def _summary(out: pathlib.Path, table: clips.FrameTable, finished: Mapping[str, parts.Part]) -> str:
+    reports = [part.report for part in finished.values()]
     missing, lost, breaks, several = (
         sum(len(numbers) for numbers in column)
         for column in zip(*((r.missing, r.lost, r.breaks, r.several) for r in reports), strict=True)
@@ -345,70 +319,11 @@ def _summary(out: pathlib.Path, table: clips.FrameTable, made: Mapping[str, part
     return (
         f"{out}: {len(table)} frames of {people} people in {len(table.videos)} videos; left out: "
         f"{missing} without a picture ({unread} of them unreadable), {lost} without a face; "
-        f"{breaks} breaks; {several} show more than one face{_nothing_left(made)}"
+        f"{breaks} breaks; {several} show more than one face{_nothing_left(finished)}"
     )
 
 
-def _nothing_left(made: Mapping[str, parts.Part]) -> str:
+def _nothing_left(finished: Mapping[str, parts.Part]) -> str:
     """The recordings that are not in the set at all."""
-    names = [name for name, part in made.items() if not part.report.kept]
+    names = [name for name, part in finished.items() if not part.report.kept]
     return f"; nothing is left of {recordings.few(names)}" if names else ""
-
-
-def _beside(made: Mapping[str, parts.Part], found: Found) -> dict[str, bytes]:
-    report = {
-        "notes": list(found.notes),
-        "videos": {name: dataclasses.asdict(part.report) for name, part in made.items()},
-    }
-    states = {str(file): _state(file) for file in found.labels}
-    for part in made.values():
-        states |= part.files
-    sources = {found.place(pathlib.Path(file)): states[file] for file in sorted(states)}
-    written = {REPORT: report, SOURCES: sources}
-    return {name: (json.dumps(value, indent=1) + "\n").encode() for name, value in written.items()}
-
-
-def _state(file: pathlib.Path) -> tuple[int, str]:
-    """Size and SHA-256, as in `parts.Part.files`."""
-    return file.stat().st_size, recordings.sha256(file)
-
-
-def said(path: pathlib.Path, name: str) -> dict[str, Any]:
-    """What the file `REPORT` or `SOURCES` of a prepared data set says.
-
-    Raises:
-      InputError: it cannot be read, or says something else.
-    """
-    file = path / name
-    try:
-        said = frames.json_object(file.read_bytes())
-        if not _FITS[name](said):
-            raise ValueError("not what a preparation writes")
-        return said
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{file}: cannot be read; data sets made by `mdhr prepare` have it"
-        ) from error
-
-
-def _is_report(said: Mapping[str, Any]) -> bool:
-    return (
-        isinstance(said.get("notes"), list)
-        and isinstance(said.get("videos"), dict)
-        and all(map(_is_video_report, said["videos"].values()))
-    )
-
-
-def _is_video_report(said: Any) -> bool:
-    fields = {field.name for field in dataclasses.fields(parts.VideoReport)}
-    if not (isinstance(said, dict) and said.keys() == fields):
-        return False
-    inner = [*said["missing"], *said["lost"], *said["breaks"], *said["several"], said["unread"]]
-    return all(type(number) is int for number in inner)
-
-
-def _is_manifest(said: Mapping[str, Any]) -> bool:
-    return all(isinstance(state, list) and len(state) == 2 for state in said.values())
-
-
-_FITS = {REPORT: _is_report, SOURCES: _is_manifest}

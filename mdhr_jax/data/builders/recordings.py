@@ -164,7 +164,7 @@ class Recording:
             )
 
 
-class Found(NamedTuple):
+class RawSet(NamedTuple):
     """What is in a raw data set.
 
     Attributes:
@@ -185,7 +185,7 @@ class Found(NamedTuple):
         return file.relative_to(root).as_posix()
 
 
-def check_numbers(found: Sequence[Recording]) -> None:
+def check_numbers(chosen: Sequence[Recording]) -> None:
     """Whether the numbers of labels, also of those left out, and of pictures are of one count.
 
     Raises:
@@ -198,7 +198,7 @@ def check_numbers(found: Sequence[Recording]) -> None:
             sorted({*recording.numbers.tolist(), *recording.faceless}),
             sorted(recording.source.by_number),
         )
-        for recording in found
+        for recording in chosen
         if isinstance(recording.source, Pictures) and recording.source.by_number
     ]
     agreed = any(labels[0] == pictures[0] for _, labels, pictures in both)
@@ -239,13 +239,13 @@ def few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def put[Value](found: dict[str, Value], name: str, value: Value, what: str) -> None:
+def put[Value](by_name: dict[str, Value], name: str, value: Value, what: str) -> None:
     """Adds what was found of a recording.
 
     Raises:
       InputError: something of it was found before.
     """
-    if found.setdefault(name, value) is not value:
+    if by_name.setdefault(name, value) is not value:
         raise InputError(
             f"{name}: found twice, last in {what}; keep copies out of the folders that are searched"
         )
@@ -299,7 +299,7 @@ def numbered_pictures(folder: pathlib.Path, files: Sequence[str]) -> dict[int, p
     Raises:
       InputError: two pictures have the same number, or one is of a kind that is not read.
     """
-    found: dict[int, pathlib.Path] = {}
+    by_number: dict[int, pathlib.Path] = {}
     unread: dict[int, pathlib.Path] = {}
     for name in files:
         file = folder / name
@@ -309,14 +309,14 @@ def numbered_pictures(folder: pathlib.Path, files: Sequence[str]) -> dict[int, p
         if is_unread_picture(file):
             unread[number] = file
         elif is_picture(file):
-            other = found.setdefault(number, file)
+            other = by_number.setdefault(number, file)
             if other != file:
                 raise InputError(
                     f"{folder}: {other.name} and {name} are both frame {number}; remove one of them"
                 )
-    for number in unread.keys() - found.keys():
+    for number in unread.keys() - by_number.keys():
         refuse_unread(unread[number])
-    return found
+    return by_number
 
 
 def is_picture(file: pathlib.Path) -> bool:

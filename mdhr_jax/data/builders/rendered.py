@@ -3,12 +3,13 @@
 
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from mdhr_jax import facs
-from mdhr_jax.data import clips, folds, records
+from mdhr_jax.data import clips, codecs, folds, records
 from mdhr_jax.data import lists as official_lists
 from mdhr_jax.data.builders import frames
 from mdhr_jax.errors import InputError
@@ -28,10 +29,10 @@ class Rendered(frames.FrameBuilder):
         """Render one video; cameras compress more or less."""
         name = self.metadata.seed, recording.subject, recording.name
         quality = int(scene.camera(*name, self.metadata.image_size).quality)
-        encode = frames.CODECS[self.metadata.image_format].encode
+        encode = codecs.CODECS[self.metadata.image_format].encode
         return ({"image": encode(picture, quality)} for picture in self._pictures(recording))
 
-    def _pictures(self, recording: clips.Video) -> Iterator[frames.Picture]:
+    def _pictures(self, recording: clips.Video) -> Iterator[codecs.Picture]:
         """The pictures of one video, chunk by chunk."""
         length = len(recording.number)
         for first in range(0, length, _CHUNK):
@@ -82,55 +83,55 @@ def build(
       InputError: a setting or a list is wrong, or `out` holds something else.
     """
     _check_positive(
-        subjects=subjects if isinstance(subjects, int) else 1,
+        subjects=subjects if isinstance(subjects, int) else None,
         videos_per_subject=videos_per_subject,
         frames_per_video=frames_per_video,
         image_size=image_size,
-        max_frames_per_video=1 if max_frames_per_video is None else max_frames_per_video,
+        max_frames_per_video=max_frames_per_video,
     )
-    if lists is None:
-        names = _subject_names(subjects)
-        subject_folds = folds.assign(layout, names)
-        videos = _sample_videos(layout, seed, names, videos_per_subject, frames_per_video)
-        source = "rendered faces, labels from the label process"
-    else:
-        videos, subject_folds = _listed_videos(layout, lists, subjects, max_frames_per_video)
-        source = f"rendered faces, labels from the official {layout.name} lists"
-    frames.prepare(
-        Rendered,
-        out,
+    labelled = (
+        _sampled(layout, seed, subjects, videos_per_subject, frames_per_video)
+        if lists is None
+        else _listed(layout, lists, subjects, max_frames_per_video)
+    )
+    metadata = frames.describe(
+        labelled.table,
+        layout,
+        labelled.folds,
         builder=f"{Rendered.name} {Rendered.VERSION}",
-        table=clips.FrameTable.from_videos(videos),
-        layout=layout,
-        subject_folds=subject_folds,
+        source=f"rendered faces, labels from {labelled.by}",
+        seed=seed,
+        fps=layout.fps,
         image_size=image_size,
         image_format=image_format,
-        seed=seed,
-        source=source,
-        fps=layout.fps,
-        progress=progress,
     )
+    frames.write(Rendered, out, labelled.table, metadata, progress=progress)
     return records.open_dataset(out)
 
 
-def _check_positive(**settings: int) -> None:
+def _check_positive(**settings: int | None) -> None:
     for name, value in settings.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise InputError(f"{name} is {value}: give at least 1")
 
 
-def _subject_names(subjects: int | Sequence[str] | None) -> list[str]:
-    if not subjects:
-        raise InputError("without lists, say how many subjects to render, or name them")
-    if isinstance(subjects, int):
-        return [f"S{number:03d}" for number in range(1, subjects + 1)]
-    return list(subjects)
+class _Labelled(NamedTuple):
+    """Frames without pictures, test subjects of each fold, and what has labelled them."""
+
+    table: clips.FrameTable
+    folds: folds.Folds
+    by: str
 
 
-def _sample_videos(
-    layout: facs.AuLayout, seed: int, names: Sequence[str], per_subject: int, num_frames: int
-) -> list[clips.Video]:
-    return [
+def _sampled(
+    layout: facs.AuLayout,
+    seed: int,
+    subjects: int | Sequence[str] | None,
+    per_subject: int,
+    num_frames: int,
+) -> _Labelled:
+    names = _subject_names(subjects)
+    videos = [
         clips.Video(
             name=name,
             subject=subject,
@@ -142,15 +143,25 @@ def _sample_videos(
         for subject in names
         for name in (f"{subject}/T{task}" for task in range(1, per_subject + 1))
     ]
+    table = clips.FrameTable.from_videos(videos)
+    return _Labelled(table, folds.assign(layout, names), "the label process")
 
 
-def _listed_videos(
+def _subject_names(subjects: int | Sequence[str] | None) -> list[str]:
+    if not subjects:
+        raise InputError("without lists, say how many subjects to render, or name them")
+    if isinstance(subjects, int):
+        return [f"S{number:03d}" for number in range(1, subjects + 1)]
+    return list(subjects)
+
+
+def _listed(
     layout: facs.AuLayout,
     root: str | pathlib.Path,
     subjects: int | Sequence[str] | None,
     max_frames: int | None,
-) -> tuple[list[clips.Video], folds.Folds]:
-    """Videos of the lists grouped by subject, and the folds that the lists make of them."""
+) -> _Labelled:
+    """The lists' videos grouped by subject, and the folds that the lists make of them."""
     if isinstance(subjects, int):
         raise InputError("with lists, name the subjects to render, or leave them out for all")
     tests, test_subjects = official_lists.read_test_sets(root, layout)
@@ -174,4 +185,6 @@ def _listed_videos(
         if video.subject in chosen
     ]
     videos.sort(key=lambda recording: recording.subject)
-    return videos, tuple(tuple(s for s in fold if s in chosen) for fold in test_subjects)
+    kept = tuple(tuple(s for s in fold if s in chosen) for fold in test_subjects)
+    table = clips.FrameTable.from_videos(videos)
+    return _Labelled(table, kept, f"the official {layout.name} lists")

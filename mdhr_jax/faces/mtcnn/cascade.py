@@ -68,10 +68,10 @@ class Mtcnn:
         if not pictures:
             return []
         if near is None:
-            found = self._refine(pictures, self._propose(pictures))
+            candidates = self._refine(pictures, self._propose(pictures))
         else:
-            found = [boxes.squared(known) for known in near]
-        return self._output(pictures, found)
+            candidates = [boxes.squared(known) for known in near]
+        return self._output(pictures, candidates)
 
     def _propose(self, pictures: Sequence[Picture]) -> list[boxes.Boxes]:
         """Squares in each picture that may show a face."""
@@ -88,12 +88,12 @@ class Mtcnn:
     ) -> list[boxes.Boxes]:
         cuts = _cuts(pictures, proposed, nets.R_SIDE)
         scores, shifts = (_by_picture(x, proposed) for x in self._r(cuts))
-        return [_refined(*found) for found in zip(proposed, scores, shifts, strict=True)]
+        return [_refined(*each) for each in zip(proposed, scores, shifts, strict=True)]
 
     def _output(self, pictures: Sequence[Picture], refined: Sequence[boxes.Boxes]) -> list[Faces]:
         cuts = _cuts(pictures, refined, nets.O_SIDE)
         answers = [_by_picture(x, refined) for x in self._o(cuts)]
-        return [_faces(*found) for found in zip(pictures, refined, *answers, strict=True)]
+        return [_faces(*each) for each in zip(pictures, refined, *answers, strict=True)]
 
 
 # The picture at several sizes, and squares cut out of it.
@@ -139,9 +139,9 @@ class _Level(NamedTuple):
         # Pixels count from 1 here and the last one belongs to the cell: a trait of the weights.
         corner = np.stack([x, y], axis=1) * nets.STRIDE
         cell = np.hstack([corner + 1, corner + nets.CELL])
-        found, scores = cell + shifts[y, x] * (nets.CELL - 1), scores[y, x]
-        kept = boxes.strongest(found, scores, _SAME_SIZE_OVERLAP)
-        return found[kept] / self.scale, scores[kept]
+        candidates, scores = cell + shifts[y, x] * (nets.CELL - 1), scores[y, x]
+        kept = boxes.strongest(candidates, scores, _SAME_SIZE_OVERLAP)
+        return candidates[kept] / self.scale, scores[kept]
 
 
 def _levels(picture: Picture, smallest_face: int) -> Iterator[_Level]:
@@ -173,9 +173,9 @@ def _areas(size: int, new: int) -> scipy.sparse.csr_array:
 
 
 def _cuts(
-    pictures: Sequence[Picture], found: Sequence[boxes.Boxes], side: int
+    pictures: Sequence[Picture], candidates: Sequence[boxes.Boxes], side: int
 ) -> Float[np.ndarray, "k s s 3"]:
-    cuts = (boxes.cut_out(*pair, side) for pair in zip(pictures, found, strict=True))
+    cuts = (boxes.cut_out(*pair, side) for pair in zip(pictures, candidates, strict=True))
     return np.concatenate([np.empty((0, side, side, 3), np.float32), *cuts])
 
 
@@ -183,17 +183,17 @@ def _cuts(
 
 
 def _proposals(levels: Sequence[tuple[boxes.Boxes, Float[np.ndarray, " _"]]]) -> boxes.Boxes:
-    found = np.concatenate([np.empty((0, 4)), *(level for level, _ in levels)])
+    candidates = np.concatenate([np.empty((0, 4)), *(level for level, _ in levels)])
     scores = np.concatenate([np.empty(0), *(scores for _, scores in levels)])
-    return boxes.squared(found[boxes.strongest(found, scores, _OVERLAP)])
+    return boxes.squared(candidates[boxes.strongest(candidates, scores, _OVERLAP)])
 
 
 def _refined(
     proposed: boxes.Boxes, scores: Float[np.ndarray, " k"], shifts: boxes.Boxes
 ) -> boxes.Boxes:
     faces = scores > _R_SCORE
-    found, scores = _shifted(proposed, shifts)[faces], scores[faces]
-    return boxes.squared(found[boxes.strongest(found, scores, _OVERLAP)])
+    candidates, scores = _shifted(proposed, shifts)[faces], scores[faces]
+    return boxes.squared(candidates[boxes.strongest(candidates, scores, _OVERLAP)])
 
 
 def _faces(
@@ -205,18 +205,20 @@ def _faces(
 ) -> Faces:
     landmarks = refined[:, None, :2] - 1 + points * _sides(refined)[:, None]
     faces = scores > _O_SCORE
-    found, scores, landmarks = (x[faces] for x in (_shifted(refined, shifts), scores, landmarks))
-    kept = boxes.strongest(found, scores, _OVERLAP, of="least")
-    return Faces(boxes.within(found[kept], picture.shape), scores[kept], landmarks[kept])
+    candidates, scores, landmarks = (
+        x[faces] for x in (_shifted(refined, shifts), scores, landmarks)
+    )
+    kept = boxes.strongest(candidates, scores, _OVERLAP, of="least")
+    return Faces(boxes.within(candidates[kept], picture.shape), scores[kept], landmarks[kept])
 
 
-def _shifted(found: boxes.Boxes, shifts: boxes.Boxes) -> boxes.Boxes:
-    return found + shifts * np.tile(_sides(found), 2)
+def _shifted(candidates: boxes.Boxes, shifts: boxes.Boxes) -> boxes.Boxes:
+    return candidates + shifts * np.tile(_sides(candidates), 2)
 
 
-def _sides(found: boxes.Boxes) -> Float[np.ndarray, "k 2"]:
+def _sides(candidates: boxes.Boxes) -> Float[np.ndarray, "k 2"]:
     # The nets were trained on boxes whose last pixel belongs to them.
-    return found[:, 2:] - found[:, :2] + 1
+    return candidates[:, 2:] - candidates[:, :2] + 1
 
 
 # Batches of one shape.
@@ -244,5 +246,5 @@ def _filled(x: np.ndarray, batch: int) -> np.ndarray:
     return np.concatenate([x, np.zeros((batch - len(x), *x.shape[1:]), x.dtype)])
 
 
-def _by_picture(values: np.ndarray, found: Sequence[boxes.Boxes]) -> list[np.ndarray]:
-    return np.split(values, np.cumsum([len(b) for b in found])[:-1])
+def _by_picture(values: np.ndarray, candidates: Sequence[boxes.Boxes]) -> list[np.ndarray]:
+    return np.split(values, np.cumsum([len(b) for b in candidates])[:-1])
