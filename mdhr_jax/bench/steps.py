@@ -11,8 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mdhr_jax import evaluate, preprocess, runs, sharding, train
-from mdhr_jax import steps as programs
+from mdhr_jax import evaluate, preprocess, runs, sharding, steps, train
 from mdhr_jax.bench import collectives, roofline, timing
 
 
@@ -94,7 +93,7 @@ def scoring(config: ConfigDict, windows: int) -> Measured:
     mesh = sharding.make_mesh()
     clips = evaluate.batch_size(config.eval_batch_size, mesh)
     made = runs.scoring(config, mesh)
-    values = made.prepare(*programs.split(runs.model_factory(config)(nnx.Rngs(0)))[1:])
+    values = made.prepare(*steps.split(runs.model_factory(config)(nnx.Rngs(0)))[1:])
     batch = {"frames": random_batch(config, clips, mesh)["frames"]}
     step, compilation = _compiled(made.step, *values, batch)
     return _measured(
@@ -110,7 +109,7 @@ def scoring(config: ConfigDict, windows: int) -> Measured:
     )
 
 
-def random_batch(config: ConfigDict, clips: int, mesh: Mesh) -> programs.Batch:
+def random_batch(config: ConfigDict, clips: int, mesh: Mesh) -> steps.Batch:
     """Noise with labels, as a batch of the pipeline."""
     rng = np.random.default_rng(0)
     side, length = preprocess.resized(config.image_size), config.clip_length
