@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from mdhr_jax import facs, steps
-from mdhr_jax.models import layers, mdhr
+from mdhr_jax.models import blocks, layers, mdhr, norms
 
 LAYOUT = facs.AuLayout(
     "tiny",
@@ -322,7 +322,7 @@ def test_the_folded_view_rounds_kernels_after_folding(make):
     assert folded.classifier.class_vectors[...].dtype == jnp.float32
 
 
-class Doubled(layers.LinearBlock):
+class Doubled(blocks.LinearBlock):
     def __call__(self, x):
         return self.norm(2 * self.linear(x))
 
@@ -332,7 +332,8 @@ def test_a_block_that_computes_otherwise_is_not_folded(make):
     model = make(mdhr.MDHR, LAYOUT, **DEFAULT)
     model.static = make(Doubled, 4, 4)
     folded = mdhr.folded_view(model, dtype=jnp.float32)
-    assert folded.static.norm.mean is not None and folded.dynamics.fusion.norm.mean is None
+    assert isinstance(folded.static.norm, norms.BatchNorm)
+    assert isinstance(folded.dynamics.fusion.norm, layers.Rectifier)
     expected = _scores(mdhr.eval_view(model, dtype=jnp.float32), _clips())
     np.testing.assert_allclose(_scores(folded, _clips()), expected, rtol=1e-5)
 
