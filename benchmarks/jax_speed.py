@@ -119,7 +119,7 @@ class Ours:
         graph, *_ = steps.split(view)
         size = self.recipe.image_size
         images = preprocess.train(batch["frames"], batch["augment"], image_size=size)
-        outputs, _ = steps.run(graph, params, batch_stats, images)
+        outputs, _ = steps.forward(graph, params, batch_stats, images)
         return self.objective(outputs, batch["labels"], batch["mask"])[0]
 
 

@@ -12,7 +12,6 @@ is on the disk before a checkpoint counts.
 import contextlib
 import hashlib
 import json
-import logging
 import pathlib
 import shutil
 import types
@@ -30,11 +29,6 @@ _SUMS, _SAID = "files.json", "said.json"
 _NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 _NEW = "new"  # a checkpoint that does not count yet
 _OLD = ".old"  # ends the name of one that another of the same step replaces
-# Its threads log the traceback of what it then raises.
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-logging.getLogger("asyncio").addFilter(
-    lambda record: "tensorstore" not in record.getMessage().lower()
-)
 
 
 def _parts(state: dict) -> dict[str, dict]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from absl import flags
 
-from mdhr_jax import compiled, files
+from mdhr_jax import compiled, files, notes
 from mdhr_jax.errors import InputError, NonFiniteLossError
 
 Flags = flags.FlagValues
@@ -88,6 +88,7 @@ def _main(argv: list[str]) -> int:
         return 0
     name, *arguments = argv
     compiled.keep()
+    notes.mute_libraries()
     try:
         return _run(name, [_with_underscores(argument) for argument in arguments])
     except (Exception, KeyboardInterrupt) as error:

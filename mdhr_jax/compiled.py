@@ -21,6 +21,8 @@ def keep() -> None:
     had, every command compiles anew. Programs of one kind of CPU are not for another. One whose
     writing was cut short, by a kill or a full disk, is compiled and written anew. Those that were
     not used for longest are deleted where there are too many.
+
+    For the whole process, whose `warnings.showwarning` it replaces, so only `cli.main` calls it.
     """
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     folder = pathlib.Path(home) / "mdhr_jax" / f"compiled-{_processor()}"
@@ -34,7 +36,11 @@ def keep() -> None:
 
 
 def _drop_broken_when_told(folder: pathlib.Path) -> None:
-    """JAX warns of a file that it cannot read, and would keep it and warn of it for ever."""
+    """JAX warns of a file that it cannot read, and would keep it and warn of it for ever.
+
+    Its warning is all that tells of such a file (jax/_src/compiler.py, `_cache_read`; since
+    https://github.com/jax-ml/jax/pull/12594), and it writes no file that is there already.
+    """
     show = warnings.showwarning
 
     def showwarning(message: Warning | str, *where: Any) -> None:

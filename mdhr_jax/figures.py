@@ -126,7 +126,7 @@ def observe(
 
     def run(params: dict, batch_stats: dict, frames: jax.Array) -> tuple[jax.Array, ...]:
         images = recipe.transform(frames)
-        outputs, _ = steps.run(graph, params, batch_stats, images)
+        outputs, _ = steps.forward(graph, params, batch_stats, images)
         if kind.shows not in outputs:  # known while tracing, before anything is compiled
             raise InputError(f"{trained.path}: its model has no {kind.remedy}")
         each = np.arange(len(rows))

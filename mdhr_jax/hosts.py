@@ -4,6 +4,12 @@
 They find each other and end together (`together`): where one dies or its machine stands still, the
 others are ended after about `PATIENCE` seconds. For a process that is alone, all of this does
 nothing.
+
+Launchers are asked here and not by JAX's own detection (jax/_src/clusters), from which Slurm's
+address and port are. That counts SLURM_NTASKS, which a batch script has of its whole job and not of
+what was started together; it gives each process of Slurm or Open MPI one device; it needs mpi4py
+for Open MPI 5, and for Kubernetes a client with rights of its own. What is missing ends in a
+traceback or in waiting there, here in a line that says what to give.
 """
 
 import contextlib
@@ -149,7 +155,7 @@ def _join(found: Place) -> None:
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         *found,
-        cluster_detection_method="deactivate",
+        cluster_detection_method="deactivate",  # see above; it would also take one device only
         initialization_timeout=MEETING,
         heartbeat_timeout_seconds=PATIENCE,
     )

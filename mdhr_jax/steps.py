@@ -59,7 +59,7 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
 
 
-def run(
+def forward(
     graph: nnx.GraphDef,
     params: dict,
     batch_stats: dict,
@@ -89,7 +89,7 @@ def loss_and_gradients(
     """
 
     def loss_fn(params: dict):
-        outputs, stats = run(graph, params, batch_stats, images, key)
+        outputs, stats = forward(graph, params, batch_stats, images, key)
         total, parts = objective(outputs, labels, mask)
         return total, (parts, stats, outputs)
 
@@ -270,7 +270,7 @@ def make_eval_step(graph: nnx.GraphDef, *, transform: Callable[[Array], Array]) 
     def eval_step(params: dict, batch_stats: dict, batch: Batch) -> Float[Array, "b t n"]:
         with jax.named_scope("preprocess"):
             images = transform(frames(batch))
-        outputs, _ = run(graph, params, batch_stats, images)
+        outputs, _ = forward(graph, params, batch_stats, images)
         return outputs["scores"]
 
     return eval_step

@@ -35,7 +35,7 @@ ARROWS = {
     "files": {"errors"},
     "notes": set(),
     "progress": set(),
-    "models": {"models", "facs"},
+    "models": {"models", "facs", "errors"},
     "losses": {"facs"},
     "metrics": set(),
     "bootstrap": {"metrics"},

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdhr_jax import checkpoint, errors, sharding
+from mdhr_jax import checkpoint, errors, notes, sharding
 
 
 def _state(value):
@@ -232,6 +232,7 @@ def test_what_is_loaded_beside_a_training_that_saves_is_one_of_its_states(tmp_pa
 @pytest.mark.parametrize("limit", [10, 200])  # the first file fails, or arrays within Orbax do
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax' threads
 def test_a_full_disk_is_refused_and_keeps_the_checkpoint_before(tmp_path, caplog, limit):
+    notes.mute_libraries()
     # A limit on the size of files stands in for the full disk.
     checkpoint.save(tmp_path, "last", 3, _state(3))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

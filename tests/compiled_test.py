@@ -3,6 +3,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -14,6 +15,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(compiled.VARIABLE, "")
     monkeypatch.delenv(compiled.VARIABLE)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     return tmp_path
 
 

@@ -286,7 +286,7 @@ def test_evaluation_sees_the_evaluation_transform(batch):
     @jax.jit
     def direct(params, stats, frames):
         images = preprocess.evaluate(frames, image_size=SIZE)
-        return steps.run(_graph(mdhr.eval_view), params, stats, images)
+        return steps.forward(_graph(mdhr.eval_view), params, stats, images)
 
     outputs, stats = direct(state["params"], state["batch_stats"], batch["frames"])
     np.testing.assert_allclose(scores, outputs["scores"], rtol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from einops import rearrange
 
 from mdhr_jax.interop import files, official
-from mdhr_jax.verify import network
+from mdhr_jax.verify import cases, network
 
 pytestmark = pytest.mark.long
 ROOT = pathlib.Path(__file__).parents[1]
@@ -41,7 +41,7 @@ numpy.savez("running.npz", **running)
 """
 
 
-@pytest.mark.parametrize("case", network.read(GOLDEN), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", cases.read(GOLDEN), ids=lambda case: case.name)
 def test_the_twin_passes_the_golden_vectors(run_torch, tmp_path, case):
     params, batch_stats = network.weights(case)
     state = {"step": 0, "params": params, "batch_stats": batch_stats}

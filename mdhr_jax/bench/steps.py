@@ -10,8 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from mdhr_jax import evaluate, preprocess, runs, sharding, train
-from mdhr_jax import steps as programs
+from mdhr_jax import evaluate, preprocess, runs, sharding, steps, train
 from mdhr_jax.bench import collectives, roofline, timing
 from mdhr_jax.run.recipe import Recipe
 
@@ -94,7 +93,7 @@ def scoring(recipe: Recipe, windows: int) -> Measured:
     mesh = sharding.make_mesh()
     clips = evaluate.batch_size(recipe.eval_batch_size, mesh)
     made = runs.scoring(recipe, mesh)
-    values = made.prepare(*programs.split(recipe.create(nnx.Rngs(0)))[1:])
+    values = made.prepare(*steps.split(recipe.create(nnx.Rngs(0)))[1:])
     batch = {"frames": random_batch(recipe, clips, mesh)["frames"]}
     step, compilation = _compiled(made.step, *values, batch)
     return _measured(
@@ -110,7 +109,7 @@ def scoring(recipe: Recipe, windows: int) -> Measured:
     )
 
 
-def random_batch(recipe: Recipe, clips: int, mesh: Mesh) -> programs.Batch:
+def random_batch(recipe: Recipe, clips: int, mesh: Mesh) -> steps.Batch:
     """Noise with labels, as a batch of the pipeline."""
     rng = np.random.default_rng(0)
     side, length = preprocess.resized(recipe.image_size), recipe.clip_length

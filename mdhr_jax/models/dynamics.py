@@ -16,7 +16,8 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mdhr_jax.models import layers
+from mdhr_jax.errors import choose
+from mdhr_jax.models import blocks, layers, norms
 
 SQUEEZED = 16  # channels that each scale keeps for choosing the weights (release)
 
@@ -73,11 +74,11 @@ class ScaleProjection(layers.Layer):
         self.context = k if window.reads_neighbours else 0
         self.padding = k if window.repeats_edges else 0
         self.convolution = layers.PatchLinear(size, inputs, outputs, kernel_init=init, rngs=rngs)
-        self.norm = layers.BatchNorm(outputs, relu=True)
+        self.norm = norms.BatchNorm(outputs, relu=True)
 
     def fold(self) -> None:
         """Called by `mdhr.folded_view`."""
-        self.norm.fold_into(self.convolution)
+        self.norm = self.norm.fold_into(self.convolution)
 
     def __call__(self, maps: Float[Array, "b s H W c"]) -> Float[Array, "b t h w d"]:
         differences = maps[:, 1:] - maps[:, :-1]
@@ -85,10 +86,8 @@ class ScaleProjection(layers.Layer):
         motion = self.norm(self.convolution(jnp.pad(differences, still)))
         frames = maps.shape[1] - 2 * self.context
         average = window_average(frames, self.k, self.context + self.padding)
-        precision = None if self.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
-        return jnp.einsum(
-            "tj,bjhwd->bthwd", jnp.asarray(average, self.dtype), motion, precision=precision
-        )
+        weights = jnp.asarray(average, self.dtype)
+        return jnp.einsum("tj,bjhwd->bthwd", weights, motion, precision=self.precision)
 
 
 class Scales(nnx.Module):
@@ -111,11 +110,7 @@ class Scales(nnx.Module):
     ):
         if not scales or not set(scales) <= {1, 2, 3, 4} or len(set(scales)) != len(scales):
             raise ValueError(f"dynamics.scales must be a subset of 1, 2, 3, 4, not {scales}")
-        if window not in WINDOWS:
-            raise ValueError(
-                f"dynamics.window={window!r} is unknown; choose from {', '.join(WINDOWS)}"
-            )
-        kind = WINDOWS[window]
+        kind = choose("dynamics.window", WINDOWS, window)
         self.scales = tuple(sorted(scales))
         self.context = k if kind.reads_neighbours else 0
         self.projections = nnx.List(
@@ -140,11 +135,11 @@ class MultiscaleDynamics(Scales):
         super().__init__(channels, features, rngs=rngs, **scales)
         count, width = len(self.scales), channels[-1]
         self.squeezes = nnx.List(
-            layers.LinearBlock(width, SQUEEZED, rngs=rngs) for _ in self.scales
+            blocks.LinearBlock(width, SQUEEZED, rngs=rngs) for _ in self.scales
         )
         choice_init = jax.nn.initializers.normal(math.sqrt(2 / count))
         self.choice = layers.Linear(count * SQUEEZED, count, kernel_init=choice_init, rngs=rngs)
-        self.fusion = layers.LinearBlock(width, features, rngs=rngs)
+        self.fusion = blocks.LinearBlock(width, features, rngs=rngs)
 
     def __call__(
         self, maps: list[Float[Array, "b s ..."]]
@@ -166,7 +161,7 @@ class SummedDynamics(Scales):
 
     def __init__(self, channels: tuple[int, ...], features: int, *, rngs: nnx.Rngs, **scales: Any):
         super().__init__(channels, features, rngs=rngs, **scales)
-        self.fusion = layers.LinearBlock(channels[-1], features, rngs=rngs)
+        self.fusion = blocks.LinearBlock(channels[-1], features, rngs=rngs)
 
     def __call__(
         self, maps: list[Float[Array, "b s ..."]]
@@ -181,7 +176,7 @@ class ConcatenatedDynamics(Scales):
 
     def __init__(self, channels: tuple[int, ...], features: int, *, rngs: nnx.Rngs, **scales: Any):
         super().__init__(channels, features, rngs=rngs, **scales)
-        self.fusion = layers.LinearBlock(len(self.scales) * channels[-1], features, rngs=rngs)
+        self.fusion = blocks.LinearBlock(len(self.scales) * channels[-1], features, rngs=rngs)
 
     def __call__(
         self, maps: list[Float[Array, "b s ..."]]

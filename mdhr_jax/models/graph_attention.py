@@ -35,8 +35,6 @@ class GraphAttention(layers.Layer):
         send = (wide * self.target[...]).sum(-1)
         logits = jax.nn.leaky_relu(receive[..., :, None] + send[..., None, :], self.negative_slope)
         attention = jax.nn.softmax(jnp.where(adjacency > 0, logits, -jnp.inf))
-        precision = None if self.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
-        mixed = jnp.einsum(
-            "btnm,btmd->btnd", attention.astype(hidden.dtype), hidden, precision=precision
-        )
+        weights = attention.astype(hidden.dtype)
+        mixed = jnp.einsum("btnm,btmd->btnd", weights, hidden, precision=self.precision)
         return jax.nn.elu(mixed + nodes + self.bias[...].astype(self.dtype)), attention

@@ -3,11 +3,10 @@
 
 Parameters and statistics are float32. How a layer runs is set from outside by `nnx.view`:
 `dtype` (float32 for parity, bfloat16 for speed), `use_running_average` and `groups` of batch
-normalisation, `deterministic` of drop-path. Constructors describe the architecture only. What
-`mdhr.folded_view` computes ahead of scoring is in the methods `narrow` and `fold`.
+normalisation (`norms`), `deterministic` of drop-path. Constructors describe the architecture only.
+What `mdhr.folded_view` computes ahead of scoring is in the methods `narrow` and `fold`.
 """
 
-import functools
 import math
 
 import jax
@@ -42,12 +41,16 @@ class Layer(nnx.Module):
         if dtype is not None:
             self.dtype = dtype
 
+    @property
+    def precision(self) -> lax.Precision:
+        """Of products: full, unless `dtype` is bfloat16."""
+        return lax.Precision.DEFAULT if self.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+
     def dot(self, x: Float[Array, "... c"], kernel: Float[Array, "c d"]) -> Float[Array, "... d"]:
-        """Matrix product in `dtype`, at full precision unless that is bfloat16."""
-        precision = lax.Precision.DEFAULT if self.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+        """Matrix product in `dtype`."""
         # Two-dimensional operands: XLA's CPU product is twice as slow on four-dimensional ones.
         flat = rearrange(x.astype(self.dtype), "... c -> (...) c")
-        product = jnp.dot(flat, kernel.astype(self.dtype), precision=precision)
+        product = jnp.dot(flat, kernel.astype(self.dtype), precision=self.precision)
         return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -130,210 +133,23 @@ class Conv(Affine):
             window_strides=(self.stride, self.stride),
             padding=[(self.padding, self.padding)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=None if self.dtype == jnp.bfloat16 else lax.Precision.HIGHEST,
+            precision=self.precision,
         )
         return self.biased(y)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def normalise_batch(
-    x: Float[Array, "groups m ..."],
-    scale: Float[Array, "..."],
-    bias: Float[Array, "..."],
-    shift: Float[Array, "..."],
-    epsilon: float,
-    relu: bool,
-) -> tuple[Array, Array, Array]:
-    """Every group with its own mean and biased variance, over all axes that `scale` has not.
-
-    The statistics take one pass over `x`, and so do the sums of the gradient, each time one
-    exchange on many devices. The ReLU's mask is computed again from `x`, so that on a GPU the
-    backward pass does not read the output.
-
-    Args:
-      x: values.
-      scale, bias: of the normalised values.
-      shift: near the mean; E(x - shift)^2 - (E x - shift)^2 cancels where it is far.
-      epsilon: added to the variance.
-      relu: whether negative results become 0.
-
-    Returns:
-      results, mean, variance; only the results have a gradient.
-    """
-    return _normalise_batch_forward(x, scale, bias, shift, epsilon, relu)[0]
-
-
-def _normalise_batch_forward(
-    x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, relu: bool
-) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
-    axes = tuple(range(1, x.ndim - scale.ndim))
-    shifted = x - shift
-    shifted_mean = shifted.mean(axes, keepdims=True)
-    square = jnp.square(shifted).mean(axes, keepdims=True)
-    mean = shifted_mean + shift
-    var = jnp.maximum(square - jnp.square(shifted_mean), 0)
-    inverse = lax.rsqrt(var + epsilon)
-    y = (x - mean) * (scale * inverse) + bias
-    return (jax.nn.relu(y) if relu else y, mean, var), (x, scale, bias, mean, inverse)
-
-
-def _normalise_batch_backward(
-    epsilon: float, relu: bool, saved: tuple[Array, ...], gradients: tuple[Array, Array, Array]
-) -> tuple[Array, Array, Array, None]:
-    del epsilon
-    x, scale, bias, mean, inverse = saved
-    axes = tuple(range(1, x.ndim - scale.ndim))
-    count = math.prod(x.shape[axis] for axis in axes)
-    centred, slope, gradient = x - mean, scale * inverse, gradients[0]
-    if relu:
-        gradient = jnp.where(centred * slope + bias > 0, gradient, 0)
-    total = gradient.sum(axes, keepdims=True)
-    along = (gradient * centred).sum(axes, keepdims=True)
-    rest = gradient - total / count - centred * (jnp.square(inverse) * along / count)
-    of_scale = (along * inverse).sum(0).reshape(scale.shape)
-    return slope * rest, of_scale, total.sum(0).reshape(bias.shape), None
-
-
-normalise_batch.defvjp(_normalise_batch_forward, _normalise_batch_backward)
-
-
-class BatchNorm(Layer):
-    """Batch normalisation over all axes but the trailing ones in `shape`, as PyTorch does it.
-
-    Normalises with the biased variance, keeps the unbiased one: new = 0.9 old + 0.1 batch.
-    With `groups` > 1 the leading axis is cut into that many equal parts, each normalised with
-    its own statistics; the running statistics follow the first part (the release's DataParallel
-    on two devices is `groups=2`). Statistics are float32 in every mode. With `relu` a ReLU
-    follows.
-
-    Raises:
-      ValueError: the leading axis is no multiple of `groups`.
-    """
-
-    epsilon = 1e-5
-    momentum = 0.1
-
-    def __init__(self, *shape: int, relu: bool = False):
-        super().__init__()
-        self.scale = nnx.Param(jnp.ones(shape))
-        self.bias = nnx.Param(jnp.zeros(shape))
-        self.mean = nnx.BatchStat(jnp.zeros(shape))
-        self.var = nnx.BatchStat(jnp.ones(shape))
-        self.relu = relu
-        self.groups = 1
-        self.use_running_average = False
-
-    def set_view(
-        self,
-        dtype: DTypeLike | None = None,
-        groups: int | None = None,
-        use_running_average: bool | None = None,
-    ) -> None:
-        """Sets arithmetic type, groups and mode, called by `nnx.view`."""
-        super().set_view(dtype)
-        if groups is not None:
-            self.groups = groups
-        if use_running_average is not None:
-            self.use_running_average = use_running_average
-
-    def fold_into(self, layer: Affine) -> None:
-        """Leaves the running statistics' work to the `layer` before: its kernel and its bias.
-
-        Here only the ReLU remains, so that on a GPU the layer writes its result once.
-        """
-        slope = self._slope()
-        bias = 0 if layer.bias is None else layer.bias[...]
-        layer.kernel = nnx.Param(layer.kernel[...] * slope)
-        layer.bias = nnx.Param((bias - self.mean[...]) * slope + self.bias[...])
-        self.scale = self.bias = self.mean = self.var = None
+class Identity(nnx.Module):
+    """Its input: where there is nothing to do."""
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        if self.scale is None:  # folded
-            return self._rectified(x)
-        wide = widened(x)
-        y = self._with_running(wide) if self.use_running_average else self._with_own(wide)
-        return y.astype(self.dtype)
-
-    def _slope(self) -> Array:
-        return self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
-
-    def _rectified(self, y: Array) -> Array:
-        return jax.nn.relu(y) if self.relu else y
-
-    def _with_running(self, x: Array) -> Array:
-        return self._rectified((x - self.mean[...]) * self._slope() + self.bias[...])
-
-    def _with_own(self, x: Array) -> Array:
-        if x.shape[0] % self.groups:
-            raise ValueError(f"a batch of {x.shape[0]} does not divide into {self.groups} groups")
-        grouped = x.reshape(self.groups, -1, *x.shape[1:])
-        scale, bias, shift = self.scale[...], self.bias[...], self.mean[...]
-        y, mean, var = normalise_batch(grouped, scale, bias, shift, self.epsilon, self.relu)
-        count = grouped[0].size // scale.size
-        self._update(self.mean, mean)
-        self._update(self.var, var * (count / max(count - 1, 1)))
-        return y.reshape(x.shape)
-
-    def _update(self, running: nnx.BatchStat, batch: Array) -> None:
-        first = batch[0].reshape(running[...].shape)
-        running[...] = (1 - self.momentum) * running[...] + self.momentum * first
+        return x
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalise_features(
-    x: Float[Array, "... c"], scale: Float[Array, " c"], bias: Float[Array, " c"], epsilon: float
-) -> Float[Array, "... c"]:
-    """Every vector of the last axis with its own mean and biased variance.
+class Rectifier(nnx.Module):
+    """ReLU."""
 
-    For the backward pass the statistics are kept, behind a barrier: XLA would compute them again
-    for every use, and on a GPU then writes the gradient of `scale` out element by element. Where
-    there is no backward pass, it makes one kernel of all.
-    """
-    mean, inverse = _feature_statistics(x, epsilon)
-    return (x - mean) * inverse * scale + bias
-
-
-def _feature_statistics(x: Array, epsilon: float) -> tuple[Array, Array]:
-    mean = x.mean(-1, keepdims=True)
-    var = jnp.square(x - mean).mean(-1, keepdims=True)
-    return mean, lax.rsqrt(var + epsilon)
-
-
-def _normalise_features_forward(
-    x: Array, scale: Array, bias: Array, epsilon: float
-) -> tuple[Array, tuple[Array, ...]]:
-    mean, inverse = lax.optimization_barrier(_feature_statistics(x, epsilon))
-    return (x - mean) * inverse * scale + bias, (x, scale, mean, inverse)
-
-
-def _normalise_features_backward(
-    epsilon: float, saved: tuple[Array, ...], gradient: Array
-) -> tuple[Array, Array, Array]:
-    del epsilon
-    x, scale, mean, inverse = saved
-    normed, scaled = (x - mean) * inverse, gradient * scale
-    along = (scaled * normed).mean(-1, keepdims=True)
-    of_x = inverse * (scaled - scaled.mean(-1, keepdims=True) - normed * along)
-    others = tuple(range(x.ndim - 1))
-    return of_x, (gradient * normed).sum(others), gradient.sum(others)
-
-
-normalise_features.defvjp(_normalise_features_forward, _normalise_features_backward)
-
-
-class LayerNorm(Layer):
-    """Normalisation of the last axis, epsilon 1e-5, statistics in float32."""
-
-    epsilon = 1e-5
-
-    def __init__(self, features: int):
-        super().__init__()
-        self.scale = nnx.Param(jnp.ones(features))
-        self.bias = nnx.Param(jnp.zeros(features))
-
-    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        y = normalise_features(widened(x), self.scale[...], self.bias[...], self.epsilon)
-        return y.astype(self.dtype)
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return jax.nn.relu(x)
 
 
 @jax.custom_vjp
@@ -402,22 +218,6 @@ class Residual(nnx.Module):
         return nnx.remat(forward)(self, *inputs) if self.remat else forward(self, *inputs)
 
 
-class LinearBlock(nnx.Module):
-    """Linear, batch normalisation, ReLU (release: LinearBlock)."""
-
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        init = jax.nn.initializers.normal(math.sqrt(2 / outputs))
-        self.linear = Linear(inputs, outputs, kernel_init=init, rngs=rngs)
-        self.norm = BatchNorm(outputs, relu=True)
-
-    def fold(self) -> None:
-        """Called by `mdhr.folded_view`."""
-        self.norm.fold_into(self.linear)
-
-    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... d"]:
-        return self.norm(self.linear(x))
-
-
 class StackedLinear(Affine):
     """`n` linear maps, each with its own parameters, that share their input: one product.
 
@@ -434,21 +234,6 @@ class StackedLinear(Affine):
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... n d"]:
         y = self.dot(x, rearrange(self.kernel[...], "c n d -> c (n d)"))
         return self.biased(rearrange(y, "... (n d) -> ... n d", n=self.kernel[...].shape[1]))
-
-
-class StackedLinearBlock(StackedLinear):
-    """`n` linear blocks: linear maps, each with batch norm and ReLU of its own."""
-
-    def __init__(self, n: int, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        super().__init__(n, inputs, outputs, rngs=rngs)
-        self.norm = BatchNorm(n, outputs, relu=True)
-
-    def fold(self) -> None:
-        """Called by `mdhr.folded_view`."""
-        self.norm.fold_into(self)
-
-    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... n d"]:
-        return self.norm(super().__call__(x))
 
 
 def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:

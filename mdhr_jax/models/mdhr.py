@@ -8,7 +8,6 @@ a forward pass has no branches. A new kind is one class and one table line:
 
 import functools
 import zlib
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from mdhr_jax import facs
-from mdhr_jax.models import dynamics, layers, relations, resnet, swin, temporal
+from mdhr_jax.errors import choose
+from mdhr_jax.models import blocks, layers, relations, resnet, swin
+from mdhr_jax.models.dynamics import (
+    ConcatenatedDynamics,
+    MultiscaleDynamics,
+    NoDynamics,
+    Scales,
+    SummedDynamics,
+)
+from mdhr_jax.models.temporal import TAPS, NoTemporal, TemporalConvolution
 
 _SWIN_B = functools.partial(
     swin.Swin, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.5
@@ -29,10 +37,10 @@ BACKBONES = {
     "swin_b_outputs": functools.partial(_SWIN_B, stage_outputs=True),
 }
 DYNAMICS = {
-    "multiscale": dynamics.MultiscaleDynamics,
-    "sum": dynamics.SummedDynamics,
-    "concatenation": dynamics.ConcatenatedDynamics,
-    "none": dynamics.NoDynamics,
+    "multiscale": MultiscaleDynamics,
+    "sum": SummedDynamics,
+    "concatenation": ConcatenatedDynamics,
+    "none": NoDynamics,
 }
 REGIONS = {True: relations.RegionBlocks, False: relations.RegionSlices}
 AFE = {
@@ -48,14 +56,7 @@ EDGES = {
     "fully_connected": relations.fixed_edges(relations.fully_connected),
     "none": relations.EdgeKind(relations.NoEdges),
 }
-TEMPORAL = {True: temporal.TemporalConvolution, False: temporal.NoTemporal}
-
-
-def choose[Kind](slot: str, table: Mapping[str, Kind], name: str) -> Kind:
-    """The table's entry; ValueError with the choices when there is none."""
-    if name not in table:
-        raise ValueError(f"{slot}={name!r} is unknown; choose from {', '.join(map(str, table))}")
-    return table[name]
+TEMPORAL = {True: TemporalConvolution, False: NoTemporal}
 
 
 class MDHR(nnx.Module):
@@ -105,7 +106,7 @@ class MDHR(nnx.Module):
 
         self.layout = layout
         self.backbone = choose("backbone", BACKBONES, backbone)(rngs=slot("backbone"))
-        self.static = layers.LinearBlock(self.backbone.features, features, rngs=slot("static"))
+        self.static = blocks.LinearBlock(self.backbone.features, features, rngs=slot("static"))
         self.dynamics = choose("dynamics", DYNAMICS, dynamics)(
             self.backbone.channels,
             features,
@@ -189,11 +190,11 @@ def calm(model: MDHR) -> None:
     """
     for _, module in nnx.iter_modules(model):
         match module:
-            case temporal.TemporalConvolution():
-                centre = jnp.zeros_like(module.kernel[...]).at[temporal.TAPS // 2].set(1)
+            case TemporalConvolution():
+                centre = jnp.zeros_like(module.kernel[...]).at[TAPS // 2].set(1)
                 module.kernel[...] = centre
                 module.bias[...] = jnp.zeros_like(module.bias[...])
-            case dynamics.Scales():
+            case Scales():
                 module.fusion.norm.scale[...] = module.fusion.norm.scale[...] * 0.1
 
 
@@ -238,22 +239,16 @@ def folded_view(model: MDHR, *, dtype: DTypeLike) -> MDHR:
     """`eval_view` with all computed that depends on no frame, for scoring many clips.
 
     Batch normalisation is part of the layer before it, and layers hold their parameters in `dtype`.
-    Scores are those of `eval_view` up to rounding. A module's `fold` says which layers its norms
-    follow; without one, it stays as it is.
+    Scores are those of `eval_view` up to rounding. A class's own `fold` says which layers its norms
+    follow; without one, a module stays as it is, and so does a subclass, as it may compute
+    otherwise.
     """
     view = eval_view(model, dtype=dtype)
     modules = [module for _, module in nnx.iter_modules(view)]
     for module in modules:
-        if _folds(type(module)):
+        if "fold" in vars(type(module)):
             module.fold()
     for module in modules:
         if isinstance(module, layers.Affine):
             module.narrow()
     return view
-
-
-def _folds(kind: type) -> bool:
-    """Whether there is a `fold` that knows the computation: a subclass may have changed it."""
-    telling = ("fold", "forward", "__call__")
-    first = next((c for c in kind.__mro__ if any(name in vars(c) for name in telling)), object)
-    return "fold" in vars(first)

@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from mdhr_jax import facs
-from mdhr_jax.models import graph_attention, layers
+from mdhr_jax.models import blocks, graph_attention, layers
 
 RegionMaps = list[Float[Array, "b t _ w d"]]  # regions may differ in rows
 
@@ -40,7 +40,7 @@ class RegionBlocks(RegionSlices):
     def __init__(self, layout: facs.AuLayout, features: int, *, rngs: nnx.Rngs):
         super().__init__(layout, features, rngs=rngs)
         self.blocks = nnx.List(
-            layers.LinearBlock(features, features, rngs=rngs) for _ in layout.regions
+            blocks.LinearBlock(features, features, rngs=rngs) for _ in layout.regions
         )
 
     def __call__(self, fused: Float[Array, "b t h w d"]) -> RegionMaps:
@@ -54,7 +54,7 @@ class RegionalFeatures(nnx.Module):
     The blocks of a region's AUs are one product, because they share its map.
     """
 
-    block = layers.StackedLinearBlock
+    block = blocks.StackedLinearBlock
 
     def __init__(self, layout: facs.AuLayout, features: int, *, rngs: nnx.Rngs):
         self.blocks = nnx.List(
@@ -89,7 +89,7 @@ class SharedFeatures(nnx.Module):
 
     def __init__(self, layout: facs.AuLayout, features: int, *, rngs: nnx.Rngs):
         self.aus = len(layout.aus)
-        self.block = layers.LinearBlock(features, features, rngs=rngs)
+        self.block = blocks.LinearBlock(features, features, rngs=rngs)
 
     def __call__(
         self, fused: Float[Array, "b t h w d"], region_maps: RegionMaps

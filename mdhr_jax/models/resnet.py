@@ -14,7 +14,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from mdhr_jax.models import layers
+from mdhr_jax.models import layers, norms
 
 FAN_OUT = jax.nn.initializers.variance_scaling(2, "fan_out", "normal")
 
@@ -77,11 +77,11 @@ class Stem(nnx.Module):
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.conv = layers.Conv(7, 3, width, stride=2, rngs=rngs)
-        self.norm = layers.BatchNorm(width, relu=True)
+        self.norm = norms.BatchNorm(width, relu=True)
 
     def fold(self) -> None:
         """Called by `mdhr.folded_view`."""
-        self.norm.fold_into(self.conv)
+        self.norm = self.norm.fold_into(self.conv)
 
     def __call__(self, frames: Float[Array, "m H W 3"]) -> Float[Array, "m h w c"]:
         return max_pool(self.norm(self.conv(frames)))
@@ -93,21 +93,14 @@ class Shortcut(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
         self.stride = stride
         self.linear = layers.Linear(inputs, outputs, bias=False, kernel_init=FAN_OUT, rngs=rngs)
-        self.norm = layers.BatchNorm(outputs)
+        self.norm = norms.BatchNorm(outputs)
 
     def fold(self) -> None:
         """Called by `mdhr.folded_view`."""
-        self.norm.fold_into(self.linear)
+        self.norm = self.norm.fold_into(self.linear)
 
     def __call__(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
         return self.norm(self.linear(x[:, :: self.stride, :: self.stride]))
-
-
-class Identity(nnx.Module):
-    """The shortcut of a block that changes neither size nor width."""
-
-    def __call__(self, x: Float[Array, "m h w c"]) -> Float[Array, "m h w c"]:
-        return x
 
 
 class Bottleneck(layers.Residual):
@@ -120,21 +113,21 @@ class Bottleneck(layers.Residual):
         outputs = width * self.expansion
         product = {"bias": False, "kernel_init": FAN_OUT, "rngs": rngs}
         self.reduce = layers.Linear(inputs, width, **product)
-        self.reduce_norm = layers.BatchNorm(width, relu=True)
+        self.reduce_norm = norms.BatchNorm(width, relu=True)
         self.conv = layers.Conv(3, width, width, stride=stride, rngs=rngs)
-        self.conv_norm = layers.BatchNorm(width, relu=True)
+        self.conv_norm = norms.BatchNorm(width, relu=True)
         self.expand = layers.Linear(width, outputs, **product)
-        self.expand_norm = layers.BatchNorm(outputs)
+        self.expand_norm = norms.BatchNorm(outputs)
         changes = stride != 1 or inputs != outputs
         self.shortcut = (
-            Shortcut(inputs, outputs, stride=stride, rngs=rngs) if changes else Identity()
+            Shortcut(inputs, outputs, stride=stride, rngs=rngs) if changes else layers.Identity()
         )
 
     def fold(self) -> None:
         """Called by `mdhr.folded_view`."""
-        self.reduce_norm.fold_into(self.reduce)
-        self.conv_norm.fold_into(self.conv)
-        self.expand_norm.fold_into(self.expand)
+        self.reduce_norm = self.reduce_norm.fold_into(self.reduce)
+        self.conv_norm = self.conv_norm.fold_into(self.conv)
+        self.expand_norm = self.expand_norm.fold_into(self.expand)
 
     def forward(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
         """The block's output."""

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from mdhr_jax.models import layers
+from mdhr_jax.models import layers, norms
 
 WINDOW = 7
 SHIFT = 3
@@ -42,7 +42,7 @@ def relative_position_bias(table: Float[Array, "169 e"]) -> Float[Array, "e 49 4
     # [i, j, a]: 1 where rows (or columns) i and j of a window lie i - j = a - 6 apart.
     apart = np.subtract.outer(np.arange(WINDOW), np.arange(WINDOW)) + WINDOW - 1
     is_apart = np.eye(2 * WINDOW - 1, dtype=np.float32)[apart]
-    exact = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    exact = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
     columns = exact("x u b, a b e -> x u a e", is_apart, square)
     both = exact("y v a, x u a e -> e y x v u", is_apart, columns)
     return rearrange(both, "e y x v u -> e (y x) (v u)")
@@ -118,13 +118,12 @@ class WindowAttention(layers.Layer):
         parts = jnp.split(self.qkv(x), 3, -1)
         q, k, v = (rearrange(part, "m w i (e f) -> m w e i f", e=self.heads) for part in parts)
         q = q * (q.shape[-1] ** -0.5)
-        precision = None if self.dtype == jnp.bfloat16 else jax.lax.Precision.HIGHEST
-        logits = jnp.einsum("mweif,mwejf->mweij", q, k, precision=precision)
+        logits = jnp.einsum("mweif,mwejf->mweij", q, k, precision=self.precision)
         position = rearrange(relative_position_bias(self.position_bias[...]), "e i j -> 1 e i j")
         if mask is not None:
             position = position + rearrange(mask, "w i j -> w 1 i j")
         weights = attention_weights(logits, position)
-        mixed = jnp.einsum("mweij,mwejf->mweif", weights, v, precision=precision)
+        mixed = jnp.einsum("mweij,mwejf->mweif", weights, v, precision=self.precision)
         return self.projection(rearrange(mixed, "m w e i f -> m w i (e f)"))
 
 
@@ -135,9 +134,9 @@ class Block(layers.Residual):
         super().__init__()
         init = {"kernel_init": TRUNCATED, "bias_init": ZEROS, "rngs": rngs}
         self.shifted = shifted
-        self.attention_norm = layers.LayerNorm(width)
+        self.attention_norm = norms.LayerNorm(width)
         self.attention = WindowAttention(width, heads, rngs=rngs)
-        self.mlp_norm = layers.LayerNorm(width)
+        self.mlp_norm = norms.LayerNorm(width)
         self.mlp_in = layers.Linear(width, 4 * width, **init)
         self.mlp_out = layers.Linear(4 * width, width, **init)
         self.drop_path = layers.DropPath(drop_rate)
@@ -166,7 +165,7 @@ class PatchMerge(nnx.Module):
     """Halves the map: four neighbours concatenated (columns outermost), LayerNorm, 4C -> 2C."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
-        self.norm = layers.LayerNorm(4 * width)
+        self.norm = norms.LayerNorm(4 * width)
         self.reduction = layers.Linear(
             4 * width, 2 * width, bias=False, kernel_init=TRUNCATED, rngs=rngs
         )
@@ -198,7 +197,7 @@ class Swin(nnx.Module):
     ):
         self.stage_outputs = stage_outputs
         self.patches = layers.PatchLinear(4, 3, width, rngs=rngs)
-        self.patch_norm = layers.LayerNorm(width)
+        self.patch_norm = norms.LayerNorm(width)
         self.channels = tuple(width * 2**stage for stage in range(4))
         self.features = self.channels[-1]
         rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
@@ -210,7 +209,7 @@ class Swin(nnx.Module):
             for channels, depth, n in zip(self.channels, depths, heads, strict=True)
         )
         self.merges = nnx.List(PatchMerge(c, rngs=rngs) for c in self.channels[:-1])
-        self.norm = layers.LayerNorm(self.features)
+        self.norm = norms.LayerNorm(self.features)
 
     def __call__(
         self, frames: Float[Array, "b t H W 3"], key: jax.Array | None = None

@@ -9,7 +9,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from mdhr_jax.models import layers
+from mdhr_jax.models import layers, norms
 
 TAPS = 5
 
@@ -25,7 +25,7 @@ class TemporalConvolution(layers.Layer):
         init = layers.uniform(1 / math.sqrt(TAPS))
         self.kernel = nnx.Param(init(rngs.params(), (TAPS, n, features)))
         self.bias = nnx.Param(init(rngs.params(), (n, features)))
-        self.norm = layers.BatchNorm(n)
+        self.norm = norms.BatchNorm(n)
 
     def __call__(self, nodes: Float[Array, "b t n d"]) -> Float[Array, "b t n d"]:
         frames = nodes.shape[1]

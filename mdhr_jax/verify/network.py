@@ -7,9 +7,6 @@ Swin's noise is a tenth of the ResNet's, and so are its tolerances (a quarter on
 
 import dataclasses
 import functools
-import json
-import pathlib
-import zipfile
 from collections.abc import Iterator
 
 import jax
@@ -19,11 +16,11 @@ import optax
 from einops import rearrange
 from flax import nnx
 
-from mdhr_jax import facs, golden, optim, steps
-from mdhr_jax.errors import InputError
+from mdhr_jax import facs, optim, steps
 from mdhr_jax.interop import names
 from mdhr_jax.models import mdhr
-from mdhr_jax.verify import verdict
+from mdhr_jax.verify import golden, verdict
+from mdhr_jax.verify.cases import Case
 from mdhr_jax.verify.verdict import Check, Values
 
 BACKBONES = {"resnet": "resnet50", "swin_transformer": "swin_b"}
@@ -78,44 +75,7 @@ OPTIMISATION_LOSS = (1e-5, 1e-3, 5e-3, 5e-3, 5e-3, 5e-3)
 DELTA_MEDIAN, DELTA_LARGEST = 1e-2, 0.5
 
 
-@dataclasses.dataclass(frozen=True)
-class Golden:
-    """One configuration: its metadata and its arrays."""
-
-    name: str
-    facts: dict
-    arrays: dict[str, np.ndarray]
-
-    @property
-    def layout(self) -> facs.AuLayout:
-        """The AU layout that the configuration is about."""
-        return facs.LAYOUTS[self.facts["dataset"].lower()]
-
-    @property
-    def backbone(self) -> str:
-        """The backbone's official name."""
-        return self.facts["backbone"]
-
-    @functools.cached_property
-    def clips(self) -> np.ndarray:
-        """The input, `(b, t, 224, 224, 3)`."""
-        return golden.clips(self.facts["B"], self.facts["T"], self.facts["input_seed"])
-
-
-def read(directory: pathlib.Path) -> list[Golden]:
-    """All configurations in a golden directory, ordered so that equal weights are neighbours."""
-    found = []
-    for file in sorted(directory.glob("*_b*t*k*.json")):
-        try:
-            facts = json.loads(file.read_text())
-            with file.with_suffix(".npz").open("rb") as stream, np.load(stream) as arrays:
-                found.append(Golden(file.stem, facts, dict(arrays)))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{file}: not a golden configuration ({error})") from error
-    return sorted(found, key=lambda g: (g.layout.name, g.backbone, g.facts["base_seed"]))
-
-
-def weights(case: Golden) -> tuple[dict, dict]:
+def weights(case: Case) -> tuple[dict, dict]:
     """The case's parameters and statistics in our tree."""
     return _weights(case.layout, case.backbone, case.facts["base_seed"])
 
@@ -138,7 +98,7 @@ def _model(layout: facs.AuLayout, backbone: str, k: int) -> mdhr.MDHR:
     return mdhr.MDHR(layout, backbone=BACKBONES[backbone], k=k, rngs=nnx.Rngs(0), **RELEASE)
 
 
-def verify(case: Golden) -> Iterator[Check]:
+def verify(case: Case) -> Iterator[Check]:
     """Every stage of one configuration: evaluation, training, and optimisation if it is there."""
     params, batch_stats = weights(case)
     model = nnx.eval_shape(lambda: _model(case.layout, case.backbone, case.facts["k"]))
@@ -175,7 +135,7 @@ def official_layouts(outputs: dict, layout: facs.AuLayout) -> dict[str, np.ndarr
     return tensors
 
 
-def forward_checks(case: Golden, mode: str, tensors: dict[str, np.ndarray]) -> Iterator[Check]:
+def forward_checks(case: Case, mode: str, tensors: dict[str, np.ndarray]) -> Iterator[Check]:
     """Every stage in official layout against the golden one; `mode` is `eval` or `train`."""
     share = 1.0
     if case.backbone == "swin_transformer":
@@ -200,20 +160,20 @@ def _statistic_checks(
     yield verdict.relative(f"{stage} L2 norm", np.linalg.norm(wide), stored[4], STATISTIC)
 
 
-def _evaluation(case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict) -> Iterator[Check]:
+def _evaluation(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> Iterator[Check]:
     graph, *_ = steps.split(mdhr.eval_view(model, dtype=jnp.float32))
-    outputs, _ = jax.jit(functools.partial(steps.run, graph))(params, batch_stats, case.clips)
+    outputs, _ = jax.jit(functools.partial(steps.forward, graph))(params, batch_stats, case.clips)
     yield from forward_checks(case, "eval", official_layouts(outputs, case.layout))
 
 
-def train_batch(case: Golden) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def train_batch(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Clips, labels and mask of the training vectors."""
     clips = case.clips[: case.facts["train_B"], : case.facts["train_T"]]
     labels = case.arrays["train.labels"]
     return clips, labels, np.ones(labels.shape, bool)
 
 
-def _objective(case: Golden) -> steps.Objective:
+def _objective(case: Case) -> steps.Objective:
     weights = tuple(case.arrays["class_weight"].tolist())
     return steps.Objective(case.layout, weights, case.facts["lam"])
 
@@ -222,7 +182,7 @@ def _train_graph(model: mdhr.MDHR) -> nnx.GraphDef:
     return steps.split(mdhr.train_view(model, dtype=jnp.float32, drop_path=False))[0]
 
 
-def _training(case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict) -> Iterator[Check]:
+def _training(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> Iterator[Check]:
     step = jax.jit(
         functools.partial(steps.loss_and_gradients, _train_graph(model), _objective(case))
     )
@@ -234,13 +194,13 @@ def _training(case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict) -
     yield from running_checks(case, official_arrays(case, stats))
 
 
-def official_arrays(case: Golden, tree: dict) -> dict[str, np.ndarray]:
+def official_arrays(case: Case, tree: dict) -> dict[str, np.ndarray]:
     """A tree of parameters or statistics under its official names."""
     found = names.entries(tree, case.layout, BACKBONES[case.backbone])
     return names.to_official(tree, found)
 
 
-def loss_checks(case: Golden, total: Values, aus: Values, regions: Values) -> Iterator[Check]:
+def loss_checks(case: Case, total: Values, aus: Values, regions: Values) -> Iterator[Check]:
     """The training loss and its two parts."""
     stored = case.facts["train_loss"]
     yield verdict.absolute("train loss total", total, stored["total"], LOSS)
@@ -249,7 +209,7 @@ def loss_checks(case: Golden, total: Values, aus: Values, regions: Values) -> It
 
 
 def _settled(
-    case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict, checks: list[Check]
+    case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict, checks: list[Check]
 ) -> Iterator[Check]:
     """Gradient checks as they are, but those that are out in float32 are judged in float64.
 
@@ -266,7 +226,7 @@ def _settled(
         yield check if check.passed else dataclasses.replace(judge, note=note)
 
 
-def _float64_gradients(case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict) -> dict:
+def _float64_gradients(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> dict:
     """The training gradients of the same model in float64; blocks recomputed to save memory."""
     view = mdhr.train_view(model, dtype=jnp.float64, drop_path=False, remat=True)
     graph, *_ = steps.split(view)
@@ -280,7 +240,7 @@ def _float64_gradients(case: Golden, model: mdhr.MDHR, params: dict, batch_stats
         return jax.tree.map(np.asarray, jax.jit(gradients)(*wide, *labels_and_mask))
 
 
-def gradient_checks(case: Golden, ours: dict[str, np.ndarray]) -> Iterator[Check]:
+def gradient_checks(case: Case, ours: dict[str, np.ndarray]) -> Iterator[Check]:
     """Training gradients by official name: names, norms and sampled entries."""
     norms = {name: np.linalg.norm(g.astype(np.float64)) for name, g in ours.items()}
     stored = dict(zip(case.facts["train_grad_names"], case.arrays["train.grad_norms"], strict=True))
@@ -313,7 +273,7 @@ def _entry_tolerance(name: str) -> dict[str, float]:
     return SCORE_VECTOR_ENTRY if "scoring_fn" in name else HEAD_ENTRY
 
 
-def running_checks(case: Golden, ours: dict[str, np.ndarray]) -> Iterator[Check]:
+def running_checks(case: Case, ours: dict[str, np.ndarray]) -> Iterator[Check]:
     """Running statistics by official name, after one training step."""
     for key, stored in case.arrays.items():
         if key.startswith("train.bn."):
@@ -322,9 +282,7 @@ def running_checks(case: Golden, ours: dict[str, np.ndarray]) -> Iterator[Check]
             yield verdict.absolute(f"train {name}", ours[name], stored, tolerance)
 
 
-def _optimisation(
-    case: Golden, model: mdhr.MDHR, params: dict, batch_stats: dict
-) -> Iterator[Check]:
+def _optimisation(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> Iterator[Check]:
     optimizer = optim.adamw(1e-4, **ADAMW)
     graph, objective = _train_graph(model), _objective(case)
 
@@ -345,7 +303,7 @@ def _optimisation(
     yield from _delta_checks(case, jax.tree.map(jnp.subtract, final, params))
 
 
-def _delta_checks(case: Golden, delta: dict) -> Iterator[Check]:
+def _delta_checks(case: Case, delta: dict) -> Iterator[Check]:
     ours = official_arrays(case, delta)
     stored = case.facts["opt_param_delta_norm"]
     zero = set(case.facts["train_structurally_zero_grads"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mdhr_jax.errors import InputError
-from mdhr_jax.verify import network, small_files, verdict
+from mdhr_jax.verify import cases, network, small_files, verdict
 from mdhr_jax.verify.verdict import Check
 
 
@@ -54,7 +54,7 @@ def _files(
                 print(f"{name}.json\n  not checked: --lists gives the official label lists")
             else:
                 yield f"{name}.json", check(directory, pathlib.Path(lists))
-    for case in network.read(directory):
+    for case in cases.read(directory):
         yield case.name, network.verify(case)
 
 

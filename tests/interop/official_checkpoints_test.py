@@ -10,7 +10,6 @@ from einops import rearrange
 
 from mdhr_jax import cli, runs, sharding
 from mdhr_jax.run.recipe import Recipe
-from mdhr_jax.verify import network
 
 pytestmark = pytest.mark.long
 ROOT = pathlib.Path(__file__).parents[2]
@@ -22,7 +21,7 @@ CASES = [  # in CI each layout and each backbone once
         if (case.layout.name == "bp4d") == case.backbone.startswith("resnet")
         else pytest.mark.soak,
     )
-    for case in network.read(ROOT / "tests/golden")
+    for case in cases.read(ROOT / "tests/golden")
 ]
 
 # The official names and shapes from the twin, the values from the recipe.
@@ -30,7 +29,7 @@ SAVE = """
 import sys, torch
 sys.path[:0] = sys.argv[1:3]
 import torch_mdhr
-from mdhr_jax import golden
+from mdhr_jax.verify import golden
 layout, backbone, seed = *sys.argv[3:5], int(sys.argv[5])
 model = torch_mdhr.build(layout, backbone)
 tables = ("relative_position_index", "attn_mask")

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from mdhr_jax import facs, steps
-from mdhr_jax.models import layers, mdhr
+from mdhr_jax.models import blocks, layers, mdhr, norms
 
 LAYOUT = facs.AuLayout(
     "tiny",
@@ -171,7 +171,7 @@ def test_an_image_size_that_the_backbone_does_not_take_is_refused(shape):
     graph, params, stats = steps.split(mdhr.eval_view(_build(), dtype=jnp.float32))
     clips = jax.ShapeDtypeStruct((1, 2, *shape, 3), jnp.float32)
     with pytest.raises(ValueError, match=f"multiple of 8 pixels, not {shape[0]}x{shape[1]}"):
-        jax.eval_shape(lambda *a: steps.run(graph, *a), params, stats, clips)
+        jax.eval_shape(lambda *a: steps.forward(graph, *a), params, stats, clips)
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_the_full_models_have_the_documented_outputs(layout, backbone, size):
     model = _build(layout, backbone=backbone, features=512, scales=(1, 2, 3, 4), k=5)
     graph, params, stats = steps.split(mdhr.eval_view(model, dtype=jnp.float32))
     clips = jax.ShapeDtypeStruct((1, 2, size, size, 3), jnp.float32)
-    outputs, _ = jax.eval_shape(lambda *a: steps.run(graph, *a), params, stats, clips)
+    outputs, _ = jax.eval_shape(lambda *a: steps.forward(graph, *a), params, stats, clips)
     n, grid = len(layout.aus), size // 32
     assert outputs["scores"].shape == (1, 2, n)
     assert [z.shape[-1] for z in outputs["region_logits"]] == [
@@ -255,7 +255,7 @@ def test_what_fills_a_slot_does_not_change_the_values_of_the_others(slots):
 
 def test_in_testing_clips_are_independent_and_statistics_stay(split):
     graph, params, stats = split(functools.partial(mdhr.eval_view, dtype=jnp.float32))
-    run = jax.jit(lambda clips: steps.run(graph, params, stats, clips))
+    run = jax.jit(lambda clips: steps.forward(graph, params, stats, clips))
     clips = np.asarray(_clips())
     outputs, after = run(clips)
     moved, _ = run(np.stack([clips[0], clips[0]]))
@@ -297,7 +297,7 @@ def test_training_and_testing_views_differ_in_mode_only():
 
 def _scores(view, clips):
     graph, *values = steps.split(view)
-    return jax.jit(lambda values: steps.run(graph, *values, clips)[0]["scores"])(values)
+    return jax.jit(lambda values: steps.forward(graph, *values, clips)[0]["scores"])(values)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_the_folded_view_rounds_kernels_after_folding(make):
     assert folded.classifier.class_vectors[...].dtype == jnp.float32
 
 
-class Doubled(layers.LinearBlock):
+class Doubled(blocks.LinearBlock):
     def __call__(self, x):
         return self.norm(2 * self.linear(x))
 
@@ -344,7 +344,8 @@ def test_a_block_that_computes_otherwise_is_not_folded(make):
     model = make(mdhr.MDHR, LAYOUT, **DEFAULT)
     model.static = make(Doubled, 4, 4)
     folded = mdhr.folded_view(model, dtype=jnp.float32)
-    assert folded.static.norm.mean is not None and folded.dynamics.fusion.norm.mean is None
+    assert isinstance(folded.static.norm, norms.BatchNorm)
+    assert isinstance(folded.dynamics.fusion.norm, layers.Rectifier)
     expected = _scores(mdhr.eval_view(model, dtype=jnp.float32), _clips())
     np.testing.assert_allclose(_scores(folded, _clips()), expected, rtol=1e-5)
 
@@ -354,7 +355,7 @@ def test_bfloat16_mode_keeps_statistics_softmaxes_and_scores_in_float32(split):
     for dtype in (jnp.bfloat16, jnp.float32):
         view = functools.partial(mdhr.train_view, dtype=dtype, drop_path=False)
         graph, params, stats = split(view)
-        found[dtype] = jax.jit(functools.partial(steps.run, graph))(params, stats, _clips())
+        found[dtype] = jax.jit(functools.partial(steps.forward, graph))(params, stats, _clips())
     outputs, stats = found[jnp.bfloat16]
     for leaf in jax.tree.leaves(stats):
         assert leaf.dtype == jnp.float32

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from mdhr_jax import errors
-from mdhr_jax.verify import network, run, small_files, verdict
+from mdhr_jax.verify import cases, network, run, small_files, verdict
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 CASES = sorted(file.stem for file in GOLDEN.glob("*_b*t*k*.json"))
@@ -20,7 +20,7 @@ def quick_compilation():
 
 
 def _case(name):
-    (case,) = [case for case in network.read(GOLDEN) if case.name == name]
+    (case,) = [case for case in cases.read(GOLDEN) if case.name == name]
     return case
 
 

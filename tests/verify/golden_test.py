@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from mdhr_jax import golden
+from mdhr_jax.verify import golden
 
 SEED = 1
 
