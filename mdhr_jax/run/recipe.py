@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from mdhr_jax import config_check, facs, losses, preprocess
+from mdhr_jax import config_check, errors, facs, losses, preprocess
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
 from mdhr_jax.models import mdhr
@@ -34,7 +34,7 @@ def chosen[Kind](key: str, table: Mapping[str, Kind], name: str) -> Kind:
       InputError: the table has no such name; its names are listed.
     """
     try:
-        return mdhr.choose(f"config.{key}", table, name)
+        return errors.choose(f"config.{key}", table, name)
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -272,7 +272,7 @@ class Recipe:
         """
         layout, model = self.layout, self.model
         try:
-            set_values = mdhr.choose("initial", mdhr.INITIAL, model.initial)
+            set_values = errors.choose("initial", mdhr.INITIAL, model.initial)
             created = mdhr.MDHR(
                 layout,
                 backbone=model.backbone,

@@ -10,6 +10,7 @@ from einops import rearrange
 
 from mdhr_jax import cli, runs, sharding
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.verify import cases
 
 pytestmark = pytest.mark.long
 ROOT = pathlib.Path(__file__).parents[2]

@@ -271,7 +271,7 @@ def test_static_features_are_of_the_frames_between_the_neighbours(make_in_testin
     model = make_in_testing(mdhr.MDHR, LAYOUT, **DEFAULT | slots)
     graph, *values = steps.split(model)
     clips = jax.random.normal(jax.random.key(0), (1, 7, 8, 8, 3))
-    outputs, _ = jax.jit(functools.partial(steps.run, graph))(*values, clips)
+    outputs, _ = jax.jit(functools.partial(steps.forward, graph))(*values, clips)
     expected = model.static(outputs["tokens"][:, 2:-2])
     np.testing.assert_allclose(outputs["static"], expected, rtol=1e-5, atol=1e-6)
     assert outputs["scores"].shape == (1, 3, 4)
