@@ -36,6 +36,7 @@ def quickstart(out: pathlib.Path, layout_name: str, seed: int = 0) -> None:
     layout = facs.LAYOUTS[layout_name]
     config = quickstart_config.get_config()
     config.layout, config.data, config.seed = layout_name, str(out / "data"), seed
+    recipe = Recipe.of(config)
     seconds: dict[str, float] = {}
     print(_ANNOUNCED.format(people=SUBJECTS, out=out), flush=True)
     with _timed("render", seconds):
@@ -46,7 +47,7 @@ def quickstart(out: pathlib.Path, layout_name: str, seed: int = 0) -> None:
             subjects=SUBJECTS,
             videos_per_subject=VIDEOS_PER_SUBJECT,
             frames_per_video=FRAMES_PER_VIDEO,
-            image_size=preprocess.resized(config.image_size),
+            image_size=preprocess.resized(recipe.image_size),
         )
     with _timed("train", seconds):
         train.train(config, out)
@@ -55,8 +56,8 @@ def quickstart(out: pathlib.Path, layout_name: str, seed: int = 0) -> None:
             result, scored = evaluate.evaluate(out)
             result.write(out / "f1")
         with _timed("pictures", seconds):
-            draw(out, source, scored, config.threshold)
-        summary = summarise(source, scored, Recipe.of(config), seconds)
+            draw(out, source, scored, recipe.threshold)
+        summary = summarise(source, scored, recipe, seconds)
         files.write(out / "result.json", json.dumps(summary, indent=2) + "\n")
     print(result.text(), end="")
     print(f"pictures and tables in {out}")

@@ -80,7 +80,7 @@ FAULTS = (
         "mdhr_jax/losses.py",
         "reduction.entries(chosen, unknown[..., r] == 0)",
         "reduction.entries(chosen, mask.any(-1))",
-        ("tests/losses_test.py", "tests/golden_test.py", "tests/steps_test.py"),
+        ("tests/losses_test.py", "tests/verify/golden_test.py", "tests/steps_test.py"),
     ),
     Fault(
         "auc-mask",
@@ -105,7 +105,7 @@ FAULTS = (
         "optax.adamw(schedule, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay)",
         "optax.adamw(\n        schedule, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay, "
         "mask=_is_weight\n    )",
-        ("tests/optim_test.py", "tests/steps_test.py", "tests/golden_test.py"),
+        ("tests/optim_test.py", "tests/steps_test.py", "tests/verify/golden_test.py"),
     ),
     Fault(
         "crop-axes",
@@ -166,7 +166,7 @@ FAULTS = (
         "mdhr_jax/interop/names.py",
         'PATCH = "(p q i) o -> o i p q"',
         'PATCH = "(q p i) o -> o i p q"',
-        ("tests/interop", "tests/golden_test.py"),
+        ("tests/interop", "tests/verify/golden_test.py"),
     ),
     Fault(
         "checkpoint-unsynced",

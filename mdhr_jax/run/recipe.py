@@ -197,10 +197,11 @@ class Recipe:
         flat = config_check.flatten(values)
         own = _level(flat, "")
         dynamics = Dynamics(**_level(flat, "model.dynamics."))
+        first, second = own.pop("betas")
         return cls(
             layout_name=own.pop("layout"),
             protocol_name=own.pop("protocol"),
-            betas=tuple(map(float, own.pop("betas"))),
+            betas=(float(first), float(second)),
             model=Model(dynamics=dynamics, **_level(flat, "model.")),
             **own,
         )
