@@ -26,10 +26,12 @@ import scaling
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from mdhr_jax import runs, sharding, steps
 from mdhr_jax.bench import collectives, profile
 from mdhr_jax.bench import steps as bench
+from mdhr_jax.machine import sharding
+from mdhr_jax.numerics import steps
 from mdhr_jax.report import markdown
+from mdhr_jax.run.programs import build_scoring
 from mdhr_jax.run.recipe import Recipe
 
 # As an H100 SXM says of itself (XLA's GpuTargetConfigProto).
@@ -128,8 +130,8 @@ def lowered(what: str, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
     batch = _placed(bench.random_batch(recipe, clips, here), sharding.batched(mesh))
     if what == "train":
         made = bench.training_programs(recipe, mesh)
-        return made.train.lower(made.abstract, batch, made.plan)
-    made = runs.scoring(recipe, mesh)
+        return made.train.lower(made.abstract, batch, made.schedule)
+    made = build_scoring(recipe, mesh)
     values = jax.eval_shape(made.prepare, *steps.split(recipe.outline)[1:])
     placed = _placed(values, sharding.replicated(mesh))
     return made.step.lower(*placed, {"frames": batch["frames"]})

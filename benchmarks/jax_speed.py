@@ -19,11 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdhr_jax import devices, metrics, preprocess, runs, sharding, steps
 from mdhr_jax.bench import roofline
 from mdhr_jax.bench import steps as bench
 from mdhr_jax.interop import files, official
+from mdhr_jax.machine import devices, sharding
 from mdhr_jax.models import mdhr
+from mdhr_jax.numerics import metrics, preprocess, steps
+from mdhr_jax.run.programs import build_scoring
 from mdhr_jax.run.recipe import Recipe
 
 
@@ -39,9 +41,9 @@ class Ours:
             self.layout, (1.0,) * len(self.layout.aus), self.recipe.region_loss_weight
         )
         programs = bench.training_programs(self.recipe, self.mesh)
-        self.step, self.state = programs.train, programs.init(programs.plan)
-        self.plan = programs.plan.placed(self.mesh)
-        self.scoring = runs.scoring(self.recipe, self.mesh)
+        self.step, self.state = programs.train, programs.init(programs.schedule)
+        self.schedule = programs.schedule.placed(self.mesh)
+        self.scoring = build_scoring(self.recipe, self.mesh)
         # Copied: training steps overwrite the state.
         self.values = jax.tree.map(jnp.copy, self._prepared(self.scoring))
         clips = dict(np.load(folder / "clips.npz"))
@@ -52,7 +54,7 @@ class Ours:
     def train_step(self) -> dict[str, jax.Array]:
         """One step on `clips` clips."""
         batch = self._put(self.facts["clips"])
-        self.state, scalars = self.step(self.state, batch, self.plan)
+        self.state, scalars = self.step(self.state, batch, self.schedule)
         return scalars
 
     def clips(self) -> jax.Array:
@@ -74,7 +76,7 @@ class Ours:
     def check(self) -> dict[str, object]:
         """Scores of one clip and the loss of the first step in float32, and the scores as timed."""
         exact = dataclasses.replace(self.recipe, precision="float32")
-        scoring = runs.scoring(exact, self.mesh)
+        scoring = build_scoring(exact, self.mesh)
         scores = scoring.step(*self._prepared(scoring), self._put(1))
         loss = jax.jit(self._loss)(*self._values(), self._put(self.facts["clips"]))
         timed = self.one_clip()

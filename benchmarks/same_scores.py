@@ -23,25 +23,22 @@ import numpy as np
 import twin
 from ml_collections import ConfigDict
 
-from configs import quickstart
-from mdhr_jax import (
-    compare,
-    evaluate,
-    experiments,
-    preprocess,
-    sharding,
-    steps,
-    train,
-    writers,
-)
+from mdhr_jax import evaluate, train
+from mdhr_jax.configs import quickstart
 from mdhr_jax.data import records
-from mdhr_jax.progress import Bar
+from mdhr_jax.machine import sharding
+from mdhr_jax.machine.progress import Bar
+from mdhr_jax.numerics import preprocess, steps
+from mdhr_jax.run import inputs, writers
+from mdhr_jax.run.programs import programs_for
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.scoring import Scores, score_split
+from mdhr_jax.studies import compare, experiments
 
-Side = Callable[[ConfigDict, pathlib.Path], tuple[evaluate.Scores, list[float]]]
+Side = Callable[[ConfigDict, pathlib.Path], tuple[Scores, list[float]]]
 
 
-def ours(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, list[float]]:
+def ours(config: ConfigDict, folder: pathlib.Path) -> tuple[Scores, list[float]]:
     """Scores of `mdhr train`, and the loss before every step."""
     train.train(config, folder)
     _, scored = evaluate.evaluate(folder)
@@ -49,17 +46,17 @@ def ours(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, lis
     return scored, [row["loss"] for row in rows if row["kind"] == "train"]
 
 
-def theirs(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, list[float]]:
+def theirs(config: ConfigDict, folder: pathlib.Path) -> tuple[Scores, list[float]]:
     """The same of the twin, which gets our batches and learning rates."""
     recipe, mesh = Recipe.of(config), sharding.make_mesh()
     source = recipe.open_data()
-    count = train.count_steps(recipe, source)
-    programs = train.compile_programs(recipe, source, mesh, count)
-    state = programs.init(programs.plan)
+    count = inputs.count_steps(recipe, source)
+    programs = programs_for(recipe, source, mesh, count)
+    state = programs.init(programs.schedule)
     twin.write_start(folder, state, recipe, source)
-    rates = programs.plan.schedule()
+    rates = programs.schedule.schedule()
     augment = jax.jit(functools.partial(preprocess.train, image_size=recipe.image_size))
-    batches = train.training_batches(recipe, source, 0)
+    batches = inputs.training_batches(recipe, source, 0)
     losses = []
     with twin.Twin(folder, "float32") as other:
         with Bar(count, "step") as bar:
@@ -73,14 +70,14 @@ def theirs(config: ConfigDict, folder: pathlib.Path) -> tuple[evaluate.Scores, l
 
 def _score(
     other: twin.Twin, recipe: Recipe, source: records.FrameSource, mesh: jax.sharding.Mesh
-) -> evaluate.Scores:
+) -> Scores:
     transform = jax.jit(recipe.transform)
 
     def step(params: dict, batch_stats: dict, batch: dict) -> jax.Array:
         images = np.asarray(transform(batch["frames"]))
         return jax.device_put(other.scores(images, len(source.layout.aus)))
 
-    return evaluate.score(
+    return score_split(
         steps.Scoring(lambda *values: values, step),
         {"params": {}, "batch_stats": {}},
         source,

@@ -22,11 +22,13 @@ import twin
 from flax import nnx
 from ml_collections import ConfigDict
 
-from configs import base
-from mdhr_jax import facs, optim, preprocess, steps, train
+from mdhr_jax import facs
+from mdhr_jax.configs import base
 from mdhr_jax.data.builders import rendered
 from mdhr_jax.interop import files, official
 from mdhr_jax.models import mdhr
+from mdhr_jax.numerics import optim, preprocess, steps
+from mdhr_jax.run import inputs
 from mdhr_jax.run.recipe import Recipe
 
 DTYPES = ("float64", "float32")
@@ -61,7 +63,7 @@ def prepare(folder: pathlib.Path, count: int) -> Recipe:
         progress=False,
     )
     recipe = Recipe.of(config)
-    batches = train.training_batches(recipe, source, 0)
+    batches = inputs.training_batches(recipe, source, 0)
     augment = jax.jit(functools.partial(preprocess.train, image_size=config.image_size))
     images, labels = [], []
     for _ in range(count):

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from mdhr_jax import sharding
 from mdhr_jax.bench import roofline
 from mdhr_jax.bench import steps as bench
+from mdhr_jax.machine import sharding
 from mdhr_jax.report import markdown
 from mdhr_jax.run.recipe import Recipe
 
@@ -64,7 +64,7 @@ def floor(config: ConfigDict, clips: int) -> float:
     made = bench.training_programs(recipe, mesh)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(made.abstract["params"]))
     work = roofline.products(
-        made.train, made.abstract, bench.random_batch(recipe, clips, mesh), made.plan
+        made.train, made.abstract, bench.random_batch(recipe, clips, mesh), made.schedule
     )
     return roofline.floor(work, H100, parameters)
 

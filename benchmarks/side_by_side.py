@@ -26,10 +26,10 @@ import side_table
 import sides
 import variants
 
-from configs import base
-from mdhr_jax import compiled, devices, workers
+from mdhr_jax.configs import base
 from mdhr_jax.errors import InputError
-from mdhr_jax.progress import Bar
+from mdhr_jax.machine import compile_cache, devices, workers
+from mdhr_jax.machine.progress import Bar
 from mdhr_jax.run.recipe import PRECISIONS, Recipe, chosen
 
 PROGRAMS = tuple(side_table.PROGRAMS)
@@ -238,7 +238,7 @@ def names(value: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints the table; 2 after wrong input."""
-    compiled.keep()
+    compile_cache.keep()
     try:
         asked = parsed(arguments)
         recipes = [configuration(name, asked) for name in asked.backbones]

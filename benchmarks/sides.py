@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from mdhr_jax import preprocess, workers
 from mdhr_jax.errors import InputError
+from mdhr_jax.machine import workers
+from mdhr_jax.numerics import preprocess
 from mdhr_jax.run.recipe import Recipe
 
 HERE = pathlib.Path(__file__).parent

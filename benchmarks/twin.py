@@ -10,9 +10,10 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float, Int
 
-from mdhr_jax import steps, train
 from mdhr_jax.data import records
 from mdhr_jax.interop import files, official
+from mdhr_jax.numerics import steps
+from mdhr_jax.run import inputs
 from mdhr_jax.run.recipe import Recipe
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -43,7 +44,7 @@ def write_start(
         "epsilon": recipe.epsilon,
         "weight_decay": recipe.weight_decay,
         "region_loss_weight": recipe.region_loss_weight,
-        "class_weights": train.class_weights(recipe, source).tolist(),
+        "class_weights": inputs.class_weights(recipe, source).tolist(),
     }
     (folder / "facts.json").write_text(json.dumps(facts))
 

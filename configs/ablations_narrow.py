@@ -12,7 +12,7 @@ Expected: docs/results/tables.
 
 from ml_collections import ConfigDict
 
-from configs import twin
+from mdhr_jax.configs import twin
 
 
 def get_config() -> ConfigDict:

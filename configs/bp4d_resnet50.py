@@ -12,7 +12,7 @@ measured, the recordings are licensed.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from mdhr_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ licensed.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from mdhr_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -12,7 +12,7 @@ clips is three steps here, so the evaluations of every 25th epoch fall on every 
 
 from ml_collections import ConfigDict
 
-from configs import base
+from mdhr_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ licensed. Steps and intervals as in `disfa_resnet50`.
 
 from ml_collections import ConfigDict
 
-from configs import disfa_resnet50
+from mdhr_jax.configs import disfa_resnet50
 
 
 def get_config() -> ConfigDict:

@@ -17,7 +17,7 @@ compares.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from mdhr_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -10,7 +10,7 @@ other faces, as the paper's start from ImageNet's.
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from mdhr_jax.configs import quickstart
 
 
 def get_config() -> ConfigDict:

@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageDraw
 
-from mdhr_jax import files, locks
 from mdhr_jax.data import clips, decoded, list_check, naming, records, stored
 from mdhr_jax.data.builders import recordings, reports
 from mdhr_jax.errors import InputError
-from mdhr_jax.progress import Bar
+from mdhr_jax.machine import files, locks
+from mdhr_jax.machine.progress import Bar
 from mdhr_jax.report import markdown
 
 _SHOWN = 20  # problems or videos listed in the terminal and in the report

@@ -4,11 +4,13 @@
 import dataclasses
 import pathlib
 
-from configs import base
-from mdhr_jax import checkpoint, locks, provenance, runs, seen
+from mdhr_jax.configs import base
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, official
+from mdhr_jax.machine import locks
+from mdhr_jax.run import checkpoint, directory, provenance, seen
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.trained import Trained, load_trained
 
 # Keys whose values the entries of an official file imply.
 SLOTS = (
@@ -38,7 +40,7 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
       InputError: nothing readable in `source`, a model that has no official form, or a run that is
         there already.
     """
-    trained = runs.load(source)
+    trained = load_trained(source)
     if target.suffix in files.SUFFIXES:
         files.write(target, _official(trained))
         return
@@ -48,14 +50,14 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
         model = dataclasses.replace(model, dynamics=dataclasses.replace(model.dynamics, k=k))
         recipe = dataclasses.replace(recipe, clip_length=clip_length, model=model)
     with locks.alone(target, "name another directory"):
-        if runs.config_file(target).exists():
+        if directory.config_file(target).exists():
             raise InputError(f"{target}: holds a run already; name another directory")
-        runs.claim(target, recipe, _learned(source))
+        directory.claim(target, recipe, _learned(source))
         kind, step = trained.protocol.checkpoint, int(trained.state["step"])
         is_file = files.is_weight_file(source)
-        said = {} if is_file else checkpoint.said(runs.checkpoints(source), kind, step)
+        said = {} if is_file else checkpoint.said(directory.checkpoints(source), kind, step)
         for each in {"last", kind}:  # `last` tells training that it cannot go on
-            checkpoint.save(runs.checkpoints(target), each, step, trained.state, said)
+            checkpoint.save(directory.checkpoints(target), each, step, trained.state, said)
 
 
 def _learned(source: pathlib.Path) -> provenance.Learned | None:
@@ -67,7 +69,7 @@ def _learned(source: pathlib.Path) -> provenance.Learned | None:
     return dataclasses.replace(learned, people=known.people, unknown=list(known.unknown))
 
 
-def _official(trained: runs.Trained) -> dict:
+def _official(trained: Trained) -> dict:
     backbone = trained.recipe.model.backbone
     own, released = trained.recipe.flat(), Recipe.of(base.get_config()).flat()
     other = [f"{key}={own[key]}" for key in SLOTS if own[key] != released[key]]

@@ -16,9 +16,9 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from configs import base
-from mdhr_jax import compiled, workers
+from mdhr_jax.configs import base
 from mdhr_jax.errors import InputError
+from mdhr_jax.machine import compile_cache, workers
 
 _PACKAGE = "mdhr-jax"
 _SHOWN = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "av", "numpy")
@@ -139,7 +139,7 @@ def _devices() -> Iterator[Finding]:
     try:
         import jax
 
-        from mdhr_jax import devices
+        from mdhr_jax.machine import devices
 
         found = devices.found()
     except Exception as error:  # JAX documents no set of exceptions
@@ -197,11 +197,11 @@ def _free_disk(place: pathlib.Path) -> float:
 
 
 def _cache() -> Iterator[Finding]:
-    folder = os.environ.get(compiled.VARIABLE)
+    folder = os.environ.get(compile_cache.VARIABLE)
     if folder is None:
         yield Finding(
             "compiled programs are not kept: every command compiles anew",
-            f"set {compiled.VARIABLE} to a folder that only you can write",
+            f"set {compile_cache.VARIABLE} to a folder that only you can write",
         )
         return
     size = sum(file.stat().st_size for file in pathlib.Path(folder).glob("*") if file.is_file())
@@ -264,16 +264,16 @@ def _data_set(place: pathlib.Path) -> Iterator[Finding]:
 
 
 def _run(place: pathlib.Path) -> Iterator[Finding]:
-    from mdhr_jax import checkpoint, provenance, runs, train, writers
     from mdhr_jax.data import people
+    from mdhr_jax.run import checkpoint, directory, inputs, provenance, writers
 
-    recipe = runs.load_recipe(place)
+    recipe = directory.load_recipe(place)
     yield Finding(
         f"run of {recipe.model.backbone}, layout {recipe.layout_name}, fold {recipe.fold}, "
         f"protocol {recipe.protocol_name}, seed {recipe.seed}"
     )
     learned = provenance.read(place)
-    saved = runs.checkpoints(place)
+    saved = directory.checkpoints(place)
     steps = {kind: checkpoint.latest_step(saved, kind) for kind in ("last", "best")}
     for kind, step in steps.items():
         if step is not None:
@@ -296,7 +296,7 @@ def _run(place: pathlib.Path) -> Iterator[Finding]:
         "" if same else "say with --config.data where that one is",
         stops=not same,
     )
-    start, total = steps["last"] or 0, train.count_steps(recipe, source)
+    start, total = steps["last"] or 0, inputs.count_steps(recipe, source)
     left = "finished" if start == total else "the same train command goes on from there"
     yield Finding(f"step {start} of {total}: {left}")
 
@@ -306,7 +306,7 @@ def _last(rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _results(place: pathlib.Path) -> Iterator[Finding]:
-    from mdhr_jax import experiments
+    from mdhr_jax.studies import experiments
 
     done = experiments.read_runs(place / experiments.RUNS)
     names = list(dict.fromkeys(run.variant for run in done))

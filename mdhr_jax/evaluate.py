@@ -4,146 +4,20 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Int
 
-from mdhr_jax import hosts, locks, metrics, notes, protocol, provenance, runs, seen, sharding, steps
-from mdhr_jax.data import clips, pipeline, records
+from mdhr_jax.data import clips, records
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import pace
 from mdhr_jax.interop import files
+from mdhr_jax.machine import locks, notes, sharding
 from mdhr_jax.report import tables
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What a model said about every frame of a split, in the order of its rows.
-
-    Attributes:
-      source: where the data set's labels and pictures come from, in one line.
-      rows: rows of the data set's table.
-      subjects: the person in each frame.
-      scores: in [0, 1].
-      labels: 0 or 1, as known.
-      mask: True where the label is known.
-      verdict: who of the people was seen in training, as far as it is known.
-    """
-
-    source: str
-    rows: Int[np.ndarray, " m"]
-    subjects: Sequence[str]
-    scores: Float[np.ndarray, "m n"]
-    labels: Int[np.ndarray, "m n"]
-    mask: Bool[np.ndarray, "m n"]
-    verdict: seen.Verdict | None = None
-
-    def counts(self, threshold: float | Float[np.ndarray, " n"]) -> metrics.Counts:
-        """Hits and misses over all frames."""
-        return metrics.count(self.scores, self.labels, self.mask, threshold)
-
-    def subject_counts(
-        self, threshold: float | Float[np.ndarray, " n"]
-    ) -> tuple[list[str], Int[np.ndarray, "s n 4"]]:
-        """People, and for each of them and each AU the counts tp, fp, tn, fn."""
-        owner = np.array(self.subjects)
-        people = sorted(set(self.subjects))
-        counts = [
-            metrics.count(self.scores[own], self.labels[own], self.mask[own], threshold)
-            for own in (owner == person for person in people)
-        ]
-        return people, np.array(counts).transpose(0, 2, 1)
-
-    def roc_auc(self) -> Float[np.ndarray, " n"]:
-        """Area under the ROC curve per AU."""
-        return metrics.roc_auc(self.scores, self.labels, self.mask)
-
-    def best_thresholds(self, default: float) -> Float[np.ndarray, " n"]:
-        """The threshold of each AU with the highest F1 on these frames."""
-        return protocol.best_thresholds(self.scores, self.labels, self.mask, default)
-
-
-def score(
-    scoring: steps.Scoring,
-    state: dict,
-    source: records.FrameSource,
-    put: Callable[[pipeline.Batch], steps.Batch],
-    *,
-    fold: int,
-    split: str = "test",
-    clip_length: int,
-    context: int = 0,
-    batch_size: int,
-    part: range | None = None,
-) -> Scores:
-    """Scores every frame of a split of the fold once.
-
-    Args:
-      scoring: jitted, its scores `sharding.batched` (`runs.scoring`).
-      state: holds `params` and `batch_stats`.
-      source: the data set.
-      put: brings a batch to the devices.
-      fold: cross-validation fold, from 1.
-      split: as in `folds.split_subjects`.
-      clip_length: frames per clip.
-      context: frames before and after a clip that the model reads.
-      batch_size: clips per batch, a multiple of the number of devices.
-      part: the clips of every batch that this one of several processes scores; each gets all.
-
-    Raises:
-      InputError: no such fold, a picture that cannot be read, or scores that are not finite.
-    """
-    rows = source.rows(fold, split)
-    frames = source.table.take(rows)
-    scores = np.full(frames.labels.shape, np.nan, np.float32)
-    batches = pipeline.eval_batches(
-        source,
-        fold=fold,
-        split=split,
-        clip_length=clip_length,
-        context=context,
-        batch_size=batch_size,
-        part=part,
-    )
-
-    values = scoring.prepare(state["params"], state["batch_stats"])
-
-    def run(batch: tuple[pipeline.Batch, steps.Batch]) -> jax.Array:
-        return scoring.step(*values, batch[1])
-
-    for (batch, _), predicted in _late(pipeline.ahead(batches, put), run):
-        scores[batch["row"][batch["valid"]]] = sharding.fetch_own(predicted)[batch["valid"]]
-    scores = hosts.merged(scores)
-    wrong = ~np.isfinite(scores).all(axis=1)
-    if wrong.any():
-        raise InputError(
-            f"{source.path}: the model's scores are not finite in {wrong.sum()} of {len(wrong)} "
-            "frames; its values are damaged, or its training failed: use another checkpoint"
-        )
-    return Scores(
-        source.metadata.source,
-        rows,
-        [frames.subjects[video] for video in frames.video],
-        scores,
-        (frames.labels == 1).astype(np.int32),
-        frames.labels >= 0,
-    )
-
-
-def _late(batches: Iterable, run: Callable):
-    """Results one batch late, so that the device works while the host reads the last ones."""
-    waiting = None
-    for batch in batches:
-        current = batch, run(batch)
-        if waiting is not None:
-            yield waiting
-        waiting = current
-    if waiting is not None:
-        yield waiting
+from mdhr_jax.run import protocol, provenance, seen
+from mdhr_jax.run.programs import build_scoring
+from mdhr_jax.run.scoring import Scores, score_split, whole_batches
+from mdhr_jax.run.trained import Trained, load_trained
 
 
 def evaluate(
@@ -220,7 +94,7 @@ def load(
     fold: int | None = None,
     asked: str | None = None,
     allow_seen: bool = False,
-) -> runs.Trained:
+) -> Trained:
     """Reads what is to be evaluated; arguments as those of `evaluate`.
 
     Returns:
@@ -235,7 +109,7 @@ def load(
             f"{checkpoint}: a weight file names neither data set nor fold; add --data DIRECTORY "
             "--fold N"
         )
-    trained = runs.load(checkpoint)
+    trained = load_trained(checkpoint)
     protocol.check_trained_for(trained.protocol.name, asked, trained.path)
     own = trained.recipe
     recipe = dataclasses.replace(
@@ -258,7 +132,7 @@ def _warn_of_other_pictures(path: pathlib.Path, source: records.FrameSource) -> 
         )
 
 
-def test(trained: runs.Trained) -> Scores:
+def test(trained: Trained) -> Scores:
     """Scores the frames of the test fold that the recipe names.
 
     Raises:
@@ -266,25 +140,20 @@ def test(trained: runs.Trained) -> Scores:
     """
     recipe, mesh, source = trained.recipe, sharding.make_mesh(), trained.recipe.open_data()
     verdict = seen.verdict(seen.of_model(trained.path), source, recipe.fold)
-    scored = score(
-        runs.scoring(recipe, mesh),
+    scored = score_split(
+        build_scoring(recipe, mesh),
         trained.state,
         source,
         functools.partial(sharding.put_batch, mesh),
         fold=recipe.fold,
         clip_length=recipe.clip_length,
         context=recipe.context,
-        batch_size=batch_size(recipe.eval_batch_size, mesh),
+        batch_size=whole_batches(recipe.eval_batch_size, mesh),
     )
     return dataclasses.replace(scored, verdict=verdict)
 
 
-def batch_size(clips: int, mesh: Mesh) -> int:
-    """The configured number of clips, rounded up to a multiple of the devices."""
-    return -(-clips // mesh.size) * mesh.size
-
-
-def table(trained: runs.Trained, scored: Scores, oracle: bool = False) -> tables.Table:
+def table(trained: Trained, scored: Scores, oracle: bool = False) -> tables.Table:
     """The result as a table, with what was chosen where in its caption.
 
     Args:
@@ -312,7 +181,7 @@ def table(trained: runs.Trained, scored: Scores, oracle: bool = False) -> tables
 
 
 def difference(
-    trained: runs.Trained, scored: Scores, other: runs.Trained, scored_other: Scores
+    trained: Trained, scored: Scores, other: Trained, scored_other: Scores
 ) -> tables.Table:
     """F1 of two models on the same frames, each under its protocol, and their difference."""
     people, counts = scored.subject_counts(trained.thresholds)
@@ -330,7 +199,7 @@ def difference(
     return tables.difference(trained.layout, people, counts, others, details)
 
 
-def check_comparable(trained: runs.Trained, other: runs.Trained) -> None:
+def check_comparable(trained: Trained, other: Trained) -> None:
     """Refuses to compare what is not tested on the same frames.
 
     Raises:
@@ -351,7 +220,7 @@ def check_comparable(trained: runs.Trained, other: runs.Trained) -> None:
         )
 
 
-def _test_frames(trained: runs.Trained) -> clips.FrameTable:
+def _test_frames(trained: Trained) -> clips.FrameTable:
     source = trained.recipe.open_data()
     return source.table.take(source.rows(trained.recipe.fold, "test"))
 
@@ -367,7 +236,7 @@ def _size(frames: clips.FrameTable) -> str:
     return f"{len(frames)} frames of {len(people)} people, {people[0]} to {people[-1]}"
 
 
-def _choices(trained: runs.Trained) -> dict[str, Any]:
+def _choices(trained: Trained) -> dict[str, Any]:
     """What was chosen where."""
     return {
         "protocol": trained.protocol.name,
@@ -378,7 +247,7 @@ def _choices(trained: runs.Trained) -> dict[str, Any]:
     }
 
 
-def _thresholds(trained: runs.Trained) -> float | str:
+def _thresholds(trained: Trained) -> float | str:
     if not trained.recipe.tune_thresholds:
         return trained.recipe.threshold
     return "per AU, chosen on held-out training subjects"

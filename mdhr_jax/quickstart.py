@@ -9,12 +9,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from configs import quickstart as quickstart_config
-from mdhr_jax import evaluate, facs, files, locks, metrics, preprocess, train, writers
+from mdhr_jax import evaluate, facs, train
+from mdhr_jax.configs import quickstart as quickstart_config
 from mdhr_jax.data import records
 from mdhr_jax.data.builders import rendered
+from mdhr_jax.machine import files, locks
+from mdhr_jax.numerics import metrics, preprocess
 from mdhr_jax.report import plots
+from mdhr_jax.run import writers
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.scoring import Scores
 
 # Many people in short videos: what a small net must learn is to see through the person.
 SUBJECTS, VIDEOS_PER_SUBJECT, FRAMES_PER_VIDEO = 640, 2, 30
@@ -72,7 +76,7 @@ def _timed(phase: str, seconds: dict[str, float]) -> Iterator[None]:
 
 def summarise(
     source: records.FrameSource,
-    scored: evaluate.Scores,
+    scored: Scores,
     recipe: Recipe,
     seconds: dict[str, float],
 ) -> dict:
@@ -94,9 +98,7 @@ def _subjects(source: records.FrameSource, fold: int, split: str) -> list[str]:
     return list(dict.fromkeys(source.table.take(source.rows(fold, split)).subjects))
 
 
-def draw(
-    out: pathlib.Path, source: records.FrameSource, scored: evaluate.Scores, threshold: float
-) -> None:
+def draw(out: pathlib.Path, source: records.FrameSource, scored: Scores, threshold: float) -> None:
     """Training curves, F1 per AU, and one test video with true and predicted AUs over time."""
     names = source.layout.au_names
     counts = scored.counts(threshold)

@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdhr_jax import checkpoint, cli, errors, facs, locks, runs, train
+from mdhr_jax import cli, errors, facs, train
+from mdhr_jax.commands import data, models
 from mdhr_jax.data import records
 from mdhr_jax.data.builders import prepare
 from mdhr_jax.faces import align, squares
 from mdhr_jax.faces import crop as crops
 from mdhr_jax.infer import predict
+from mdhr_jax.machine import locks
+from mdhr_jax.run import checkpoint, directory, trained
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.trained import abstract_state
 
 CONFIG = "configs/quickstart.py"
 
@@ -226,10 +230,10 @@ def test_a_directory_at_which_another_command_is_at_work_is_refused(
 ):
     tiny_config.protocol = "last"
     recipe = Recipe.of(tiny_config)
-    runs.claim(tmp_path / "model", recipe)
-    shapes, _ = runs._abstract_state(recipe)
+    directory.claim(tmp_path / "model", recipe)
+    shapes, _ = abstract_state(recipe)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    checkpoint.save(runs.checkpoints(tmp_path / "model"), "last", 8, state)
+    checkpoint.save(directory.checkpoints(tmp_path / "model"), "last", 8, state)
     with locks.alone(tmp_path / taken, ""):
         line = _refused(capsys, *(text.format(tmp_path) for text in arguments))
     assert f"{taken}: another command is at work here; wait for it, or name another" in line
@@ -239,7 +243,7 @@ def test_a_directory_at_which_another_command_is_at_work_is_refused(
 def test_a_resume_with_a_changed_configuration_names_the_keys(
     tiny_config, config_file, tmp_path, capsys
 ):
-    runs.claim(tmp_path / "run", Recipe.of(tiny_config))
+    directory.claim(tmp_path / "run", Recipe.of(tiny_config))
     line = _refused(
         capsys,
         *_train(config_file(), tmp_path / "run", "--config.seed=5", "--config.model.features=16"),
@@ -334,7 +338,7 @@ def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_devic
 def test_faces_are_cut_as_in_training(
     trained, crop, template, expected, warned, capsys, faces_extra
 ):
-    cutter = cli._cutter_like(trained, crop, template)
+    cutter = models._cutter_like(trained, crop, template)
     found = cutter.template if isinstance(cutter, squares.Found) else cutter
     assert found == expected
     assert ("its scores may be worse" in capsys.readouterr().err) == warned
@@ -342,13 +346,13 @@ def test_faces_are_cut_as_in_training(
 
 def test_other_people_and_missing_frames_are_told_of(capsys):
     done = predict.Done(99, 99, 25.0, False, 4, range(10, 80, 10), 2)
-    cli._tell_of("a.mp4", done)
+    models._tell_of("a.mp4", done)
     assert capsys.readouterr().err.splitlines() == [
         "mdhr predict: a.mp4: 4 show more than one face; one of them is followed",
         "mdhr predict: a.mp4: another face is followed from frame 10, 20, 30, 40, 50 and 2 more on",
         "mdhr predict: a.mp4: frames are missing in 2 places; no clip goes on over them",
     ]
-    cli._tell_of("a.mp4", done._replace(several=0, changes=(), gaps=0))
+    models._tell_of("a.mp4", done._replace(several=0, changes=(), gaps=0))
     assert capsys.readouterr().err == ""
 
 
@@ -358,7 +362,7 @@ def test_other_people_and_missing_frames_are_told_of(capsys):
 def test_faces_of_a_size_are_looked_for_by_mtcnn_alone(
     command, crop, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(runs, "Predictor", lambda path: types.SimpleNamespace(crop=None))
+    monkeypatch.setattr(trained, "Predictor", lambda path: types.SimpleNamespace(crop=None))
     arguments = ["folder", "--raw", str(tmp_path)] if command == "prepare" else ["a.mp4"]
     arguments += ["--checkpoint", "run"] if command == "predict" else []
     line = _refused(
@@ -369,7 +373,7 @@ def test_faces_of_a_size_are_looked_for_by_mtcnn_alone(
 
 def test_prepare_looks_for_faces_of_the_size_that_is_asked_for(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(cli, "_find_recordings", lambda values, kind: (None, None, "own labels"))
+    monkeypatch.setattr(data, "_find_recordings", lambda values, kind: (None, None, "own labels"))
     monkeypatch.setattr(
         prepare,
         "prepare",
@@ -424,6 +428,6 @@ def test_letters_that_a_terminal_lacks_are_no_error():
     ],
 )
 def test_a_film_of_another_pace_is_told_of(capsys, shown, trained, warned):
-    cli._warn_of_other_pace("a.mp4", shown, trained)
+    models._warn_of_other_pace("a.mp4", shown, trained)
     said = capsys.readouterr().err
     assert ("a.mp4 has" in said and "ffmpeg -r 25" in said) == warned

@@ -15,23 +15,16 @@ import numpy as np
 import pytest
 from absl import flags
 
-from configs import base
-from configs import quickstart as quickstart_config
-from mdhr_jax import (
-    checkpoint,
-    compiled,
-    config_check,
-    experiments,
-    facs,
-    provenance,
-    quickstart,
-    runs,
-    seen,
-    sharding,
-)
+from mdhr_jax import facs, quickstart
+from mdhr_jax.configs import base
+from mdhr_jax.configs import quickstart as quickstart_config
 from mdhr_jax.data import lists
 from mdhr_jax.data.builders import rendered
+from mdhr_jax.machine import compile_cache, sharding
+from mdhr_jax.run import checkpoint, config_check, directory, provenance, seen
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.trained import abstract_state
+from mdhr_jax.studies import experiments
 from tests.no_new_skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # of a machine with a GPU, too
@@ -42,7 +35,7 @@ jax.config.update(
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 # Commands that tests start share what they compile, but may be killed while they write it.
-os.environ[compiled.VARIABLE] = tempfile.mkdtemp()
+os.environ[compile_cache.VARIABLE] = tempfile.mkdtemp()
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
@@ -167,15 +160,15 @@ def make_run(tiny_config, tmp_path, one_device):
         recipe = Recipe.of(config)
         source = recipe.open_data()
         learned = provenance.Learned.of(source, seen.in_training(recipe, source))
-        runs.claim(tmp_path / name, recipe, learned)
-        shapes, _ = runs._abstract_state(recipe)
+        directory.claim(tmp_path / name, recipe, learned)
+        shapes, _ = abstract_state(recipe)
         rng = np.random.default_rng(config.seed)
         state = jax.tree.map(
             lambda x: jnp.asarray(rng.uniform(0.5, 1, x.shape), x.dtype),
             {"params": shapes["params"], "batch_stats": shapes["batch_stats"]},
         )
         state["step"] = jnp.int32(9)
-        checkpoint.save(runs.checkpoints(tmp_path / name), "last", 9, state)
+        checkpoint.save(directory.checkpoints(tmp_path / name), "last", 9, state)
         return tmp_path / name
 
     return make
@@ -189,7 +182,7 @@ def config_file(tiny_config, tmp_path):
         values = json.dumps(config_check.flatten(tiny_config.to_dict()))
         file = tmp_path / "tiny.py"
         file.write_text(
-            "import json\nfrom configs import base\n\n\n"
+            "import json\nfrom mdhr_jax.configs import base\n\n\n"
             "def get_config():\n"
             "    config = base.get_config()\n"
             f"    config.update_from_flattened_dict(json.loads('{values}'))\n"

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import base
-from mdhr_jax import checkpoint, cli, convert, evaluate, facs, runs, steps, train
+from mdhr_jax import cli, convert, evaluate, facs, train
+from mdhr_jax.configs import base
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, official
 from mdhr_jax.models import mdhr, resnet
+from mdhr_jax.numerics import steps
+from mdhr_jax.run import checkpoint, directory
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.trained import abstract_state, initial_backbone, load_trained, with_backbone
 
 
 @pytest.fixture
@@ -28,15 +31,15 @@ def config(tiny_config, monkeypatch, one_device):
 @pytest.fixture
 def run(config, tmp_path):
     """A run at its beginning: a configuration and a checkpoint."""
-    runs.claim(tmp_path / "run", Recipe.of(config))
+    directory.claim(tmp_path / "run", Recipe.of(config))
     state = _random_state(config)
     for kind in ("last", "best"):
-        checkpoint.save(runs.checkpoints(tmp_path / "run"), kind, 9, state)
+        checkpoint.save(directory.checkpoints(tmp_path / "run"), kind, 9, state)
     return tmp_path / "run", state
 
 
 def _random_state(config):
-    shapes, _ = runs._abstract_state(Recipe.of(config))
+    shapes, _ = abstract_state(Recipe.of(config))
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.5, 1, x.shape), x.dtype), shapes)
     return state | {"step": jnp.int32(9)}
@@ -51,7 +54,7 @@ def test_a_run_to_a_file_and_back_is_the_same_model(run, config, tmp_path, suffi
     back = tmp_path / "back"
     arguments = ["--clip_length", "8", "--k", "2"]
     assert cli.main(["convert", str(file), str(back), *arguments]) == 0
-    trained = runs.load(back)
+    trained = load_trained(back)
     new = trained.recipe
     assert (new.layout_name, new.model.backbone) == ("bp4d", "resnet50")
     assert (new.clip_length, new.model.dynamics.k) == (8, 2)
@@ -81,7 +84,7 @@ def test_a_run_starts_from_the_backbone_of_a_file(run, config, tmp_path):
     recipe = Recipe.of(config)
     _, *fresh = steps.split(recipe.create(nnx.Rngs(0)))
     fresh = jax.device_put(dict(zip(official.PARTS, fresh, strict=True)), jax.devices()[0])
-    started = runs.with_backbone(fresh, runs.initial_backbone(recipe, fresh))
+    started = with_backbone(fresh, initial_backbone(recipe, fresh))
     for part in official.PARTS:
         jax.tree.map(
             np.testing.assert_array_equal, started[part]["backbone"], state[part]["backbone"]
@@ -107,8 +110,8 @@ def test_a_converted_model_is_not_trained_on(run, config, one_device):
 )
 def test_models_that_the_release_does_not_have_are_refused(config, tmp_path, change, expected):
     config.model.update(change)
-    runs.claim(tmp_path / "run", Recipe.of(config))
-    checkpoint.save(runs.checkpoints(tmp_path / "run"), "best", 1, _random_state(config))
+    directory.claim(tmp_path / "run", Recipe.of(config))
+    checkpoint.save(directory.checkpoints(tmp_path / "run"), "best", 1, _random_state(config))
     with pytest.raises(InputError, match=expected):
         convert.convert(tmp_path / "run", tmp_path / "out.pth", clip_length=16, k=5)
     assert not (tmp_path / "out.pth").exists()
@@ -123,4 +126,4 @@ def test_a_run_is_not_overwritten(run, tmp_path):
 def test_a_file_without_mdhr_is_refused(tmp_path):
     files.write(tmp_path / "other.pth", {"conv1.weight": np.zeros(3, np.float32)})
     with pytest.raises(InputError, match="other.pth: holds no MDHR of the release"):
-        runs.load(tmp_path / "other.pth")
+        load_trained(tmp_path / "other.pth")

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
-from mdhr_jax import sharding
 from mdhr_jax.bench import steps as bench
+from mdhr_jax.configs import base
+from mdhr_jax.machine import sharding
 from mdhr_jax.models import mdhr, swin
 from mdhr_jax.run.recipe import DETERMINISTIC, Recipe
 
@@ -40,7 +40,7 @@ def lowered(monkeypatch):
             "mask": jax.ShapeDtypeStruct((1, 2, aus), bool),
             "augment": jax.ShapeDtypeStruct((1, 6), np.float32),
         }
-        return programs.train.lower(programs.abstract, batch, programs.plan).as_text()
+        return programs.train.lower(programs.abstract, batch, programs.schedule).as_text()
 
     return write
 

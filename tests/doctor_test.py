@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from mdhr_jax import checkpoint, cli, doctor, runs
+from mdhr_jax import cli, doctor
+from mdhr_jax.run import checkpoint, directory
 
 
 def lines(capsys, *arguments, code=0):
@@ -68,7 +69,7 @@ def test_jax_without_a_device_stops(capsys, monkeypatch):
     def broken():
         raise RuntimeError("Unable to initialize backend 'cuda': no device")
 
-    monkeypatch.setattr("mdhr_jax.devices.found", broken)
+    monkeypatch.setattr("mdhr_jax.machine.devices.found", broken)
     (stop,) = stops(lines(capsys, code=1))
     assert "JAX: Unable to initialize backend 'cuda'" in stop
 
@@ -92,19 +93,19 @@ def test_a_run_is_looked_at_and_a_damaged_one_stops(capsys, make_run, tmp_path):
     assert "checkpoint 'last' of step 9, whole" in page
     assert "the one it has learned from" in page and "step 9 of 8" in page
 
-    folder = runs.checkpoints(run) / "last" / "9"
+    folder = directory.checkpoints(run) / "last" / "9"
     largest = max(folder.rglob("*"), key=lambda path: path.stat().st_size)
     content = largest.read_bytes()
     largest.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     (stop,) = stops(lines(capsys, run, code=1))
     assert "is damaged or missing" in stop
     largest.write_bytes(content)
-    assert checkpoint.latest_step(runs.checkpoints(run), "last") == 9
+    assert checkpoint.latest_step(directory.checkpoints(run), "last") == 9
 
-    shutil.move(runs.checkpoints(run), tmp_path / "elsewhere")
+    shutil.move(directory.checkpoints(run), tmp_path / "elsewhere")
     (note,) = [line for line in lines(capsys, run) if "no checkpoint in" in line]
     assert note.startswith("  note")
-    shutil.move(tmp_path / "elsewhere", runs.checkpoints(run))
+    shutil.move(tmp_path / "elsewhere", directory.checkpoints(run))
 
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"data": str(tmp_path / "gone")}))

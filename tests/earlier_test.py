@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mdhr_jax import checkpoint, errors, evaluate, runs, train
+from mdhr_jax import errors, evaluate, train
 from mdhr_jax.data import records
+from mdhr_jax.run import checkpoint, directory
 
 
 @pytest.fixture
@@ -38,18 +39,18 @@ def test_a_run_of_an_earlier_version_is_evaluated(earlier, one_device, capsys):
 
 
 def test_a_run_of_an_earlier_version_knows_whom_it_has_seen_where_its_data_are_there(earlier):
-    recipe = runs.load_recipe(earlier / "run")
-    runs.claim(earlier / "run", dataclasses.replace(recipe, data=str(earlier / "set")))
+    recipe = directory.load_recipe(earlier / "run")
+    directory.claim(earlier / "run", dataclasses.replace(recipe, data=str(earlier / "set")))
     with pytest.raises(errors.InputError, match=r"\(S002, S005\); test on others, or add"):
         evaluate.load(earlier / "run", fold=2)
 
 
 @pytest.mark.slow
 def test_a_finished_run_of_an_earlier_version_is_finished(earlier, one_device, capsys):
-    config = ConfigDict(runs.load_recipe(earlier / "run").values())
+    config = ConfigDict(directory.load_recipe(earlier / "run").values())
     config.data = str(earlier / "set")
     train.train(config, earlier / "run")
     output = capsys.readouterr()
     assert "step 2 of 2" in output.out
     assert "whether they are the same cannot be checked" in output.err
-    assert checkpoint.latest_step(runs.checkpoints(earlier / "run"), "last") == 2
+    assert checkpoint.latest_step(directory.checkpoints(earlier / "run"), "last") == 2

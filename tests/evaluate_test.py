@@ -7,18 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdhr_jax import (
-    cli,
-    crossval,
-    errors,
-    evaluate,
-    facs,
-    metrics,
-    sharding,
-    steps,
-)
+from mdhr_jax import cli, errors, evaluate, facs
 from mdhr_jax.data.builders import rendered
+from mdhr_jax.machine import sharding
+from mdhr_jax.numerics import metrics, steps
 from mdhr_jax.report import tables
+from mdhr_jax.run.scoring import score_split, whole_batches
+from mdhr_jax.studies import crossval
 
 
 def _brightness(params, batch_stats, batch):
@@ -34,7 +29,7 @@ def _scoring(step):
 
 @pytest.mark.parametrize(("clip_length", "batch_size"), [(16, 8), (7, 16)])
 def test_every_test_frame_is_scored_once_and_in_order(rendered_set, clip_length, batch_size):
-    scored = evaluate.score(
+    scored = score_split(
         _scoring(_brightness),
         {"params": {}, "batch_stats": {}},
         rendered_set,
@@ -60,7 +55,7 @@ def test_scores_that_are_not_finite_are_refused(rendered_set):
         return jnp.where(batch["row"][..., None] == 5, jnp.nan, scores)
 
     with pytest.raises(errors.InputError, match="bp4d: .* not finite in 1 of 144 frames; .* use"):
-        evaluate.score(
+        score_split(
             _scoring(broken),
             {"params": {}, "batch_stats": {}},
             rendered_set,
@@ -72,8 +67,8 @@ def test_scores_that_are_not_finite_are_refused(rendered_set):
 
 
 def test_batches_are_rounded_up_to_the_devices():
-    assert evaluate.batch_size(3, sharding.make_mesh()) == 8
-    assert evaluate.batch_size(16, sharding.make_mesh()) == 16
+    assert whole_batches(3, sharding.make_mesh()) == 8
+    assert whole_batches(16, sharding.make_mesh()) == 16
 
 
 def _result(layout, counts, auc):

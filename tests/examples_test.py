@@ -10,11 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
-from mdhr_jax import cli, facs, runs, workers
+from mdhr_jax import cli, facs
+from mdhr_jax.configs import base
 from mdhr_jax.data import list_check
 from mdhr_jax.interop import files, official
+from mdhr_jax.machine import workers
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.trained import abstract_state
 from mdhr_jax.synth import film
 from tests.data import raw_trees
 
@@ -41,7 +43,7 @@ SAID = {
     "verify": " 0 stages out of tolerance",
 }
 CONFIG = """
-from configs import quickstart
+from mdhr_jax.configs import quickstart
 
 
 def get_config():
@@ -81,7 +83,7 @@ def checkout(tmp_path, monkeypatch, tiny_quickstart):
 
 
 def _write_official(path):
-    shapes, _ = runs._abstract_state(Recipe.of(base.get_config()))
+    shapes, _ = abstract_state(Recipe.of(base.get_config()))
     state = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.1, leaf.dtype), shapes)
     files.write(path, official.export(state, facs.BP4D, "resnet50"))
 

@@ -9,22 +9,26 @@ import jax
 import numpy as np
 import pytest
 
-from mdhr_jax import checkpoint, errors, evaluate, runs, sharding, train
+from mdhr_jax import errors, evaluate, train
+from mdhr_jax.machine import sharding
+from mdhr_jax.run import checkpoint, directory, inputs
+from mdhr_jax.run.programs import REMAT, peak_learning_rate, programs_for, schedule_of
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.trained import initial_backbone, load_trained, with_backbone
 
 
 def test_the_length_of_a_run_is_given_in_epochs_or_in_steps(tiny_config, rendered_set):
-    assert train.count_steps(Recipe.of(tiny_config), rendered_set) == 8
+    assert inputs.count_steps(Recipe.of(tiny_config), rendered_set) == 8
     tiny_config.steps, tiny_config.epochs = 37, 0.0
-    assert train.count_steps(Recipe.of(tiny_config), rendered_set) == 37
+    assert inputs.count_steps(Recipe.of(tiny_config), rendered_set) == 37
 
 
 def test_the_rate_rises_over_the_steps_of_warm_up_to_the_scaled_one(tiny_config, rendered_set):
     tiny_config.update(warmup_steps=10, batch_size=32, learning_rate_scaling="linear")
-    schedule = train.plan(Recipe.of(tiny_config), rendered_set, 100).schedule()
+    schedule = schedule_of(Recipe.of(tiny_config), rendered_set, 100).learning_rates()
     np.testing.assert_allclose([schedule(5), schedule(10)], [2e-3, 4e-3], rtol=1e-6)
     tiny_config.update(learning_rate_scaling="sqrt", learning_rate_batch=2)
-    assert train.peak_learning_rate(Recipe.of(tiny_config)) == 4e-3
+    assert peak_learning_rate(Recipe.of(tiny_config)) == 4e-3
 
 
 @pytest.mark.parametrize(
@@ -76,20 +80,20 @@ def test_the_state_is_split_and_goes_on_from_a_checkpoint(
 ):
     tiny_config.update(changes)
     recipe = Recipe.of(tiny_config)
-    programs = train.compile_programs(recipe, rendered_set, two_devices, 4)
-    batches = train.training_batches(recipe, rendered_set, 0)
+    programs = programs_for(recipe, rendered_set, two_devices, 4)
+    batches = inputs.training_batches(recipe, rendered_set, 0)
     batches = [sharding.put_batch(two_devices, x) for x in itertools.islice(batches, 4)]
-    state, losses = programs.init(programs.plan), []
+    state, losses = programs.init(programs.schedule), []
     for step, batch in enumerate(batches):
         if step == 2:
             checkpoint.save(tmp_path, "last", 2, state)
-        state, scalars = programs.train(state, batch, programs.plan)
+        state, scalars = programs.train(state, batch, programs.schedule)
         losses.append(float(scalars["loss"]))
     assert all(_is_split(state[part]) for part in state.keys() - {"step", "batch_stats"})
 
     restored = checkpoint.restore(tmp_path, "last", programs.abstract)
     for batch in batches[2:]:
-        restored, _ = programs.train(restored, batch, programs.plan)
+        restored, _ = programs.train(restored, batch, programs.schedule)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     assert len(set(losses)) == 4  # it trains
 
@@ -97,9 +101,13 @@ def test_the_state_is_split_and_goes_on_from_a_checkpoint(
 def _step_program(config, source, mesh):
     """The compiled training step, and a batch for it."""
     recipe = Recipe.of(config)
-    programs = train.compile_programs(recipe, source, mesh, 4)
-    batch = sharding.put_batch(mesh, next(train.training_batches(recipe, source, 0)))
-    return programs, programs.train.lower(programs.abstract, batch, programs.plan).compile(), batch
+    programs = programs_for(recipe, source, mesh, 4)
+    batch = sharding.put_batch(mesh, next(inputs.training_batches(recipe, source, 0)))
+    return (
+        programs,
+        programs.train.lower(programs.abstract, batch, programs.schedule).compile(),
+        batch,
+    )
 
 
 @pytest.mark.long
@@ -122,7 +130,7 @@ def test_micro_batches_are_the_groups_of_batch_normalisation(tiny_config, render
         config = tiny_config.copy_and_resolve_references()
         config[key] = 2
         programs, step, batch = _step_program(config, rendered_set, mesh)
-        found.append(step(programs.init(programs.plan), batch, programs.plan)[1])
+        found.append(step(programs.init(programs.schedule), batch, programs.schedule)[1])
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3), *found)
     np.testing.assert_allclose(found[0]["loss"], found[1]["loss"], rtol=1e-5)
 
@@ -131,9 +139,9 @@ def test_micro_batches_are_the_groups_of_batch_normalisation(tiny_config, render
 def test_blocks_computed_again_learn_the_same_in_less_memory(tiny_config, rendered_set):
     tiny_config.image_size, tiny_config.batch_size = 64, 16
     mesh, found = sharding.make_mesh(devices=jax.devices()[:1]), {}
-    for tiny_config.remat in train.REMAT:
+    for tiny_config.remat in REMAT:
         programs, step, batch = _step_program(tiny_config, rendered_set, mesh)
-        state, scalars = step(programs.init(programs.plan), batch, programs.plan)
+        state, scalars = step(programs.init(programs.schedule), batch, programs.schedule)
         memory = step.memory_analysis().temp_size_in_bytes
         found[tiny_config.remat] = memory, state["batch_stats"], scalars
     (all_kept, stats, scalars), (recomputed, stats_again, scalars_again) = found.values()
@@ -149,28 +157,28 @@ def test_the_average_is_what_is_scored_loaded_and_started_from(
     tiny_config.update(ema=0.9, protocol="last", eval_every=8)
     train.train(tiny_config, tmp_path / "run")
     recipe = Recipe.of(tiny_config)
-    programs = train.compile_programs(recipe, rendered_set, sharding.make_mesh(), 8)
-    state = checkpoint.restore(runs.checkpoints(tmp_path / "run"), "last", programs.abstract)
-    loaded = runs.load(tmp_path / "run").state
+    programs = programs_for(recipe, rendered_set, sharding.make_mesh(), 8)
+    state = checkpoint.restore(directory.checkpoints(tmp_path / "run"), "last", programs.abstract)
+    loaded = load_trained(tmp_path / "run").state
     jax.tree.map(np.testing.assert_array_equal, loaded["params"], state["params"])
     kernels = (state[part]["static"]["linear"]["kernel"] for part in ("params", "trained"))
     assert (next(kernels) != next(kernels)).any()
 
     result, _ = evaluate.evaluate(tmp_path / "run")
     (mean,) = [row.values[0] for row in result.rows if row.name == "mean"]
-    assert mean == pytest.approx(runs.evaluations(tmp_path / "run")[-1]["mean_f1"], abs=1e-12)
+    assert mean == pytest.approx(directory.evaluations(tmp_path / "run")[-1]["mean_f1"], abs=1e-12)
 
     tiny_config.model.init_from = str(tmp_path / "run")
     recipe = Recipe.of(tiny_config)
-    backbone = runs.initial_backbone(recipe, programs.abstract)
-    started = runs.with_backbone(programs.init(programs.plan), backbone)
+    backbone = initial_backbone(recipe, programs.abstract)
+    started = with_backbone(programs.init(programs.schedule), backbone)
     for part in ("params", "trained"):
         jax.tree.map(
             np.testing.assert_array_equal, started[part]["backbone"], loaded["params"]["backbone"]
         )
     batch = sharding.put_batch(
-        sharding.make_mesh(), next(train.training_batches(recipe, rendered_set, 0))
+        sharding.make_mesh(), next(inputs.training_batches(recipe, rendered_set, 0))
     )
     programs.train(
-        started, batch, programs.plan
+        started, batch, programs.schedule
     )  # gives both away: they must not be the same arrays

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mdhr_jax import facs, optim, steps
+from mdhr_jax import facs
 from mdhr_jax.models import layers, mdhr
+from mdhr_jax.numerics import optim, steps
 
 pytestmark = pytest.mark.long  # a whole training step is compiled
 

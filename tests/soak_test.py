@@ -16,7 +16,9 @@ import jax
 import numpy as np
 import pytest
 
-from mdhr_jax import checkpoint, runs, sharding, train, writers
+from mdhr_jax.machine import sharding
+from mdhr_jax.run import checkpoint, directory, inputs, writers
+from mdhr_jax.run.programs import programs_for
 from mdhr_jax.run.recipe import Recipe
 
 pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("quick_compilation_elsewhere")]
@@ -48,10 +50,10 @@ def _sum(state):
 
 def _left(workdir, config):
     """What a finished run leaves: its figures, the sums of its checkpoints, and nothing else."""
-    saved, recipe, mesh = runs.checkpoints(workdir), Recipe.of(config), sharding.make_mesh()
+    saved, recipe, mesh = directory.checkpoints(workdir), Recipe.of(config), sharding.make_mesh()
     source = recipe.open_data()
-    total = train.count_steps(recipe, source)
-    abstract = train.compile_programs(recipe, source, mesh, total).abstract
+    total = inputs.count_steps(recipe, source)
+    abstract = programs_for(recipe, source, mesh, total).abstract
     return {
         "metrics": (workdir / "metrics.jsonl").read_text(),
         "checkpoints": sorted(str(place.relative_to(saved)) for place in saved.glob("*/*")),
@@ -96,7 +98,7 @@ def test_the_memory_of_a_long_training_stays_flat(tiny_config, tmp_path, start, 
     tiny_config.batch_size, tiny_config.epochs = 1, STEPS / 8
     tiny_config.eval_every = tiny_config.checkpoint_every = STEPS // 20
     recipe = Recipe.of(tiny_config)
-    assert train.count_steps(recipe, recipe.open_data()) == STEPS
+    assert inputs.count_steps(recipe, recipe.open_data()) == STEPS
     process, samples = start(tmp_path / "run"), []
     while process.poll() is None:
         time.sleep(0.5)

@@ -19,17 +19,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdhr_jax import checkpoint, errors, evaluate, preprocess, runs, sharding, steps, train, writers
+from mdhr_jax import errors, evaluate, train
+from mdhr_jax.machine import sharding
 from mdhr_jax.models import mdhr
+from mdhr_jax.numerics import preprocess, steps
+from mdhr_jax.run import checkpoint, directory, inputs, step_log, writers
+from mdhr_jax.run.programs import Programs, Schedule, programs_for
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.trained import load_trained
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
 def _final_state(workdir, config, total_steps):
     recipe = Recipe.of(config)
-    programs = train.compile_programs(recipe, recipe.open_data(), sharding.make_mesh(), total_steps)
-    return checkpoint.restore(runs.checkpoints(workdir), "last", programs.abstract)
+    programs = programs_for(recipe, recipe.open_data(), sharding.make_mesh(), total_steps)
+    return checkpoint.restore(directory.checkpoints(workdir), "last", programs.abstract)
 
 
 def _assert_equal_runs(one, other, config, total_steps=8):
@@ -49,7 +54,7 @@ def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
     stop_at_step(6)
     with pytest.raises(KeyboardInterrupt):
         train.train(tiny_config, tmp_path / "stopped")
-    assert checkpoint.latest_step(runs.checkpoints(tmp_path / "stopped"), "last") == 4
+    assert checkpoint.latest_step(directory.checkpoints(tmp_path / "stopped"), "last") == 4
     train.train(tiny_config, tmp_path / "stopped")
     _assert_equal_runs(tmp_path / "whole", tmp_path / "stopped", tiny_config)
 
@@ -57,7 +62,7 @@ def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 9))
     assert [row["step"] for row in rows if row["kind"] == "eval"] == [4, 8]
     best = max((row for row in rows if row["kind"] == "eval"), key=lambda row: row["mean_f1"])
-    saved = runs.checkpoints(tmp_path / "whole")
+    saved = directory.checkpoints(tmp_path / "whole")
     assert checkpoint.latest_step(saved, "best") == best["step"]
     assert checkpoint.latest_step(saved, "last") == 8
 
@@ -70,7 +75,7 @@ def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
 @pytest.fixture
 def poison(monkeypatch):
     """Lets the pictures of some steps be no numbers: those with a negative brightness."""
-    training_batches, augmented = train.training_batches, preprocess.train
+    training_batches, augmented = inputs.training_batches, preprocess.train
 
     def augment(frames, draws, *, image_size):
         images = augmented(frames, draws, image_size=image_size)
@@ -82,7 +87,7 @@ def poison(monkeypatch):
                 bad = np.full_like(batch["augment"], -1)
                 yield batch | {"augment": bad} if step in chosen else batch
 
-        monkeypatch.setattr(train, "training_batches", batches)
+        monkeypatch.setattr(inputs, "training_batches", batches)
         monkeypatch.setattr(preprocess, "train", augment)
 
     return poisoned
@@ -95,7 +100,7 @@ def test_a_loss_that_stays_no_number_stops_the_run_and_keeps_the_last_checkpoint
     poison(4, 5, 6)
     with pytest.raises(errors.NonFiniteLossError, match="steps 4 to 6: the loss is nan; the last"):
         train.train(tiny_config, tmp_path)
-    assert checkpoint.latest_step(runs.checkpoints(tmp_path), "last") == 4
+    assert checkpoint.latest_step(directory.checkpoints(tmp_path), "last") == 4
     assert "step 5: the loss is nan; the step is left out" in capsys.readouterr().err
     with np.load(tmp_path / "nonfinite.npz") as batch:
         assert (batch["augment"] == -1).all() and batch["frames"].dtype == np.uint8
@@ -107,7 +112,7 @@ def test_steps_without_a_finite_loss_change_nothing(tiny_config, tmp_path, poiso
     train.train(tiny_config, tmp_path)
     rows = [r for r in writers.read(tmp_path / "metrics.jsonl") if r["kind"] == "train"]
     assert [row["step"] for row in rows if row["loss"] is None] == [1, 2, 4, 5, 7, 8]
-    state = runs.load(tmp_path).state
+    state = load_trained(tmp_path).state
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
@@ -115,18 +120,18 @@ def test_steps_without_a_finite_loss_change_nothing(tiny_config, tmp_path, poiso
 def test_folds_seeds_and_lengths_share_their_programs(tiny_config, rendered_set, one_device):
     """So that a cross-validation, and a comparison over seeds, compile once."""
     mesh, texts = sharding.make_mesh(), set()
-    batches = train.training_batches(Recipe.of(tiny_config), rendered_set, 0)
+    batches = inputs.training_batches(Recipe.of(tiny_config), rendered_set, 0)
     batch = sharding.put_batch(mesh, next(batches))
     for fold, seed, total_steps in ((1, 0, 8), (2, 1, 100)):
         tiny_config.update(fold=fold, seed=seed)
-        made = train.compile_programs(Recipe.of(tiny_config), rendered_set, mesh, total_steps)
-        texts.add(made.init.lower(made.plan).as_text())
-        texts.add(made.train.lower(made.abstract, batch, made.plan).as_text())
+        made = programs_for(Recipe.of(tiny_config), rendered_set, mesh, total_steps)
+        texts.add(made.init.lower(made.schedule).as_text())
+        texts.add(made.train.lower(made.abstract, batch, made.schedule).as_text())
     assert len(texts) == 2
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", list(train.INPUTS))
+@pytest.mark.parametrize("name", list(inputs.INPUTS))
 def test_nothing_is_compiled_after_the_second_step(
     tiny_config, rendered_set, tmp_path, one_device, name
 ):
@@ -134,16 +139,16 @@ def test_nothing_is_compiled_after_the_second_step(
     tiny_config.data, tiny_config.input = str(tmp_path / "set"), name
     mesh, recipe = sharding.make_mesh(), Recipe.of(tiny_config)
     source = recipe.open_data()
-    programs = train.compile_programs(recipe, source, mesh, 6)
-    source, put = train.reading(recipe, source, mesh)
-    batches = train.training_batches(recipe, source, 0)
-    state = programs.init(programs.plan)
+    programs = programs_for(recipe, source, mesh, 6)
+    source, put = inputs.reading(recipe, source, mesh)
+    batches = inputs.training_batches(recipe, source, 0)
+    state = programs.init(programs.schedule)
     for _ in range(2):
-        state, scalars = programs.train(state, put(next(batches)), programs.plan)
+        state, scalars = programs.train(state, put(next(batches)), programs.schedule)
     programs.score(state, source, put)
     with jax.log_compiles(), _recorded() as compiled:
         for _ in range(4):
-            state, scalars = programs.train(state, put(next(batches)), programs.plan)
+            state, scalars = programs.train(state, put(next(batches)), programs.schedule)
             float(scalars["loss"])
         programs.score(state, source, put)
     assert compiled == []
@@ -176,10 +181,10 @@ def test_the_three_inputs_give_the_same_batches_and_the_same_training(
     shutil.copytree(tiny_config.data, tmp_path / "set")
     tiny_config.data = str(tmp_path / "set")
     mesh, batches = sharding.make_mesh(), {}
-    for tiny_config.input in train.INPUTS:
+    for tiny_config.input in inputs.INPUTS:
         recipe = Recipe.of(tiny_config)
-        source, put = train.reading(recipe, recipe.open_data(), mesh)
-        batch = put(next(train.training_batches(recipe, source, 5)))
+        source, put = inputs.reading(recipe, recipe.open_data(), mesh)
+        batch = put(next(inputs.training_batches(recipe, source, 5)))
         batches[tiny_config.input] = batch | {"frames": steps.frames(batch)}
         batches[tiny_config.input].pop("pictures", None)
         train.train(tiny_config, tmp_path / tiny_config.input)
@@ -200,10 +205,10 @@ def test_an_unknown_input_is_refused_before_anything_is_made(tiny_config, tmp_pa
 def other_run(tiny_config, tmp_path):
     """A run with temporal filters, another seed and no steps, and its parameters."""
     recipe = dataclasses.replace(Recipe.of(tiny_config), seed=1)
-    programs = train.compile_programs(recipe, recipe.open_data(), sharding.make_mesh(), 1)
-    state = programs.init(programs.plan)
-    runs.claim(tmp_path / "other", recipe)
-    checkpoint.save(runs.checkpoints(tmp_path / "other"), "best", 0, state)
+    programs = programs_for(recipe, recipe.open_data(), sharding.make_mesh(), 1)
+    state = programs.init(programs.schedule)
+    directory.claim(tmp_path / "other", recipe)
+    checkpoint.save(directory.checkpoints(tmp_path / "other"), "best", 0, state)
     return tmp_path / "other", state["params"]
 
 
@@ -214,7 +219,7 @@ def test_a_run_starts_from_the_backbone_of_another(tiny_config, tmp_path, one_de
     tiny_config.model.temporal = False  # only the backbones must be the same
     tiny_config.learning_rate, tiny_config.epochs = 0.0, 0.1
     train.train(tiny_config, tmp_path / "run")
-    started = runs.load(tmp_path / "run").state["params"]
+    started = load_trained(tmp_path / "run").state["params"]
     jax.tree.map(np.testing.assert_array_equal, started["backbone"], params["backbone"])
     with pytest.raises(AssertionError):
         jax.tree.map(np.testing.assert_array_equal, started["au_features"], params["au_features"])
@@ -262,7 +267,7 @@ def test_a_killed_process_resumes_bit_equal(tiny_config, config_file, tmp_path, 
     finish(tmp_path / "killed")
 
     _assert_equal_runs(tmp_path / "whole", tmp_path / "killed", tiny_config, total_steps=40)
-    best = [runs.load(tmp_path / run).state for run in ("whole", "killed")]
+    best = [load_trained(tmp_path / run).state for run in ("whole", "killed")]
     jax.tree.map(np.testing.assert_array_equal, *best)
 
 
@@ -270,7 +275,7 @@ def test_a_killed_process_resumes_bit_equal(tiny_config, config_file, tmp_path, 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_only_steps_in_vain_in_a_row_stop_the_run(tmp_path, name, value):
     writer = writers.RunWriter(tmp_path, step=0, total_steps=9)
-    log = train._LateLog(tmp_path, writer, 4)
+    log = step_log.LateLog(tmp_path, writer, 4)
     finite = {"loss": jnp.float32(0.5), "gradient_norm": jnp.float32(2)}
     bad = finite | {name: jnp.float32(value)}
     for step, scalars in enumerate([finite, bad, bad, finite, bad, bad, bad], start=1):
@@ -286,7 +291,7 @@ def test_only_steps_in_vain_in_a_row_stop_the_run(tmp_path, name, value):
 
 def test_the_wait_for_input_is_told_as_its_share_of_a_step(tmp_path, monkeypatch):
     now, told = 0.0, []
-    monkeypatch.setattr(train.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(step_log.time, "perf_counter", lambda: now)
     writer = writers.RunWriter(tmp_path, step=0, total_steps=4)
     monkeypatch.setattr(writer, "train", lambda *_, **speed: told.append(speed))
 
@@ -296,7 +301,7 @@ def test_the_wait_for_input_is_told_as_its_share_of_a_step(tmp_path, monkeypatch
             now += seconds
             yield seconds
 
-    log, batches = train._LateLog(tmp_path, writer, frames_per_step=8), feed()
+    log, batches = step_log.LateLog(tmp_path, writer, frames_per_step=8), feed()
     for step in range(1, 5):
         log.take(batches)
         now += 1.0
@@ -323,7 +328,7 @@ def without(rendered_set):
 
 def test_an_au_that_never_occurs_is_weighted_as_the_rarest(tiny_config, without, capsys):
     source = without(3)
-    weights = train.class_weights(Recipe.of(tiny_config), source)
+    weights = inputs.class_weights(Recipe.of(tiny_config), source)
     assert "AU06 never active in training, weighted as the rarest" in capsys.readouterr().out
     others = np.delete(weights, 3)
     assert weights[3] == others.max()
@@ -332,7 +337,7 @@ def test_an_au_that_never_occurs_is_weighted_as_the_rarest(tiny_config, without,
 
 def test_a_fold_without_any_active_au_is_refused(tiny_config, without):
     with pytest.raises(errors.InputError, match="no AU is ever active in fold 1's training"):
-        train.class_weights(Recipe.of(tiny_config), without(*range(12)))
+        inputs.class_weights(Recipe.of(tiny_config), without(*range(12)))
 
 
 def test_values_that_cannot_be_are_refused(tiny_config, tmp_path):
@@ -358,20 +363,20 @@ def counting(monkeypatch, one_device):
     first = {"step": jnp.int32(0), "params": {}, "batch_stats": {}, "opt_state": {}}
 
     def arrange(before_step):
-        def step(state, batch, plan):
+        def step(state, batch, schedule):
             before_step(int(state["step"]) + 1)
             scalars = {"loss": jnp.float32(1), "gradient_norm": jnp.float32(1)}
             return state | {"step": state["step"] + 1}, scalars
 
         step.lower = lambda *arguments: types.SimpleNamespace(compile=lambda: step)
-        programs = train.Programs(
-            lambda plan: first,
+        programs = Programs(
+            lambda schedule: first,
             step,
             lambda *arguments: None,
             checkpoint.abstract(first, jax.tree.map(lambda x: x.sharding, first)),
-            train.Plan(*[np.zeros(2, np.uint32)] * 2, 1e-3, 8, 0),
+            Schedule(*[np.zeros(2, np.uint32)] * 2, 1e-3, 8, 0),
         )
-        monkeypatch.setattr(train, "compile_programs", lambda *arguments: programs)
+        monkeypatch.setattr(train, "programs_for", lambda *arguments: programs)
 
     return arrange
 
@@ -379,7 +384,7 @@ def counting(monkeypatch, one_device):
 def test_the_constructor_is_traced_once_before_anything_is_compiled(
     tiny_config, tmp_path, monkeypatch, one_device
 ):
-    built, traced, programs = mdhr.MDHR.__init__, [], train.compile_programs
+    built, traced, programs = mdhr.MDHR.__init__, [], programs_for
 
     def build(self, *arguments, **slots):
         traced.append(slots)
@@ -391,11 +396,11 @@ def test_the_constructor_is_traced_once_before_anything_is_compiled(
     def uncompiled(*arguments):
         compile_nothing.lower = compile_nothing
         return dataclasses.replace(
-            programs(*arguments), init=lambda plan: {}, train=compile_nothing
+            programs(*arguments), init=lambda schedule: {}, train=compile_nothing
         )
 
     monkeypatch.setattr(mdhr.MDHR, "__init__", build)
-    monkeypatch.setattr(train, "compile_programs", uncompiled)
+    monkeypatch.setattr(train, "programs_for", uncompiled)
     with pytest.raises(KeyboardInterrupt):
         train.train(tiny_config, tmp_path)
     assert len(traced) == 1
@@ -425,7 +430,7 @@ def test_a_lost_metrics_file_is_told_and_does_not_replace_the_best(
     counting(lambda step: None)
     train.train(tiny_config, tmp_path)
     assert "metrics.jsonl: ends at step 0, before the checkpoint's 4" in capsys.readouterr().err
-    saved = runs.checkpoints(tmp_path)
+    saved = directory.checkpoints(tmp_path)
     assert checkpoint.latest_step(saved, "best") == 2
     assert checkpoint.latest_step(saved, "last") == 8
     assert checkpoint.said(saved, "best", 2) == {
@@ -449,7 +454,7 @@ def test_a_run_of_an_earlier_version_whose_metrics_are_lost_is_refused(
         train.train(tiny_config, tmp_path)
     (tmp_path / "metrics.jsonl").write_text(rows)
     train.train(tiny_config, tmp_path)
-    assert checkpoint.latest_step(runs.checkpoints(tmp_path), "best") == 2
+    assert checkpoint.latest_step(directory.checkpoints(tmp_path), "best") == 2
 
 
 def test_the_metrics_are_on_the_disk_before_a_checkpoint_counts(
@@ -491,7 +496,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(tiny_config, tmp_path, c
                 time.sleep(0.01)
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
 
-    saved = runs.checkpoints(tmp_path)
+    saved = directory.checkpoints(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     counting(fill)
     tiny_config.eval_every = 100

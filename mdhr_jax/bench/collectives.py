@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from mdhr_jax import sharding
 from mdhr_jax.bench import timing
 from mdhr_jax.errors import InputError
+from mdhr_jax.machine import sharding
 
 _AXES = ("data", "fsdp")
 SIZES = (2**16, 2**20, 2**24, 2**28)  # bytes

@@ -12,9 +12,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mdhr_jax import evaluate, sharding, steps, train
 from mdhr_jax.data import decoded, pipeline, records
+from mdhr_jax.machine import sharding
+from mdhr_jax.numerics import steps
+from mdhr_jax.run import inputs
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.scoring import whole_batches
 
 _WATCHED = 2.0  # seconds of training, about, in which the wait for input is measured
 _READERS = 4  # threads that read the file of decoded pictures
@@ -54,7 +57,7 @@ def measure(recipe: Recipe, step_seconds: float) -> list[Rate]:
     """
     source, mesh = recipe.open_data(), sharding.make_mesh()
     file = _file_rate(source)  # later, pages that resident pictures map would stay in memory
-    return [file, *(_rate(recipe, source, mesh, name, step_seconds) for name in train.INPUTS)]
+    return [file, *(_rate(recipe, source, mesh, name, step_seconds) for name in inputs.INPUTS)]
 
 
 def _rate(
@@ -62,16 +65,16 @@ def _rate(
 ) -> Rate:
     _forget(source.path)
     start = time.perf_counter()
-    source, put = train.INPUTS[name](source, mesh)
+    source, put = inputs.INPUTS[name](source, mesh)
     _read(recipe, source, put, mesh)
     cold = time.perf_counter() - start
     warm = _seconds(lambda: _read(recipe, source, put, mesh))
     frames = len(source.table)
-    wait = _wait(train.training_batches(recipe, source, 0), put, step_seconds)
+    wait = _wait(inputs.training_batches(recipe, source, 0), put, step_seconds)
     return Rate(name, frames, frames / cold, frames / warm, wait)
 
 
-def _wait(batches: Iterator[pipeline.Batch], put: train.Put, step_seconds: float) -> float:
+def _wait(batches: Iterator[pipeline.Batch], put: inputs.Put, step_seconds: float) -> float:
     """The share of time in which a loop waits whose steps leave the host idle, as a GPU's do."""
     feed, steps = pipeline.ahead(batches, put), max(3, round(_WATCHED / step_seconds))
     next(feed)  # what comes before the first step is no matter of speed
@@ -103,7 +106,7 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _read(recipe: Recipe, source: records.FrameSource, put: train.Put, mesh: Mesh) -> None:
+def _read(recipe: Recipe, source: records.FrameSource, put: inputs.Put, mesh: Mesh) -> None:
     """What a loader does for all frames, whether or not a device takes them."""
     for batch in _batches(recipe, source, mesh):
         if source.by_row:
@@ -120,7 +123,7 @@ def _batches(recipe: Recipe, source: records.FrameSource, mesh: Mesh) -> Iterato
             source,
             fold=fold,
             clip_length=recipe.clip_length,
-            batch_size=evaluate.batch_size(recipe.batch_size, mesh),
+            batch_size=whole_batches(recipe.batch_size, mesh),
         )
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
-from mdhr_jax import workers
 from mdhr_jax.bench import collectives
 from mdhr_jax.bench.data import Rate
 from mdhr_jax.bench.profile import KINDS, PARTS, Work
 from mdhr_jax.bench.steps import Measured
+from mdhr_jax.machine import workers
 from mdhr_jax.report import markdown
 from mdhr_jax.run.recipe import Recipe
 

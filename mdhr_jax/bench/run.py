@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mdhr_jax import sharding
 from mdhr_jax.bench import collectives, data, report, steps
 from mdhr_jax.bench import profile as traces
 from mdhr_jax.errors import InputError
+from mdhr_jax.machine import sharding
 from mdhr_jax.run.recipe import Recipe
 
 

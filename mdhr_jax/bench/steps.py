@@ -10,9 +10,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from mdhr_jax import evaluate, preprocess, runs, sharding, steps, train
 from mdhr_jax.bench import collectives, roofline, timing
+from mdhr_jax.machine import sharding
+from mdhr_jax.numerics import preprocess, steps
+from mdhr_jax.run.programs import Programs, Schedule, build_programs, build_scoring, key_data
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.scoring import whole_batches
 
 
 class Measured(NamedTuple):
@@ -51,20 +54,20 @@ def training(recipe: Recipe, windows: int) -> Measured:
     """
     mesh = sharding.make_mesh(recipe.fsdp)
     made = training_programs(recipe, mesh)
-    state, batch = made.init(made.plan), random_batch(recipe, recipe.batch_size, mesh)
+    state, batch = made.init(made.schedule), random_batch(recipe, recipe.batch_size, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    plan = made.plan.placed(mesh)
-    step, compilation = _compiled(made.train, state, batch, plan)
+    schedule = made.schedule.placed(mesh)
+    step, compilation = _compiled(made.train, state, batch, schedule)
 
     def run() -> dict:
         nonlocal state
-        state, scalars = step(state, batch, plan)
+        state, scalars = step(state, batch, schedule)
         return scalars
 
     return _measured(
         run,
         step,
-        roofline.products(made.train, made.abstract, batch, plan),
+        roofline.products(made.train, made.abstract, batch, schedule),
         recipe,
         mesh,
         frames=recipe.batch_size * recipe.clip_length,
@@ -74,14 +77,14 @@ def training(recipe: Recipe, windows: int) -> Measured:
     )
 
 
-def training_programs(recipe: Recipe, mesh: Mesh) -> train.Programs:
+def training_programs(recipe: Recipe, mesh: Mesh) -> Programs:
     """Those of a run, without a data set: all AUs weigh the same, the run is a long one.
 
     Raises:
       InputError: the configuration is wrong.
     """
-    weights, key = np.ones(len(recipe.layout.aus)), train.key_data(recipe.seed)
-    return train.programs(recipe, train.Plan(weights, key, recipe.learning_rate, 10**6, 0), mesh)
+    weights, key = np.ones(len(recipe.layout.aus)), key_data(recipe.seed)
+    return build_programs(recipe, Schedule(weights, key, recipe.learning_rate, 10**6, 0), mesh)
 
 
 def scoring(recipe: Recipe, windows: int) -> Measured:
@@ -91,8 +94,8 @@ def scoring(recipe: Recipe, windows: int) -> Measured:
       InputError: the configuration is wrong.
     """
     mesh = sharding.make_mesh()
-    clips = evaluate.batch_size(recipe.eval_batch_size, mesh)
-    made = runs.scoring(recipe, mesh)
+    clips = whole_batches(recipe.eval_batch_size, mesh)
+    made = build_scoring(recipe, mesh)
     values = made.prepare(*steps.split(recipe.create(nnx.Rngs(0)))[1:])
     batch = {"frames": random_batch(recipe, clips, mesh)["frames"]}
     step, compilation = _compiled(made.step, *values, batch)

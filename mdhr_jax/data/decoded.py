@@ -13,10 +13,10 @@ import pathlib
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from mdhr_jax import files, locks
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
-from mdhr_jax.progress import Bar
+from mdhr_jax.machine import files, locks
+from mdhr_jax.machine.progress import Bar
 
 _FILE = "decoded.npy"
 _CHUNK = 1024  # frames decoded at a time: 200 MB of 256 x 256 pixels

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from mdhr_jax import facs, notes, workers
+from mdhr_jax import facs
 from mdhr_jax.data import clips, codecs, folds, stored
 from mdhr_jax.errors import InputError
+from mdhr_jax.machine import notes, workers
 
 _REMEDY = "prepare the data set again"
 _CHUNK = 8  # frames that a thread reads at a time

@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from mdhr_jax import preprocess
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, detectors, track
 from mdhr_jax.faces import crop as crops
 from mdhr_jax.faces.video import Frame
+from mdhr_jax.numerics import preprocess
 
 
 class Square(NamedTuple):

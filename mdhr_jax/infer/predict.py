@@ -31,12 +31,13 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 
-from mdhr_jax import facs, files
+from mdhr_jax import facs
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import picture_files, squares, video
 from mdhr_jax.faces.squares import Cutter, Square
 from mdhr_jax.infer.timeline import Place, timeline
-from mdhr_jax.progress import Bar
+from mdhr_jax.machine import files
+from mdhr_jax.machine.progress import Bar
 
 _ROUNDING = 1e-4  # by which a cosine may miss its range
 

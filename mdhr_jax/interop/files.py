@@ -11,9 +11,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from mdhr_jax import files
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import torch_files
+from mdhr_jax.machine import files
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 # Parts of names that wrappers add: DataParallel, torch.compile, FSDP, Lightning modules, averages.

@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from mdhr_jax import bootstrap, errors, facs, files, metrics
+from mdhr_jax import errors, facs
+from mdhr_jax.machine import files
+from mdhr_jax.numerics import bootstrap, metrics
 from mdhr_jax.report import markdown, paper
 
 SUMMARIES = ("mean", "mean, occurring", "all AUs as one")

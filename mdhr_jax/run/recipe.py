@@ -15,11 +15,13 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from mdhr_jax import config_check, errors, facs, losses, preprocess
+from mdhr_jax import facs
 from mdhr_jax.data import records
-from mdhr_jax.errors import InputError
+from mdhr_jax.errors import InputError, choose
 from mdhr_jax.models import mdhr
-from mdhr_jax.protocol import PROTOCOLS, Protocol
+from mdhr_jax.numerics import losses, preprocess
+from mdhr_jax.run import config_check
+from mdhr_jax.run.protocol import PROTOCOLS, Protocol
 
 PRECISIONS = {name: jnp.dtype(name) for name in ("float32", "bfloat16")}
 # Compiler options: GPUs take no kernel that adds in the order in which its threads finish, nor one
@@ -34,7 +36,7 @@ def chosen[Kind](key: str, table: Mapping[str, Kind], name: str) -> Kind:
       InputError: the table has no such name; its names are listed.
     """
     try:
-        return errors.choose(f"config.{key}", table, name)
+        return choose(f"config.{key}", table, name)
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -273,7 +275,7 @@ class Recipe:
         """
         layout, model = self.layout, self.model
         try:
-            set_values = errors.choose("initial", mdhr.INITIAL, model.initial)
+            set_values = choose("initial", mdhr.INITIAL, model.initial)
             created = mdhr.MDHR(
                 layout,
                 backbone=model.backbone,
@@ -295,11 +297,7 @@ class Recipe:
 
     @functools.cached_property
     def outline(self) -> mdhr.MDHR:
-        """The model with shapes for arrays, from the one trace of its constructor.
-
-        Raises:
-          InputError: as `create`.
-        """
+        """Shapes of the model, of the one trace of its constructor; InputError: as `create`."""
         return nnx.eval_shape(lambda: self.create(nnx.Rngs(0)))
 
     @functools.cached_property
@@ -344,6 +342,6 @@ class Recipe:
 
 def _level(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The keys right behind a prefix."""
-    names = (key.removeprefix(prefix) for key in flat if key.startswith(prefix))
-    values = {name: flat[prefix + name] for name in names if "." not in name}
-    return {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
+    level = {key.removeprefix(prefix): x for key, x in flat.items() if key.startswith(prefix)}
+    values = {name: tuple(x) if isinstance(x, list) else x for name, x in level.items()}
+    return {name: x for name, x in values.items() if "." not in name}

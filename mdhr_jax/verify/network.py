@@ -16,9 +16,10 @@ import optax
 from einops import rearrange
 from flax import nnx
 
-from mdhr_jax import facs, optim, steps
+from mdhr_jax import facs
 from mdhr_jax.interop import names
 from mdhr_jax.models import mdhr
+from mdhr_jax.numerics import optim, steps
 from mdhr_jax.verify import golden, verdict
 from mdhr_jax.verify.cases import Case
 from mdhr_jax.verify.verdict import Check, Values

@@ -13,10 +13,11 @@ from einops import rearrange
 from flax import nnx
 from jax.typing import ArrayLike
 
-from mdhr_jax import facs, losses, metrics, optim, preprocess, steps
+from mdhr_jax import facs
 from mdhr_jax.data import clip_facts, lists
 from mdhr_jax.interop import names
 from mdhr_jax.models import dynamics, graph_attention, layers, relations, swin, temporal
+from mdhr_jax.numerics import losses, metrics, optim, preprocess, steps
 from mdhr_jax.verify import golden, verdict
 from mdhr_jax.verify.verdict import Check
 

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdhr_jax import sharding
 from mdhr_jax.bench import collectives
+from mdhr_jax.machine import sharding
 
 
 @pytest.mark.slow

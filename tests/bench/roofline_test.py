@@ -3,9 +3,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import base
-from mdhr_jax import runs, sharding, steps
 from mdhr_jax.bench import roofline
+from mdhr_jax.configs import base
+from mdhr_jax.machine import sharding
+from mdhr_jax.numerics import steps
+from mdhr_jax.run.programs import build_scoring
 from mdhr_jax.run.recipe import Recipe
 
 
@@ -67,7 +69,7 @@ def test_the_network_s_work_is_what_is_known_of_it(backbone, giga, one_device):
     recipe = Recipe.of(config)
     _, *shapes = steps.split(recipe.outline)
     frames = jax.ShapeDtypeStruct((1, 16, 256, 256, 3), jnp.uint8)
-    scoring = runs.scoring(recipe, sharding.make_mesh())
+    scoring = build_scoring(recipe, sharding.make_mesh())
     values = jax.eval_shape(scoring.prepare, *shapes)
     work = roofline.products(scoring.step, *values, {"frames": frames})
     flops = sum(each.flops * each.times for each in work)

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from configs import quickstart
 from mdhr_jax import check_data, cli, evaluate, train
+from mdhr_jax.configs import quickstart
 from mdhr_jax.data import records
 from mdhr_jax.data.builders import bp4d, disfa, folder
 from mdhr_jax.errors import InputError

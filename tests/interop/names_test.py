@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mdhr_jax import facs, steps
+from mdhr_jax import facs
 from mdhr_jax.interop import names
 from mdhr_jax.models import mdhr, resnet, swin
+from mdhr_jax.numerics import steps
 from mdhr_jax.verify import network
 
 # The structure of the full models with as little in it as possible.

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from einops import rearrange
 
-from mdhr_jax import cli, runs, sharding
+from mdhr_jax import cli
+from mdhr_jax.machine import sharding
+from mdhr_jax.run.programs import build_scoring
 from mdhr_jax.run.recipe import Recipe
+from mdhr_jax.run.trained import load_trained
 from mdhr_jax.verify import cases
 
 pytestmark = pytest.mark.long
@@ -86,8 +89,8 @@ def evaluate(monkeypatch):
     monkeypatch.setattr(Recipe, "transform", property(lambda recipe: lambda frames: frames))
 
     def scores(run, clips):
-        trained = runs.load(run)
-        scoring = runs.scoring(trained.recipe, sharding.make_mesh())
+        trained = load_trained(run)
+        scoring = build_scoring(trained.recipe, sharding.make_mesh())
         values = scoring.prepare(trained.state["params"], trained.state["batch_stats"])
         return np.asarray(scoring.step(*values, {"frames": clips}))
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mdhr_jax import facs, steps
+from mdhr_jax import facs
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, official
 from mdhr_jax.models import mdhr, swin
+from mdhr_jax.numerics import steps
 from mdhr_jax.verify import network
 
 NAMES = pathlib.Path(__file__).parents[3] / "shared/reference/NAMES.json"

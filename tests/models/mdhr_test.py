@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mdhr_jax import facs, steps
+from mdhr_jax import facs
 from mdhr_jax.models import blocks, layers, mdhr, norms
+from mdhr_jax.numerics import steps
 
 LAYOUT = facs.AuLayout(
     "tiny",

@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from mdhr_jax import steps
 from mdhr_jax.models import mdhr, resnet
+from mdhr_jax.numerics import steps
 
 
 def _shapes(backbone, frames):

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from configs import base
 from mdhr_jax import errors
+from mdhr_jax.configs import base
 from mdhr_jax.run.recipe import Recipe
 
 

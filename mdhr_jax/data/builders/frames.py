@@ -20,11 +20,12 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mdhr_jax import facs, files, locks
+from mdhr_jax import facs
 from mdhr_jax.data import clips, folds, index_file, naming, stored
 from mdhr_jax.data.codecs import CODECS
 from mdhr_jax.errors import InputError
-from mdhr_jax.progress import Bar
+from mdhr_jax.machine import files, locks
+from mdhr_jax.machine.progress import Bar
 
 
 class _Info(tfds.core.DatasetInfo):

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mdhr_jax import files
 from mdhr_jax.data import codecs
 from mdhr_jax.data.builders import recordings
 from mdhr_jax.data.builders.recordings import Recording
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import align, squares, video
+from mdhr_jax.machine import files
 
 _VERSION = 4  # raise it when the same recording gives another file
 _QUALITY = 95  # of JPEG

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mdhr_jax import facs, files, locks, workers
+from mdhr_jax import facs
 from mdhr_jax.data import clips, folds, naming
 from mdhr_jax.data.builders import frames, parts, recordings, reports
 from mdhr_jax.data.builders.recordings import RawSet, Recording
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import pace, squares
-from mdhr_jax.progress import Bar
+from mdhr_jax.machine import files, locks, workers
+from mdhr_jax.machine.progress import Bar
 
 VERSION = "1.3.0"  # raise it when the same sources give other records
 MOST_SKIPPED = 0.01  # share of the frames that may be unreadable under `skip`

@@ -20,12 +20,12 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Float, UInt8
 
-from mdhr_jax import devices
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import boxes
 from mdhr_jax.faces.detect import Faces
 from mdhr_jax.faces.mtcnn import nets, weights
 from mdhr_jax.faces.video import Frame
+from mdhr_jax.machine import devices
 
 SMALLEST_FACE = 20  # pixels
 _SHRINK = 0.709  # from one size of the picture to the next
