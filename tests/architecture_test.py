@@ -149,6 +149,13 @@ def _project(need):
     return re.sub("[-_.]+", "-", re.match(r"[\w.-]+", need)[0]).lower()
 
 
+def test_the_maps_name_what_there_is():
+    root = PACKAGE.parent
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for name in re.findall(r"`([\w/]+\.py)\b", (root / page).read_text()):
+            assert any((place / name).exists() for place in (root, PACKAGE)), f"{page}: {name}"
+
+
 def test_the_command_line_starts_without_jax():
     code = "import sys, mdhr_jax.cli; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many frames a second each way of reading gives (`train.INPUTS`)."""
+"""How many frames a second each way of reading gives (`inputs.INPUTS`)."""
 
 import os
 import pathlib
@@ -27,7 +27,7 @@ class Rate(NamedTuple):
     """Frames per second of one way of reading.
 
     Attributes:
-      input: key of `train.INPUTS`, or `decoded.npy` for that file alone.
+      input: key of `inputs.INPUTS`, or `decoded.npy` for that file alone.
       frames: how many were read, each once.
       cold: with nothing of the files in memory.
       warm: right after that.

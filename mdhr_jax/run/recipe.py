@@ -91,7 +91,7 @@ class Recipe:
 
     Attributes:
       data: directory of a prepared data set.
-      input: how frames are read, a key of `train.INPUTS`.
+      input: how frames are read, a key of `inputs.INPUTS`.
       layout_name: AUs and regions, a name for `facs.layout`.
       fold: cross-validation fold to test on, from 1; the others train.
       clip_length: T, frames per clip.
@@ -106,7 +106,7 @@ class Recipe:
       deterministic: whether GPUs sum in one order only.
       batch_norm_groups: parts of a (micro-)batch with statistics of their own.
       accumulate: micro-batches of a step.
-      remat: what the backward pass computes again, a key of `train.REMAT`.
+      remat: what the backward pass computes again, a key of `programs.REMAT`.
       fsdp: devices over which the state is split.
       seed: of initialisation, order, augmentation and drop-path.
       epochs: length of the run, of `clips_per_video` clips from every video; 0: see `steps`.
