@@ -54,7 +54,7 @@ def theirs(config: ConfigDict, folder: pathlib.Path) -> tuple[Scores, list[float
     programs = programs_for(recipe, source, mesh, count)
     state = programs.init(programs.schedule)
     twin.write_start(folder, state, recipe, source)
-    rates = programs.schedule.schedule()
+    rates = programs.schedule.learning_rates()
     augment = jax.jit(functools.partial(preprocess.train, image_size=recipe.image_size))
     batches = inputs.training_batches(recipe, source, 0)
     losses = []

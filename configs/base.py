@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
 
     # Data.
     config.data = ""  # directory of a prepared data set
-    config.input = "encoded"  # how frames are read: a key of train.INPUTS
+    config.input = "encoded"  # how frames are read: a key of inputs.INPUTS
     config.layout = "bp4d"  # AUs and regions: a name for facs.layout with the data's AUs
     config.fold = 1  # cross-validation fold to test on; the others train
     config.clip_length = 16  # T, frames per clip
@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     config.deterministic = False  # GPUs sum in one order only, for the same bits; slower there
     config.batch_norm_groups = 1  # parts of a (micro-)batch with statistics of their own
     config.accumulate = 1  # micro-batches of a step, one after another: less memory
-    config.remat = "none"  # what the backward pass computes again: a key of train.REMAT
+    config.remat = "none"  # what the backward pass computes again: a key of programs.REMAT
     config.fsdp = 1  # devices over which the state is split; 1 replicates it
 
     # Training.

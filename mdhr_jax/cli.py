@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 from mdhr_jax.commands import checks, data, failures, models, training
-from mdhr_jax.commands.flags import Command, Flags, with_config_files
+from mdhr_jax.commands.flags import CONFIGS, Command, Flags, with_config_files
 from mdhr_jax.errors import InputError
 from mdhr_jax.machine import compile_cache, notes
 
@@ -109,7 +109,7 @@ def _flag_errors() -> Iterator[None]:
     except (AttributeError, KeyError) as error:  # ml_collections, with the nearest key
         message = " ".join(re.sub(r"\\n|[\\'\n]", " ", str(error.args[0])).split())
         raise InputError(
-            f"unknown config key {message}; configs/base.py names every key"
+            f"unknown config key {message}; mdhr_jax/configs/base.py names every key"
         ) from error
     except (flags.Error, TypeError, ValueError) as error:
         raise InputError(" ".join(str(error).split())) from error
@@ -136,6 +136,7 @@ def _default(flag: flags.Flag) -> str:
     if flag.default in (None, False, []):
         return ""
     shown = getattr(flag, "config_filename", flag.default)  # a configuration is too long
+    shown = next((name for name, file in CONFIGS.items() if str(file) == shown), shown)
     return f" (default: {','.join(shown) if isinstance(shown, list) else shown})"
 
 

@@ -282,7 +282,7 @@ def planted(fault, folder, tree=REPOSITORY):
     listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=tree, text=True)
     for name in filter(None, listed.split("\0")):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(tree / name, copy / name)
+        shutil.copy2(tree / name, copy / name, follow_symlinks=False)
     for place in ("../shared", ".venv-torch", ".pytest_cache/jax"):
         if (tree / place).exists():
             (copy / place).parent.mkdir(exist_ok=True)

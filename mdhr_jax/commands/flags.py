@@ -172,7 +172,9 @@ def checked_config(values: Flags) -> Any:
         reason = " ".join(str(error).split()[-12:])
         raise InputError(f"--config={file}: {reason}") from error
     if not isinstance(config, ConfigDict):
-        raise InputError(f"--config={file}: get_config() gives no ConfigDict; see configs/base.py")
+        raise InputError(
+            f"--config={file}: get_config() gives no ConfigDict; see mdhr_jax/configs/base.py"
+        )
     config = config.copy_and_resolve_references()
     config_check.check(config.to_dict())
     return config

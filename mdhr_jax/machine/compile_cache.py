@@ -22,7 +22,8 @@ def keep() -> None:
     writing was cut short, by a kill or a full disk, is compiled and written anew. Those that were
     not used for longest are deleted where there are too many.
 
-    For the whole process, whose `warnings.showwarning` it replaces, so only `cli.main` calls it.
+    For the whole process, whose `warnings.showwarning` it replaces, so only a program's `main`
+    calls it.
     """
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     folder = pathlib.Path(home) / "mdhr_jax" / f"compiled-{_processor()}"

@@ -71,7 +71,8 @@ def peer(
       process: as in `Peer`.
 
     Raises:
-      InputError: the number, the place or the address is missing or wrong.
+      InputError: how many processes there are, which one this is, or the address is missing or
+        wrong.
     """
     if processes is None and process is None:
         processes, process = _launched(environment)
@@ -115,23 +116,23 @@ def _port(job: int) -> int:
 
 
 @contextlib.contextmanager
-def together(found: Peer | None, report: Callable[[BaseException], int]) -> Iterator[None]:
+def together(own: Peer | None, report: Callable[[BaseException], int]) -> Iterator[None]:
     """Among the other processes; to be entered before JAX starts its devices, of which it takes
     all that it sees.
 
     A process that fails ends at once: at its exit, JAX would wait for the others, who wait for it.
 
     Args:
-      found: this process among the others.
+      own: this process among the others.
       report: says what went wrong and returns the exit code.
 
     Raises:
       InputError: process 0 cannot answer at its address.
     """
-    if found is None:
+    if own is None:
         yield
         return
-    _join(found)
+    _join(own)
     try:
         yield
     except BaseException as error:
@@ -141,12 +142,12 @@ def together(found: Peer | None, report: Callable[[BaseException], int]) -> Iter
         os._exit(code)
 
 
-def _join(found: Peer) -> None:
+def _join(own: Peer) -> None:
     """JAX ends the process by itself where the others do not come, so it is told before."""
-    if found.process == 0:
-        _check_free(found.coordinator)
+    if own.process == 0:
+        _check_free(own.coordinator)
     print(
-        f"process {found.process} of {found.processes}: meets the others at {found.coordinator}; "
+        f"process {own.process} of {own.processes}: meets the others at {own.coordinator}; "
         f"it ends where they do not come within {MEETING} s",
         file=sys.stderr,
         flush=True,
@@ -154,7 +155,7 @@ def _join(found: Peer) -> None:
     # It would keep a terminating signal from ending this process.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        *found,
+        *own,
         cluster_detection_method="deactivate",  # see above; it would also take one device only
         initialization_timeout=MEETING,
         heartbeat_timeout_seconds=PATIENCE,

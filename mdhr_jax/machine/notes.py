@@ -17,7 +17,7 @@ def once(line: str) -> None:
 def mute_libraries() -> None:
     """Errors that a checkpoint's libraries raise are not logged with a traceback, too.
 
-    For the whole process, so only `cli.main` calls it, which says every error in one line.
+    For the whole process, so only what begins one calls it: `cli.main`, a study's run.
     """
     # orbax/checkpoint/_src/futures/future.py: its threads log what `join` then raises.
     absl_logging.get_absl_logger().addFilter(_is_not_of_orbax)

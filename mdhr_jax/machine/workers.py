@@ -65,7 +65,7 @@ def slots(processes: int | None = None) -> list[Slot]:
     found = _gpu_slots(gpus) if gpus else _cpu_slots(processes or 1)
     if processes is not None and processes > len(found):
         raise InputError(
-            f"--processes={processes}: this machine has places for {len(found)}; give at most that"
+            f"--processes={processes}: this machine has slots for {len(found)}; give at most that"
         )
     return found[:processes]
 

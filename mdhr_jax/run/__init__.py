@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run is: its recipe."""
+"""One run: recipe, directory, inputs, programs, scoring, checkpoints, protocol."""

@@ -95,11 +95,12 @@ def check(values: Mapping[str, Any]) -> None:
     flat, known = flatten(values), flatten(base.get_config().to_dict())
     for key in sorted(flat.keys() - known.keys()):
         raise InputError(
-            f"config.{key}: there is no such key{nearest(key, list(known))}; configs/base.py names "
+            f"config.{key}: there is no such key{nearest(key, list(known))}; "
+            "mdhr_jax/configs/base.py names "
             "every key"
         )
     for key in sorted(known.keys() - flat.keys()):
-        raise InputError(f"config.{key}: is missing; configs/base.py names every key")
+        raise InputError(f"config.{key}: is missing; mdhr_jax/configs/base.py names every key")
     _check_values(flat, known)
 
 

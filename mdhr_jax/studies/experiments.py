@@ -285,6 +285,7 @@ def _configured(config: ConfigDict, variant: Variant) -> ConfigDict:
 
 def _run(job: Job) -> Run:
     """Trains and evaluates, in a process of its own."""
+    notes.mute_libraries()
     resumed, start = directory.config_file(job.place).exists(), time.perf_counter()
     job.place.mkdir(parents=True, exist_ok=True)
     config = _configured(ConfigDict(job.config), job.variant)

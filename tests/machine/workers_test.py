@@ -20,7 +20,7 @@ CORES = sorted(os.sched_getaffinity(0))
 CORES_SEEN, GPU_SEEN = "__import__('os').sched_getaffinity(0)", "__import__('os').environ['{}']"
 
 
-def test_every_job_runs_in_its_place_and_a_failure_stops_no_other():
+def test_every_job_runs_in_its_slot_and_a_failure_stops_no_other():
     where = [Slot(gpu="3", cores=frozenset(CORES[:1]))]
     gpu = GPU_SEEN.format(workers.VISIBLE)
     futures = dict(workers.run(eval, ["1 / 0", CORES_SEEN, gpu], where))
@@ -110,6 +110,6 @@ def test_gpus_keep_the_names_that_the_user_gave(monkeypatch):
 
 
 @pytest.mark.slow
-def test_more_processes_than_places_are_refused():
+def test_more_processes_than_slots_are_refused():
     with pytest.raises(errors.InputError, match="give at most that"):
         workers.slots(len(CORES) + 1)

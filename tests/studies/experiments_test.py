@@ -64,9 +64,9 @@ def test_a_variant_that_cannot_be_is_refused_before_any_run(tiny_config, tmp_pat
 
 
 def test_a_budget_in_steps_stands_for_the_epochs(tiny_config):
-    plans = [Grid(tiny_config, [], [0], [1], steps) for steps in (None, 5)]
-    assert [grid.common()["epochs"] for grid in plans] == [8.0, 0.0]
-    assert [grid.common()["steps"] for grid in plans] == [0, 5]
+    grids = [Grid(tiny_config, [], [0], [1], steps) for steps in (None, 5)]
+    assert [grid.common()["epochs"] for grid in grids] == [8.0, 0.0]
+    assert [grid.common()["steps"] for grid in grids] == [0, 5]
 
 
 @pytest.mark.parametrize(
