@@ -2,7 +2,7 @@
 """A step as XLA compiles it for H100s, on a machine that has none: kernels, bytes, memory.
 
     pip install --constraint constraints.txt '.[cuda]'
-    python benchmarks/gpu_program.py --config configs/bp4d_swinb.py [--what infer] [--text FILE] \\
+    python benchmarks/gpu_program.py --config bp4d_swinb [--what infer] [--text FILE] \\
         [--devices 8 [--batch_norm_groups 8] [--fsdp 8]] [--deterministic]
 
 XLA's compiler for GPUs needs none (nor a driver): it takes the device's description. What it cannot

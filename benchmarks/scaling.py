@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many GPUs on paper: what one GPU's step and the exchanges between GPUs leave of the speed.
 
-    python benchmarks/scaling.py --config configs/bp4d_resnet50.py --megabytes 187 --small 116 \\
+    python benchmarks/scaling.py --config bp4d_resnet50 --megabytes 187 --small 116 \\
         [--measured 8.json 4.json 2.json 1.json]
 
 The seconds of a step on one GPU come from `mdhr bench train --json FILE`, one file for each number
@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from mdhr_jax.bench import roofline
 from mdhr_jax.bench import steps as bench
+from mdhr_jax.commands.flags import CONFIGS
 from mdhr_jax.machine import sharding
 from mdhr_jax.report import markdown
 from mdhr_jax.run.recipe import Recipe
@@ -95,9 +96,9 @@ def rows(
     return lines
 
 
-def load(file: str) -> ConfigDict:
-    """The configuration of a file."""
-    spec = importlib.util.spec_from_file_location("config", file)
+def load(text: str) -> ConfigDict:
+    """The configuration of a name or a file."""
+    spec = importlib.util.spec_from_file_location("config", CONFIGS.get(text, text))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config()

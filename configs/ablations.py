@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's Tables 1-5 as rows: what each changes in a configuration, and the paper's mean F1.
 
-    mdhr tables --table 3 --config configs/bp4d_resnet50.py --data DIR --seeds 3 --budget-steps N
+    mdhr tables --table 3 --config bp4d_resnet50 --data DIR --seeds 3 --budget-steps N
 
 Tables 3-5 are ablations of ResNet-50 on BP4D. A row says every key of its slots, so that the same
 row in two tables is one training. Ours: not measured at full size, the recordings are licensed; on

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """BP4D, ResNet-50: the paper's main result (Table 1).
 
-    mdhr train --config configs/bp4d_resnet50.py --workdir runs/bp4d_r50/fold1 \
+    mdhr train --config bp4d_resnet50 --workdir runs/bp4d_r50/fold1 \
         --config.data=DIR --config.fold=1
-    mdhr crossval --config configs/bp4d_resnet50.py --workdir runs/bp4d_r50 --config.data=DIR
+    mdhr crossval --config bp4d_resnet50 --workdir runs/bp4d_r50 --config.data=DIR
 
 Expected: mean F1 66.6 over three folds, `best` checkpoint, threshold 0.5 (paper, Table 1, with
 ImageNet weights, to be named by `model.init_from`; users of the release report 64). Ours: not

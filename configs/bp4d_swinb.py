@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """BP4D, Swin-B (paper, Table 1).
 
-    mdhr train --config configs/bp4d_swinb.py --workdir runs/bp4d_swinb/fold1 \
+    mdhr train --config bp4d_swinb --workdir runs/bp4d_swinb/fold1 \
         --config.data=DIR --config.fold=1
 
 Expected: mean F1 66.1 over three folds, `best` checkpoint, threshold 0.5 (paper, Table 1, with

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """DISFA, ResNet-50 (paper, Table 2).
 
-    mdhr train --config configs/disfa_resnet50.py --workdir runs/disfa_r50/fold1 \
+    mdhr train --config disfa_resnet50 --workdir runs/disfa_r50/fold1 \
         --config.data=DIR --config.fold=1
 
 Expected: mean F1 64.9 over three folds, `best` checkpoint, threshold 0.5 (paper, Table 2, with

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """DISFA, Swin-B (paper, Table 2).
 
-    mdhr train --config configs/disfa_swinb.py --workdir runs/disfa_swinb/fold1 \
+    mdhr train --config disfa_swinb --workdir runs/disfa_swinb/fold1 \
         --config.data=DIR --config.fold=1
 
 Expected: mean F1 66.2 over three folds, `best` checkpoint, threshold 0.5 (paper, Table 2, with

@@ -8,7 +8,7 @@ render() {
 }
 
 render --out runs/twin/others --seed 1 --subjects 1280 --videos_per_subject 1
-.venv/bin/mdhr train --config configs/quickstart.py --workdir runs/twin/backbone \
+.venv/bin/mdhr train --config quickstart --workdir runs/twin/backbone \
   --config.data=runs/twin/others --config.epochs=37.5 --config.eval_every=1000 \
   --config.learning_rate=3e-2 --config.warmup_epochs=0.4 --config.augmentation=0.15 \
   --config.model.dynamics.kind=none --config.model.afe=none --config.model.auxiliary=false \

@@ -4,7 +4,7 @@
 # usage: bash launch/folds.sh --config FILE --config.data=DIR --workdir DIR \
 #          --variant "NAME: KEY=VALUE ..." [--variant ...] [--folds 1,2,3] [--seeds 3] [--processes N]
 # such as
-#   bash launch/folds.sh --config configs/bp4d_resnet50.py --config.data=DIR --workdir runs/folds \
+#   bash launch/folds.sh --config bp4d_resnet50 --config.data=DIR --workdir runs/folds \
 #     --variant "ResNet-50: model.init_from=resnet50-19c8e357.pth" \
 #     --variant "Swin-B: model.backbone=swin_b model.init_from=SWIN_B.pth"
 # Without a GPU one training runs at a time; --processes shares out the cores. Ends with a table,

@@ -10,7 +10,7 @@ make_environment "$(gpu_extra)"
 source launch/compared_faces.sh
 
 for table in 3 4 5 forms; do
-  .venv/bin/mdhr tables --table "$table" --config configs/ablations_narrow.py \
+  .venv/bin/mdhr tables --table "$table" --config ablations_narrow \
     --config.model.init_from=runs/twin/backbone --data runs/twin/data --seeds 3 \
     --budget-steps 400 --workdir runs/tables --results docs/results/tables "$@"
 done

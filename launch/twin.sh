@@ -10,7 +10,7 @@ source launch/environment.sh
 make_environment "$(gpu_extra)"
 source launch/compared_faces.sh
 
-.venv/bin/mdhr compare --config configs/twin.py --config.data=runs/twin/data \
+.venv/bin/mdhr compare --config twin --config.data=runs/twin/data \
   --config.model.init_from=runs/twin/backbone --seeds 3 \
   --workdir runs/twin/runs --results docs/results/twin \
   --variant "full" \

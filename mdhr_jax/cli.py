@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import io
 import os
+import pathlib
 import re
 import select
 import signal
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 from mdhr_jax.commands import checks, data, failures, models, training
-from mdhr_jax.commands.flags import CONFIGS, Command, Flags, with_config_files
+from mdhr_jax.commands.flags import Command, Flags, with_config_files
 from mdhr_jax.errors import InputError
 from mdhr_jax.machine import compile_cache, notes
 
@@ -65,7 +66,7 @@ def _main(argv: list[str]) -> int:
     notes.mute_libraries()
     try:
         arguments = [_with_underscores(argument) for argument in arguments]
-        return _run(name, with_config_files(arguments))
+        return _run(name, arguments)
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, BrokenPipeError) and _is_unread():
             return _UNREAD
@@ -78,13 +79,14 @@ def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     values = Flags()
     flags.DEFINE_boolean("help", False, "Show this text.", short_name="h", flag_values=values)
-    with _flag_errors():  # a configuration that is there by default is parsed at once
-        command.define(values, arguments)
     values.set_gnu_getopt(True)  # flags may follow positional arguments
     if "--help" in arguments or "-h" in arguments:
+        command.define(values, [])
         print(_help(name, command, values))
         return 0
-    with _flag_errors():
+    arguments = with_config_files(arguments)
+    with _flag_errors():  # a configuration that is there by default is parsed at once
+        command.define(values, arguments)
         _, *positional = values([name, *arguments])
     return command.run(values, positional)
 
@@ -135,8 +137,9 @@ def _help(name: str, command: Command, values: Flags) -> str:
 def _default(flag: flags.Flag) -> str:
     if flag.default in (None, False, []):
         return ""
-    shown = getattr(flag, "config_filename", flag.default)  # a configuration is too long
-    shown = next((name for name, file in CONFIGS.items() if str(file) == shown), shown)
+    if file := getattr(flag, "config_filename", None):  # of a configuration, too long to show
+        return f" (default: {pathlib.Path(file).stem})"
+    shown = flag.default
     return f" (default: {','.join(shown) if isinstance(shown, list) else shown})"
 
 

@@ -22,7 +22,7 @@ from mdhr_jax.run import checkpoint, directory, trained
 from mdhr_jax.run.recipe import Recipe
 from mdhr_jax.run.trained import abstract_state
 
-CONFIG = "configs/quickstart.py"
+CONFIG = "quickstart"
 
 
 def _refused(capsys, *arguments):
@@ -48,7 +48,6 @@ def test_help_lists_every_command_and_each_has_its_own(capsys):
         (["fly"], "unknown command; choose from quickstart, synthesize"),
         (["train", "--config", CONFIG, "--workdir", "w"], "add --config.data=DIRECTORY"),
         (["train", "--config", CONFIG, "--workdir", "w", "--config.data=gone"], "gone"),
-        (["train", "--config", "configs/gone.py", "--workdir", "w"], "configs/gone.py"),
         (["train", "--config", CONFIG], "--workdir is missing"),
         (["train", "--config", CONFIG, "--config.batchsize=3"], "batch_size"),
         (["train", "--config", CONFIG, "--config.model.dynamic.k=3"], "dynamics"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mdhr_jax import cli, facs
+from mdhr_jax.commands import flags
 from mdhr_jax.configs import base
 from mdhr_jax.data import list_check
 from mdhr_jax.interop import files, official
@@ -66,9 +67,9 @@ def test_every_command_has_examples_of_itself_in_its_help(capsys):
 def checkout(tmp_path, monkeypatch, tiny_quickstart):
     """A repository with the tiny quickstart and the small golden files, and what users bring."""
     monkeypatch.chdir(tmp_path)
-    for name in ("configs", "runs"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "configs/quickstart.py").write_text(CONFIG)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "fewer_clips.py").write_text(CONFIG)
+    monkeypatch.setitem(flags.CONFIGS, "quickstart", tmp_path / "fewer_clips.py")
     monkeypatch.setattr(film, "PEOPLE", 1)
     monkeypatch.setattr(film, "FRAMES", 12)
     small = shutil.ignore_patterns("*_b1t8k2.*")  # the networks take minutes

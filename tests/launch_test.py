@@ -12,6 +12,8 @@ import sys
 import pytest
 import yaml
 
+from mdhr_jax.commands.flags import CONFIGS
+
 REPOSITORY = pathlib.Path(__file__).parents[1]
 LAUNCH = REPOSITORY / "launch"
 SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch", REPOSITORY / ".ci/run"]
@@ -240,6 +242,8 @@ def test_the_image_holds_what_the_package_is_built_from(dockerfile):
     (packages,) = re.findall(r"^include = \[(.*)\]", project, re.M)
     folders = [name.strip(' "*') for name in packages.split(",")]
     assert {"pyproject.toml", "constraints.txt", readme, *folders} <= set(copied)
+    links = [path.resolve() for path in REPOSITORY.glob("mdhr_jax/**/*") if path.is_symlink()]
+    assert links and {path.relative_to(REPOSITORY).parts[0] for path in links} <= set(copied)
 
 
 def test_nothing_else_is_sent_to_docker(dockerfile):
@@ -323,7 +327,7 @@ def test_a_pod_trains_on_the_shared_volume(container):
     command, *arguments = container["args"]
     values = dict(argument.removeprefix("--").split("=") for argument in arguments)
     assert command == "train"
-    assert (REPOSITORY / values["config"]).exists()
+    assert values["config"] in CONFIGS
     assert values["workdir"].startswith("/shared/") and values["config.data"].startswith("/shared/")
 
 

@@ -46,7 +46,7 @@ def _bench(values: Flags, arguments: Sequence[str]) -> int:
 BENCH = Command(
     "Time steps, scoring, the reading of frames or collectives beside what the device can do.",
     "train|infer|data|collectives --config NAME|FILE [--profile DIR] [--config.KEY=VALUE ...]",
-    "mdhr bench infer --config configs/quickstart.py --windows 1",
+    "mdhr bench infer --config quickstart --windows 1",
     _bench_flags,
     _bench,
 )

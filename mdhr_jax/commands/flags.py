@@ -119,8 +119,8 @@ def config_flag(values: Flags, arguments: Sequence[str], default: str | None = N
 
     config_flags.DEFINE_config_file(
         "config",
-        default,
-        "Configuration by name, or your own file; --config.KEY=VALUE overrides a key of it.",
+        default and str(CONFIGS[default]),
+        f"{', '.join(CONFIGS)}, or your own file; --config.KEY=VALUE overrides a key of it.",
         flag_values=values,
         lock_config=True,
         sys_argv=["mdhr", *arguments],
@@ -128,19 +128,30 @@ def config_flag(values: Flags, arguments: Sequence[str], default: str | None = N
 
 
 def with_config_files(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with the file of an installed configuration where its name was given."""
+    """The arguments, with the file of an installed configuration where its name was given.
 
-    def file_of(text: str) -> str:
-        name, colon, value = text.partition(":")  # a configuration may take a value
-        return f"{CONFIGS[name]}{colon}{value}" if name in CONFIGS else text
-
+    Raises:
+      InputError: there is neither a configuration nor a file of that name.
+    """
     found = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         flag, equals, value = argument.partition("=")
-        if flag == "--config" and equals:
-            argument = f"{flag}={file_of(value)}"
-        found.append(file_of(argument) if before == "--config" else argument)
+        if before == "--config":
+            argument = _config_file(argument)
+        elif flag == "--config" and equals:
+            argument = f"{flag}={_config_file(value)}"
+        found.append(argument)
     return found
+
+
+def _config_file(text: str) -> str:
+    if text in CONFIGS:
+        return str(CONFIGS[text])
+    if not pathlib.Path(text.partition(":")[0]).is_file():  # after a colon: for its get_config()
+        raise InputError(
+            f"--config={text}: there is no such file; give one, or a name: {', '.join(CONFIGS)}"
+        )
+    return text
 
 
 def run_flags(values: Flags, arguments: Sequence[str]) -> None:
@@ -155,27 +166,18 @@ def checked_config(values: Flags) -> Any:
     Raises:
       InputError: there is none, or a value of it cannot be.
     """
-    from ml_collections import ConfigDict
-
     from mdhr_jax.run import config_check
 
     require(values, *sorted({"config", "workdir"} & set(values)))
     file = values["config"].config_filename
-    if not file.partition(":")[0].endswith(".py"):
-        raise InputError(
-            f"--config={file}: no configuration of that name; give your own file, or one of "
-            f"{', '.join(CONFIGS)}"
-        )
     try:
-        config = values.config
+        config = values.config.copy_and_resolve_references()
     except OSError as error:
-        reason = " ".join(str(error).split()[-12:])
-        raise InputError(f"--config={file}: {reason}") from error
-    if not isinstance(config, ConfigDict):
+        raise InputError(f"--config={file}: {error.__cause__}") from error
+    except AttributeError as error:
         raise InputError(
             f"--config={file}: get_config() gives no ConfigDict; see mdhr_jax/configs/base.py"
-        )
-    config = config.copy_and_resolve_references()
+        ) from error
     config_check.check(config.to_dict())
     return config
 

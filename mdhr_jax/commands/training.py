@@ -10,7 +10,6 @@ from absl import flags
 
 from mdhr_jax.commands import failures
 from mdhr_jax.commands.flags import (
-    CONFIGS,
     Command,
     Flags,
     checked_config,
@@ -87,8 +86,7 @@ def _train(values: Flags, arguments: Sequence[str]) -> int:
 TRAIN = Command(
     "Train; the same command resumes.",
     "--config NAME|FILE --workdir DIR [--config.KEY=VALUE ...]",
-    "mdhr train --config configs/quickstart.py --workdir runs/a --config.data=data/faces "
-    "--config.epochs=5",
+    "mdhr train --config quickstart --workdir runs/a --config.data=data/faces --config.epochs=5",
     _train_flags,
     _train,
 )
@@ -114,7 +112,7 @@ def _crossval(values: Flags, arguments: Sequence[str]) -> int:
 CROSSVAL = Command(
     "Train and evaluate every fold, and their mean.",
     "--config NAME|FILE --workdir DIR [--config.KEY=VALUE ...]",
-    "mdhr crossval --config configs/quickstart.py --workdir runs/folds "
+    "mdhr crossval --config quickstart --workdir runs/folds "
     "--config.data=data/faces --config.epochs=5",
     _crossval_flags,
     _crossval,
@@ -151,7 +149,7 @@ def _compare(values: Flags, arguments: Sequence[str]) -> int:
 COMPARE = Command(
     "Train variants of a configuration with several seeds, and tabulate the differences.",
     "--config NAME|FILE --workdir DIR --variant NAME: [KEY=VALUE ...] ... [--folds 1,2,3]",
-    "mdhr compare --config configs/quickstart.py --workdir runs/compared "
+    "mdhr compare --config quickstart --workdir runs/compared "
     "--config.data=data/faces --config.epochs=5 --seeds 1 --variant full "
     "--variant 'no motion: model.dynamics.kind=none'",
     _compare_flags,
@@ -160,7 +158,7 @@ COMPARE = Command(
 
 
 def _tables_flags(values: Flags, arguments: Sequence[str]) -> None:
-    config_flag(values, arguments, default=str(CONFIGS["bp4d_resnet50"]))
+    config_flag(values, arguments, "bp4d_resnet50")
     flags.DEFINE_string(
         "table", None, "The paper's 1 to 5, or forms: what it writes otherwise.", flag_values=values
     )

@@ -70,7 +70,9 @@ def _nested(flat):
 def test_a_key_that_is_missing_is_named():
     config = base.get_config()
     del config.model["features"]
-    with pytest.raises(errors.InputError, match=r"config\.model\.features: is missing; mdhr_jax/configs/"):
+    with pytest.raises(
+        errors.InputError, match=r"config\.model\.features: is missing; mdhr_jax/configs/"
+    ):
         Recipe.of(config)
 
 

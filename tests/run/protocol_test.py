@@ -251,7 +251,7 @@ def test_a_run_is_not_evaluated_under_another_protocol(tiny_config, tmp_path, ca
     with pytest.raises(errors.InputError, match="trained for protocol 'last', not 'official'"):
         protocol.check_trained_for("last", "official", "run")
     config = f"--config.data={tiny_config.data}"
-    arguments = ["crossval", "--config", "configs/quickstart.py", "--workdir", str(tmp_path / "r")]
+    arguments = ["crossval", "--config", "quickstart", "--workdir", str(tmp_path / "r")]
     assert cli.main([*arguments, config, "--protocol", "held-out"]) == 2
     assert "config.protocol=held-out" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
