@@ -73,14 +73,11 @@ def check(
             source.path, [pathlib.Path(root) for root in sources], progress
         )
     report = naming.shown(_report(source, findings))
-    try:
-        with locks.in_turn(out):
-            (out / "sheets").mkdir(exist_ok=True)
-            files.write(out / "report.md", report)
-            for subject in dict.fromkeys(source.table.subjects):
-                _sheet(source, subject).save(out / "sheets" / f"{subject}.png")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+    with files.writing(out), locks.in_turn(out):
+        (out / "sheets").mkdir(exist_ok=True)
+        files.write(out / "report.md", report)
+        for subject in dict.fromkeys(source.table.subjects):
+            _sheet(source, subject).save(out / "sheets" / f"{subject}.png")
     return report, not findings.problems
 
 

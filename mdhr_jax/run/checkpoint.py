@@ -166,14 +166,12 @@ def _writing(place: pathlib.Path) -> Iterator[None]:
     Raises:
       InputError: a full disk or the like, for which Orbax raises a ValueError, too.
     """
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).rpartition(": ")[2]
-        raise InputError(
-            f"{place}: the checkpoint cannot be written ({reason}); the one before it is kept: "
-            "make room, and the same command goes on from there"
-        ) from error
+    remedy = "the checkpoint before it is kept: make room, and the same command goes on from there"
+    with files.writing(place, remedy):
+        try:
+            yield
+        except ValueError as error:
+            raise OSError(str(error).rpartition(": ")[2]) from error
 
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
