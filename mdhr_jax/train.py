@@ -165,9 +165,9 @@ def _known(workdir: pathlib.Path, start: int, chooses: bool) -> dict[str, Any]:
     Raises:
       InputError: of a run of an earlier version only the metrics know the best, and they are lost.
     """
-    said = checkpoint.said(directory.checkpoints(workdir), "last", start)
-    if said:
-        return said
+    facts = checkpoint.facts(directory.checkpoints(workdir), "last", start)
+    if facts:
+        return facts
     file = workdir / "metrics.jsonl"
     rows = [row for row in writers.read(file) if row["step"] <= start]
     if chooses and max((row["step"] for row in rows), default=0) < start:

@@ -219,10 +219,10 @@ def _draw_au_graphs(
 
 
 def _strongest(layout: facs.AuLayout, attention: Float[np.ndarray, "n n"]) -> str:
-    found = au_graph.links(attention)[: au_graph.NUMBERED]
+    links = au_graph.links(attention)[: au_graph.NUMBERED]
     return ", ".join(
         f"AU{layout.aus[link.receiver]} to AU{layout.aus[link.sender]} {link.weight:.2f}"
-        for link in found
+        for link in links
     )
 
 
