@@ -73,14 +73,11 @@ def check(
             source.path, [pathlib.Path(root) for root in sources], progress
         )
     report = naming.shown(_report(source, findings))
-    try:
-        with locks.in_turn(out):
-            (out / "sheets").mkdir(exist_ok=True)
-            files.write(out / "report.md", report)
-            for subject in dict.fromkeys(source.table.subjects):
-                _sheet(source, subject).save(out / "sheets" / f"{subject}.png")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+    with files.writing(out), locks.in_turn(out):
+        (out / "sheets").mkdir(exist_ok=True)
+        files.write(out / "report.md", report)
+        for subject in dict.fromkeys(source.table.subjects):
+            _sheet(source, subject).save(out / "sheets" / f"{subject}.png")
     return report, not findings.problems
 
 
@@ -93,7 +90,7 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
     problems, same = [], 0
     owner: dict[bytes, int] = {}
     shared: collections.Counter[tuple[str, str]] = collections.Counter()
-    before, found = b"", stored.Digests()
+    before, digests = b"", stored.Digests()
     picture = np.empty((source.image_size, source.image_size, 3), np.uint8)
     with Bar(len(table), "frame", about=str(source.path), show=progress) as bar:
         for row in range(len(table)):
@@ -109,7 +106,7 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
                     f"record {row}: decoded.npy shows another picture; delete that file"
                 )
             problems += _contradictions(source, row, record)
-            found.add(table.videos[video], record["image"])
+            digests.add(table.videos[video], record["image"])
             digest = hashlib.sha256(record["image"]).digest()
             same += digest == before
             before = digest
@@ -121,7 +118,7 @@ def _look(source: records.FrameSource, progress: bool) -> Findings:
         f"{video}: {count} of its pictures stand {whose}, too"
         for (video, whose), count in shared.items()
     ]
-    pictures = found.by_video()
+    pictures = digests.by_video()
     problems += [
         f"{video}: its pictures are not those that were written"
         for video, digest in stored.read_digests(source.path, source.metadata).items()
@@ -148,15 +145,15 @@ def _contradictions(
         "frame": int(table.number[row]),
         "labels": table.labels[row].tolist(),
     }
-    found = {
+    actual = {
         "video": record["video"].decode(),
         "subject": record["subject"].decode(),
         "frame": int(record["frame"]),
         "labels": np.asarray(record["labels"]).tolist(),
     }
     for name, value in expected.items():
-        if found[name] != value:
-            yield f"record {row}: {name} {found[name]!r}, the index says {value!r}"
+        if actual[name] != value:
+            yield f"record {row}: {name} {actual[name]!r}, the index says {value!r}"
 
 
 def _known_frames(source: records.FrameSource) -> list[int | None]:
@@ -172,9 +169,9 @@ def _known_frames(source: records.FrameSource) -> list[int | None]:
 
 def _count_problems(source: records.FrameSource) -> Iterator[str]:
     counts = zip(_frames_per_fold(source), _known_frames(source), strict=True)
-    for number, (found, expected) in enumerate(counts, start=1):
-        if expected not in (None, found):
-            yield f"fold {number}: {found} test frames, the official lists have {expected}"
+    for number, (count, expected) in enumerate(counts, start=1):
+        if expected not in (None, count):
+            yield f"fold {number}: {count} test frames, the official lists have {expected}"
     if (source.path / reports.REPORT).exists():
         for name, video in reports.read(source.path, reports.REPORT)["videos"].items():
             if video["unread"]:
@@ -257,15 +254,15 @@ def _left_out(path: pathlib.Path) -> str:
     """What `mdhr prepare` left out; nothing for sets made otherwise."""
     if not (path / reports.REPORT).exists():
         return ""
-    said = reports.read(path, reports.REPORT)
-    lines = [line for name, video in said["videos"].items() for line in _of_video(name, video)]
-    videos = list(said["videos"].values())
+    report = reports.read(path, reports.REPORT)
+    lines = [line for name, video in report["videos"].items() for line in _of_video(name, video)]
+    videos = list(report["videos"].values())
     totals = {kind: sum(_count(video[kind]) for video in videos) for kind in _KINDS}
     total = ", ".join(f"{totals[kind]} {text}" for kind, text in _KINDS.items())
     return (
         f"Left out or doubtful: {total}.\n\n"
         + _listed("By video", lines)
-        + _listed("Notes", said["notes"])
+        + _listed("Notes", report["notes"])
     )
 
 

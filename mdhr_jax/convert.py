@@ -55,9 +55,9 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
         directory.claim(target, recipe, _learned(source))
         kind, step = trained.protocol.checkpoint, int(trained.state["step"])
         is_file = files.is_weight_file(source)
-        said = {} if is_file else checkpoint.said(directory.checkpoints(source), kind, step)
+        facts = {} if is_file else checkpoint.facts(directory.checkpoints(source), kind, step)
         for each in {"last", kind}:  # `last` tells training that it cannot go on
-            checkpoint.save(directory.checkpoints(target), each, step, trained.state, said)
+            checkpoint.save(directory.checkpoints(target), each, step, trained.state, facts)
 
 
 def _learned(source: pathlib.Path) -> provenance.Learned | None:

@@ -18,6 +18,7 @@ import string
 from collections.abc import Iterator, Sequence
 
 from mdhr_jax.errors import InputError
+from mdhr_jax.machine import files
 
 _SEPARATORS = ";\t|,"
 _BLANK = string.whitespace + "\x1a\xa0\u200b\ufeff"  # the end of a DOS file; blanks of the web
@@ -114,10 +115,8 @@ def truth(text: str, place: str, what: str) -> bool:
 
 
 def _text(file: pathlib.Path) -> str:
-    try:
+    with files.reading(file):
         data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     for encoding in (marked,) if marked else ("utf-8", "cp1252"):
         try:

@@ -55,18 +55,18 @@ class Finding:
     """A line of the page.
 
     Attributes:
-      said: what is so.
+      fact: what is so.
       remedy: what to do about it; nothing where it is well.
       stops: whether it would stop a run.
     """
 
-    said: str
+    fact: str
     remedy: str = ""
     stops: bool = False
 
     def __str__(self) -> str:
         mark = "STOP" if self.stops else "note" if self.remedy else "ok"
-        return f"  {mark:<4}  {self.said}" + (f"\n        -> {self.remedy}" if self.remedy else "")
+        return f"  {mark:<4}  {self.fact}" + (f"\n        -> {self.remedy}" if self.remedy else "")
 
 
 def doctor(place: pathlib.Path | None) -> tuple[str, bool]:
@@ -95,8 +95,8 @@ def _installed() -> Iterator[Finding]:
     wrong = list(_wrong(_PACKAGE))
     shown = ", ".join(f"{name} {_version(name)}" for name in _SHOWN if _version(name))
     yield Finding(f"{_PACKAGE} {_version(_PACKAGE)} with {shown}")
-    for said in wrong:
-        yield Finding(said, "pip install --constraint constraints.txt --editable .", stops=True)
+    for fact in wrong:
+        yield Finding(fact, "pip install --constraint constraints.txt --editable .", stops=True)
     for extra, purpose in _EXTRAS.items():
         missing = list(_wrong(_PACKAGE, extra))
         if not missing:
@@ -141,14 +141,14 @@ def _devices() -> Iterator[Finding]:
 
         from mdhr_jax.machine import devices
 
-        found = devices.found()
+        available = devices.found()
     except Exception as error:  # JAX documents no set of exceptions
-        said = str(error).partition("\n")[0] or type(error).__name__
-        yield Finding(f"JAX: {said}", "mend what it says, or set JAX_PLATFORMS=cpu", stops=True)
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        yield Finding(f"JAX: {reason}", "mend what it says, or set JAX_PLATFORMS=cpu", stops=True)
         return
-    kinds = collections.Counter(device.device_kind for device in found)
+    kinds = collections.Counter(device.device_kind for device in available)
     for kind, count in kinds.items():
-        yield Finding(f"{count} x {kind}{_memory_of(found[0])}: training, scoring, prediction")
+        yield Finding(f"{count} x {kind}{_memory_of(available[0])}: training, scoring, prediction")
     if jax.default_backend() == "cpu":
         yield Finding(
             "no GPU: the quickstart takes minutes here, ResNet-50 on BP4D weeks",
@@ -176,9 +176,9 @@ def _resources(place: pathlib.Path) -> Iterator[Finding]:
             for what, free, wanted in (("memory", memory, need.memory), ("disk", disk, need.disk))
             if free < wanted
         ]
-        said = f"{need.run}: {need.memory:g} GiB of memory, {need.disk:g} GiB of disk"
+        fact = f"{need.run}: {need.memory:g} GiB of memory, {need.disk:g} GiB of disk"
         remedy = f"free {' and '.join(lacks)}, or name another place" if lacks else ""
-        yield Finding(said, remedy, stops=bool(lacks) and need is _NEEDS[0])
+        yield Finding(fact, remedy, stops=bool(lacks) and need is _NEEDS[0])
     yield from _cache()
 
 
@@ -215,21 +215,23 @@ def _place(place: pathlib.Path) -> Iterable[Finding]:
     looks = {"config.json": _run, "metadata.json": _data_set, "runs.jsonl": _results}
     for file, look in looks.items():
         if (place / file).exists():
-            return _said(look, place)
-    said = "no data set, run or results of mdhr" if place.is_dir() else "no such directory"
-    return [Finding(said, "name another directory", stops=True)]
+            return _findings(look, place)
+    fact = "no data set, run or results of mdhr" if place.is_dir() else "no such directory"
+    return [Finding(fact, "name another directory", stops=True)]
 
 
-def _said(look: Callable[[pathlib.Path], Iterable[Finding]], place: pathlib.Path) -> list[Finding]:
+def _findings(
+    look: Callable[[pathlib.Path], Iterable[Finding]], place: pathlib.Path
+) -> list[Finding]:
     """What a look finds, up to what a command would refuse."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     try:
         for finding in look(place):
-            found.append(finding)
+            findings.append(finding)
     except InputError as error:
-        said, _, remedy = str(error).removeprefix(f"{place}: ").partition("; ")
-        found.append(Finding(said, remedy or "bring back a copy of it", stops=True))
-    return found
+        fact, _, remedy = str(error).removeprefix(f"{place}: ").partition("; ")
+        findings.append(Finding(fact, remedy or "bring back a copy of it", stops=True))
+    return findings
 
 
 def _data_set(place: pathlib.Path) -> Iterator[Finding]:

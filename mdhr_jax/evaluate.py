@@ -20,27 +20,12 @@ from mdhr_jax.run.scoring import Scores, score_split, whole_batches
 from mdhr_jax.run.trained import Trained, load_trained
 
 
-def evaluate(
-    checkpoint: str | pathlib.Path,
-    *,
-    data: str | pathlib.Path | None = None,
-    fold: int | None = None,
-    asked: str | None = None,
-    allow_seen: bool = False,
-) -> tuple[tables.Table, Scores]:
-    """Evaluates a run under its protocol, or an official weight file, on a test fold.
-
-    Args:
-      checkpoint: the run, or the file.
-      data: data set; the one that the run trained on when None.
-      fold: fold to test on; the run's own when None.
-      asked: protocol that the caller expects.
-      allow_seen: tests on people who were seen in training, too; the table says so.
+def evaluate(trained: Trained) -> tuple[tables.Table, Scores]:
+    """The table of a model that `load` has read, and its scores of the test fold.
 
     Raises:
-      InputError: as `load` and `test`.
+      InputError: as `test`.
     """
-    trained = load(checkpoint, data=data, fold=fold, asked=asked, allow_seen=allow_seen)
     scored = test(trained)
     return table(trained, scored), scored
 
@@ -51,28 +36,30 @@ def write_tables(
     *,
     data: str | pathlib.Path | None = None,
     fold: int | None = None,
-    asked: str | None = None,
+    expected_protocol: str | None = None,
     allow_seen: bool = False,
     oracle: bool = False,
     against: str | pathlib.Path | None = None,
 ) -> str:
-    """Evaluates as `evaluate` does, writes the tables, and returns them as text.
+    """Evaluates a run or a weight file, writes the tables, and returns them as text.
 
     Args:
-      checkpoint: the run, or the file.
+      checkpoint: as in `load`.
       out: directory of `f1`, `paper` and `difference`, each as `.csv`, `.json` and `.md`.
-      data: data set; the one that the run trained on when None.
-      fold: fold to test on; the run's own when None.
-      asked: protocol that the caller expects.
-      allow_seen: as in `evaluate`.
+      data: as in `load`.
+      fold: as in `load`.
+      expected_protocol: as in `load`.
+      allow_seen: as in `load`.
       oracle: shows F1 with thresholds chosen on the test fold as well.
       against: another run or file, to take the difference from.
 
     Raises:
       InputError: as `load` and `test`, or as `check_comparable`.
     """
-    ask = functools.partial(load, data=data, fold=fold, asked=asked, allow_seen=allow_seen)
-    trained, other = ask(checkpoint), ask(against) if against else None
+    read = functools.partial(
+        load, data=data, fold=fold, expected_protocol=expected_protocol, allow_seen=allow_seen
+    )
+    trained, other = read(checkpoint), read(against) if against else None
     if other:
         check_comparable(trained, other)
     # First: a place that cannot be written costs no evaluation.
@@ -92,10 +79,17 @@ def load(
     *,
     data: str | pathlib.Path | None = None,
     fold: int | None = None,
-    asked: str | None = None,
+    expected_protocol: str | None = None,
     allow_seen: bool = False,
 ) -> Trained:
-    """Reads what is to be evaluated; arguments as those of `evaluate`.
+    """Reads what is to be evaluated: a run under its protocol, or an official weight file.
+
+    Args:
+      checkpoint: the run, or the file.
+      data: data set; the one that the run trained on when None.
+      fold: fold to test on; the run's own when None.
+      expected_protocol: protocol that the caller expects; any when None.
+      allow_seen: tests on people who were seen in training, too; the table says so.
 
     Returns:
       The trained model, whose recipe names the data set and the fold to test on.
@@ -110,7 +104,7 @@ def load(
             "--fold N"
         )
     trained = load_trained(checkpoint)
-    protocol.check_trained_for(trained.protocol.name, asked, trained.path)
+    protocol.check_trained_for(trained.protocol.name, expected_protocol, trained.path)
     own = trained.recipe
     recipe = dataclasses.replace(
         own, data=str(data or own.data), fold=own.fold if fold is None else fold
@@ -158,7 +152,7 @@ def table(trained: Trained, scored: Scores, oracle: bool = False) -> tables.Tabl
 
     Args:
       trained: what was evaluated.
-      scored: what it said.
+      scored: its scores.
       oracle: shows F1 with thresholds chosen on these very frames as well.
     """
     people, counts = scored.subject_counts(trained.thresholds)

@@ -57,7 +57,7 @@ def quickstart(out: pathlib.Path, layout_name: str, seed: int = 0) -> None:
         train.train(config, out)
     with locks.alone(out, "name another --out"):
         with _timed("evaluate", seconds):
-            result, scored = evaluate.evaluate(out)
+            result, scored = evaluate.evaluate(evaluate.load(out))
             result.write(out / "f1")
         with _timed("pictures", seconds):
             draw(out, source, scored, recipe.threshold)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mdhr_jax.data import pipeline, records
 from mdhr_jax.errors import InputError
-from mdhr_jax.machine import hosts, locks, sharding
+from mdhr_jax.machine import files, hosts, locks, sharding
 from mdhr_jax.numerics import metrics, steps
 from mdhr_jax.run import checkpoint, directory, inputs, provenance, seen, writers
 from mdhr_jax.run.programs import Programs, Schedule, peak_learning_rate, programs_for
@@ -23,6 +23,8 @@ from mdhr_jax.run.recipe import Recipe, chosen
 from mdhr_jax.run.scoring import Scores
 from mdhr_jax.run.step_log import LateLog
 from mdhr_jax.run.trained import initial_backbone, with_backbone
+
+_REMEDY = "the last checkpoint is kept: mend that, and the same command goes on from it"
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
@@ -46,7 +48,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     seen.check_start(recipe, source)
     programs = programs_for(recipe, source, mesh, inputs.count_steps(recipe, source))
     # After what may refuse the configuration, before anything takes time.
-    with _alone(workdir), _writing(workdir):
+    with _alone(workdir), files.writing(workdir, _REMEDY):
         _train(recipe, workdir, source, mesh, programs)
 
 
@@ -55,22 +57,6 @@ def _alone(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
     if hosts.is_first():
         return locks.alone(workdir, "name another --workdir")
     return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _writing(workdir: pathlib.Path) -> Iterator[None]:
-    """Says in one line why a run cannot be written.
-
-    Raises:
-      InputError: a full disk or the like.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or workdir}: {error.strerror}; the last checkpoint is kept: mend "
-            "that, and the same command goes on from it"
-        ) from error
 
 
 def _train(
@@ -179,9 +165,9 @@ def _known(workdir: pathlib.Path, start: int, chooses: bool) -> dict[str, Any]:
     Raises:
       InputError: of a run of an earlier version only the metrics know the best, and they are lost.
     """
-    said = checkpoint.said(directory.checkpoints(workdir), "last", start)
-    if said:
-        return said
+    facts = checkpoint.facts(directory.checkpoints(workdir), "last", start)
+    if facts:
+        return facts
     file = workdir / "metrics.jsonl"
     rows = [row for row in writers.read(file) if row["step"] <= start]
     if chooses and max((row["step"] for row in rows), default=0) < start:

@@ -66,8 +66,10 @@ def test_a_run_to_a_file_and_back_is_the_same_model(run, config, tmp_path, suffi
 def test_a_file_is_evaluated_as_its_run_is(run, config, tmp_path):
     path, _ = run
     convert.convert(path, tmp_path / "model.pth", clip_length=4, k=1)
-    table, scored = evaluate.evaluate(tmp_path / "model.pth", data=config.data, fold=1)
-    _, expected = evaluate.evaluate(path)
+    table, scored = evaluate.evaluate(
+        evaluate.load(tmp_path / "model.pth", data=config.data, fold=1)
+    )
+    _, expected = evaluate.evaluate(evaluate.load(path))
     np.testing.assert_array_equal(scored.scores, expected.scores)
     assert table.details["protocol"] == "unknown"
     assert table.details["step"] == 9

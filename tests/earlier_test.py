@@ -30,7 +30,7 @@ def test_a_set_of_an_earlier_version_opens_and_says_what_it_lacks(earlier, capsy
 
 @pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_evaluated(earlier, one_device, capsys):
-    table, _ = evaluate.evaluate(earlier / "run", data=earlier / "set")
+    table, _ = evaluate.evaluate(evaluate.load(earlier / "run", data=earlier / "set"))
     assert 0 <= table.column("F1")[-1] <= 1
     assert "seen in training none known" in table.caption
     assert (

@@ -116,7 +116,7 @@ def test_two_runs_are_compared_on_the_same_frames(make_run, capsys):
     assert difference["details"]["F1"]["of"] == str(first)
     assert difference["details"]["F1 against"]["of"] == str(second)
     assert difference["details"]["F1 against"]["threshold"] == 0.4
-    other, _ = evaluate.evaluate(second)
+    other, _ = evaluate.evaluate(evaluate.load(second))
     assert mean["F1 against"] == other.column("F1")[-3]
     assert max(map(len, output.splitlines())) <= 120
 

@@ -164,7 +164,7 @@ def test_the_average_is_what_is_scored_loaded_and_started_from(
     kernels = (state[part]["static"]["linear"]["kernel"] for part in ("params", "trained"))
     assert (next(kernels) != next(kernels)).any()
 
-    result, _ = evaluate.evaluate(tmp_path / "run")
+    result, _ = evaluate.evaluate(evaluate.load(tmp_path / "run"))
     (mean,) = [row.values[0] for row in result.rows if row.name == "mean"]
     assert mean == pytest.approx(directory.evaluations(tmp_path / "run")[-1]["mean_f1"], abs=1e-12)
 

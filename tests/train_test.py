@@ -66,7 +66,7 @@ def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
     assert checkpoint.latest_step(saved, "best") == best["step"]
     assert checkpoint.latest_step(saved, "last") == 8
 
-    result, scored = evaluate.evaluate(tmp_path / "whole")
+    result, scored = evaluate.evaluate(evaluate.load(tmp_path / "whole"))
     (mean,) = [row.values[0] for row in result.rows if row.name == "mean"]
     assert mean == pytest.approx(best["mean_f1"], abs=1e-12)
     assert np.isfinite(scored.scores).all()
@@ -433,7 +433,7 @@ def test_a_lost_metrics_file_is_told_and_does_not_replace_the_best(
     saved = directory.checkpoints(tmp_path)
     assert checkpoint.latest_step(saved, "best") == 2
     assert checkpoint.latest_step(saved, "last") == 8
-    assert checkpoint.said(saved, "best", 2) == {
+    assert checkpoint.facts(saved, "best", 2) == {
         "best_mean_f1": 0.9,
         "evaluation": {"step": 2, "mean_f1": 0.9},
     }
@@ -501,7 +501,9 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(tiny_config, tmp_path, c
     counting(fill)
     tiny_config.eval_every = 100
     try:
-        with pytest.raises(errors.InputError, match="File too large; the last checkpoint is kept"):
+        with pytest.raises(
+            errors.InputError, match=r"written \(File too large\); the last checkpoint is"
+        ):
             train.train(tiny_config, tmp_path)
         gc.collect()  # complains of the unwritten rest here, not in another test
     finally:

@@ -106,17 +106,17 @@ _SHAPE = re.compile(r"(pred|[a-z]+(\d+))\[([\d,]*)\]")
 
 def volumes(program: str) -> dict[str, Volume]:
     """What a compiled program exchanges by kind, each call in its text counted once."""
-    found: dict[str, Volume] = {}
+    volumes: dict[str, Volume] = {}
     for call in _CALL.finditer(program):
-        times, size = found.get(call["kind"], (0, 0))
+        times, size = volumes.get(call["kind"], (0, 0))
         each = sizes(call["shapes"])
         with_operands = call["kind"] == "all-gather" or call["shapes"].startswith("((")
         if call["started"] and with_operands:
             each = each[len(each) // 2 :]  # they stand before results
         if call["started"] and call["kind"] == "collective-permute":
             each = each[1:2]  # operand, result, and what the device needs
-        found[call["kind"]] = Volume(times + 1, size + sum(each))
-    return found
+        volumes[call["kind"]] = Volume(times + 1, size + sum(each))
+    return volumes
 
 
 def sizes(shapes: str) -> list[int]:

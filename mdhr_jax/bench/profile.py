@@ -56,12 +56,12 @@ def works(program: str) -> dict[str, Work]:
     for line in program.splitlines():
         if opened := _COMPUTATION.match(line):
             computation = opened[1]
-        elif found := _INSTRUCTION.match(line):
+        elif instruction := _INSTRUCTION.match(line):
             source = _SOURCE.search(line)
-            sources[found[1]] = source[1] if source else ""
-            inside.setdefault(computation, []).append(sources[found[1]])
+            sources[instruction[1]] = source[1] if source else ""
+            inside.setdefault(computation, []).append(sources[instruction[1]])
             if calls := _CALLS.search(line):
-                called[found[1]] = calls[1]
+                called[instruction[1]] = calls[1]
     return {
         name: _work(source, [source, *inside.get(called.get(name, ""), [])])
         for name, source in sources.items()

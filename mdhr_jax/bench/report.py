@@ -62,17 +62,17 @@ def data_facts(recipe: Recipe, rates: Sequence[Rate], step: Measured) -> dict[st
     }
 
 
-def data_table(said: dict[str, Any]) -> str:
+def data_table(facts: dict[str, Any]) -> str:
     """Frames per second of every input."""
-    file = said["file"]
+    file = facts["file"]
     lines = [
-        *((rate["input"], *_passes(rate), f"{rate['wait']:.1%}") for rate in said["inputs"]),
+        *((rate["input"], *_passes(rate), f"{rate['wait']:.1%}") for rate in facts["inputs"]),
         (f"{file['input']}, alone", *_passes(file), ""),
-        ("a training step takes", "", f"{said['step_frames_per_second']:,.1f}", ""),
+        ("a training step takes", "", f"{facts['step_frames_per_second']:,.1f}", ""),
     ]
     return markdown.table(["frames per second", "cold", "warm", "input wait"], lines) + (
-        f"\n{_device(said)}; {said['inputs'][0]['frames']:,} frames in batches of "
-        f"{said['config']['batch_size']} clips of {said['config']['clip_length']}\n"
+        f"\n{_device(facts)}; {facts['inputs'][0]['frames']:,} frames in batches of "
+        f"{facts['config']['batch_size']} clips of {facts['config']['clip_length']}\n"
     )
 
 
@@ -86,7 +86,7 @@ def collectives_facts(recipe: Recipe, rates: Sequence[collectives.Rate]) -> dict
     return {**_where("collectives", recipe), "rates": entries}
 
 
-def collectives_table(said: dict[str, Any]) -> str:
+def collectives_table(facts: dict[str, Any]) -> str:
     """Time and rate of every exchange."""
     lines = [
         (
@@ -95,10 +95,10 @@ def collectives_table(said: dict[str, Any]) -> str:
             _ms(rate["timing"]["median"]),
             f"{rate['bus'] / 1e9:,.2f} GB/s",
         )
-        for rate in said["rates"]
+        for rate in facts["rates"]
     ]
     header = ["exchange", "array", "time, median of windows", "bus"]
-    return markdown.table(header, lines) + f"\n{_device(said)}\n"
+    return markdown.table(header, lines) + f"\n{_device(facts)}\n"
 
 
 def spent_facts(spent: Mapping[Work, float]) -> list[dict[str, Any]]:
@@ -127,43 +127,46 @@ def _loops(config: dict[str, Any]) -> str:
     return ", micro-batches counted once" if config["accumulate"] > 1 else ""
 
 
-def _exchanged(said: dict[str, Any]) -> str:
+def _exchanged(facts: dict[str, Any]) -> str:
     calls = [
         f"{volume['bytes'] / 2**20:,.1f} MiB in {volume['times']} {kind}"
-        for kind, volume in said["exchanged"].items()
+        for kind, volume in facts["exchanged"].items()
     ]
     return ", ".join(calls) or "nothing"
 
 
-def _device(said: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in said["versions"].items())
-    return f"{said['devices']} x {said['device']}, {said['cores']} cores, {versions}"
+def _device(facts: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return f"{facts['devices']} x {facts['device']}, {facts['cores']} cores, {versions}"
 
 
-def step_table(said: dict[str, Any]) -> str:
+def step_table(facts: dict[str, Any]) -> str:
     """The facts that one looks for."""
-    seconds, machine, config = said["seconds"], said["machine"], said["config"]
+    seconds, machine, config = facts["seconds"], facts["machine"], facts["config"]
     lines = [
-        ("device", _device(said)),
+        ("device", _device(facts)),
         ("model", f"{config['model.backbone']}, {config['precision']}, {config['image_size']} px"),
-        ("call", f"{said['frames']} frames, clips of {config['clip_length']}"),
+        ("call", f"{facts['frames']} frames, clips of {config['clip_length']}"),
         (
             "time, median of windows",
             f"{_ms(seconds['median'])} ({_ms(seconds['fastest'])} to {_ms(seconds['slowest'])})",
         ),
-        ("frames per second", f"{said['frames_per_second']:,.1f}"),
-        ("least time (roofline)", f"{_ms(said['floor_seconds'])}, {said['floor_share']:.0%} of it"),
-        ("of the rate of products (MFU)", f"{said['utilisation']:.0%}"),
-        ("operations", f"{said['flops'] / 1e9:,.1f} GFLOP"),
-        ("memory", f"{said['memory_bytes'] / 2**30:.2f} GiB"),
-        (f"exchanged between devices{_loops(config)}", _exchanged(said)),
-        ("compilation", f"{said['compilation_seconds']:.1f} s"),
+        ("frames per second", f"{facts['frames_per_second']:,.1f}"),
+        (
+            "least time (roofline)",
+            f"{_ms(facts['floor_seconds'])}, {facts['floor_share']:.0%} of it",
+        ),
+        ("of the rate of products (MFU)", f"{facts['utilisation']:.0%}"),
+        ("operations", f"{facts['flops'] / 1e9:,.1f} GFLOP"),
+        ("memory", f"{facts['memory_bytes'] / 2**30:.2f} GiB"),
+        (f"exchanged between devices{_loops(config)}", _exchanged(facts)),
+        ("compilation", f"{facts['compilation_seconds']:.1f} s"),
         (
             "this device, measured",
             f"{machine['flops'] / 1e12:,.2f} TFLOP/s, {machine['bandwidth'] / 1e9:,.0f} GB/s",
         ),
     ]
-    return markdown.table([f"mdhr bench {said['what']}", ""], lines)
+    return markdown.table([f"mdhr bench {facts['what']}", ""], lines)
 
 
 def _ms(seconds: float) -> str:

@@ -14,7 +14,7 @@ from mdhr_jax.machine import sharding
 from mdhr_jax.run.recipe import Recipe
 
 
-class Found(NamedTuple):
+class Result(NamedTuple):
     """What was measured: facts for a JSON file, a table, the compiled program if there is one."""
 
     facts: dict[str, Any]
@@ -22,33 +22,33 @@ class Found(NamedTuple):
     program: str = ""
 
 
-def _train(recipe: Recipe, windows: int) -> Found:
+def _train(recipe: Recipe, windows: int) -> Result:
     return _step("train", recipe, steps.training(recipe, windows))
 
 
-def _infer(recipe: Recipe, windows: int) -> Found:
+def _infer(recipe: Recipe, windows: int) -> Result:
     return _step("infer", recipe, steps.scoring(recipe, windows))
 
 
-def _step(what: str, recipe: Recipe, measured: steps.Measured) -> Found:
-    said = report.step_facts(what, recipe, measured)
-    return Found(said, report.step_table(said), measured.program)
+def _step(what: str, recipe: Recipe, measured: steps.Measured) -> Result:
+    facts = report.step_facts(what, recipe, measured)
+    return Result(facts, report.step_table(facts), measured.program)
 
 
-def _data(recipe: Recipe, windows: int) -> Found:
+def _data(recipe: Recipe, windows: int) -> Result:
     recipe.open_data()  # what is wrong with it is said before a step is measured
     step = steps.training(recipe, windows)
-    said = report.data_facts(recipe, data.measure(recipe, step.timing.median), step)
-    return Found(said, report.data_table(said))
+    facts = report.data_facts(recipe, data.measure(recipe, step.timing.median), step)
+    return Result(facts, report.data_table(facts))
 
 
-def _collectives(recipe: Recipe, windows: int) -> Found:
+def _collectives(recipe: Recipe, windows: int) -> Result:
     rates = collectives.measure(sharding.make_mesh(recipe.fsdp), windows)
-    said = report.collectives_facts(recipe, rates)
-    return Found(said, report.collectives_table(said))
+    facts = report.collectives_facts(recipe, rates)
+    return Result(facts, report.collectives_table(facts))
 
 
-KINDS: Mapping[str, Callable[[Recipe, int], Found]] = {
+KINDS: Mapping[str, Callable[[Recipe, int], Result]] = {
     "train": _train,
     "infer": _infer,
     "data": _data,

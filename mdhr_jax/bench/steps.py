@@ -53,11 +53,11 @@ def training(recipe: Recipe, windows: int) -> Measured:
       InputError: the configuration is wrong.
     """
     mesh = sharding.make_mesh(recipe.fsdp)
-    made = training_programs(recipe, mesh)
-    state, batch = made.init(made.schedule), random_batch(recipe, recipe.batch_size, mesh)
+    programs = training_programs(recipe, mesh)
+    state, batch = programs.init(programs.schedule), random_batch(recipe, recipe.batch_size, mesh)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    schedule = made.schedule.placed(mesh)
-    step, compilation = _compiled(made.train, state, batch, schedule)
+    schedule = programs.schedule.placed(mesh)
+    step, compilation = _compiled(programs.train, state, batch, schedule)
 
     def run() -> dict:
         nonlocal state
@@ -67,7 +67,7 @@ def training(recipe: Recipe, windows: int) -> Measured:
     return _measured(
         run,
         step,
-        roofline.products(made.train, made.abstract, batch, schedule),
+        roofline.products(programs.train, programs.abstract, batch, schedule),
         recipe,
         mesh,
         frames=recipe.batch_size * recipe.clip_length,
@@ -78,7 +78,7 @@ def training(recipe: Recipe, windows: int) -> Measured:
 
 
 def training_programs(recipe: Recipe, mesh: Mesh) -> Programs:
-    """Those of a run, without a data set: all AUs weigh the same, the run is a long one.
+    """The programs of a run, without a data set: all AUs weigh the same, the run is a long one.
 
     Raises:
       InputError: the configuration is wrong.
@@ -95,14 +95,14 @@ def scoring(recipe: Recipe, windows: int) -> Measured:
     """
     mesh = sharding.make_mesh()
     clips = whole_batches(recipe.eval_batch_size, mesh)
-    made = build_scoring(recipe, mesh)
-    values = made.prepare(*steps.split(recipe.create(nnx.Rngs(0)))[1:])
+    program = build_scoring(recipe, mesh)
+    values = program.prepare(*steps.split(recipe.create(nnx.Rngs(0)))[1:])
     batch = {"frames": random_batch(recipe, clips, mesh)["frames"]}
-    step, compilation = _compiled(made.step, *values, batch)
+    step, compilation = _compiled(program.step, *values, batch)
     return _measured(
         lambda: step(*values, batch),
         step,
-        roofline.products(made.step, *values, batch),
+        roofline.products(program.step, *values, batch),
         recipe,
         mesh,
         frames=clips * recipe.clip_length,

@@ -36,10 +36,10 @@ def _bench(values: Flags, arguments: Sequence[str]) -> int:
 
     (what,) = exactly(arguments, "train|infer|data|collectives")
     recipe = Recipe.of(checked_config(values))
-    said, table = run.run(what, recipe, windows=values.windows, profile=values.profile)
+    facts, table = run.run(what, recipe, windows=values.windows, profile=values.profile)
     print(table, end="")
     if values.json:
-        files.write(pathlib.Path(values.json), json.dumps(said, indent=1) + "\n")
+        files.write(pathlib.Path(values.json), json.dumps(facts, indent=1) + "\n")
     return 0
 
 

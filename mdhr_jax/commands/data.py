@@ -158,12 +158,12 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
         refuse(values, f"with --crop={values.crop}", "smallest_face")
     if kind != "disfa":
         refuse(values, f"for {kind}", "camera", "active_from")
-    found, layout, origin = _find_recordings(values, kind)
+    raw, layout, origin = _find_recordings(values, kind)
     if values.smallest_face:
         origin += f", faces from {values.smallest_face} pixels,"
-    said = prepare.prepare(
+    summary = prepare.prepare(
         values.out,
-        found,
+        raw,
         layout,
         parts.Settings(
             crop="none" if values.cropped else values.crop,
@@ -177,8 +177,8 @@ def _prepare(values: Flags, arguments: Sequence[str]) -> int:
         processes=values.processes,
         skip=values.on_error == "skip",
     )
-    if said:
-        print(said)
+    if summary:
+        print(summary)
     return 0
 
 
@@ -207,8 +207,8 @@ def _find_recordings(values: Flags, kind: str) -> tuple[Any, Any, str]:
         return bp4d.find(labels, pictures), bp4d.LAYOUT, f"bp4d, {cut}"
     if kind == "disfa":
         choice = {"camera": values.camera, "active_from": values.active_from}
-        said = f"disfa, {values.camera} camera, active from {values.active_from}, {cut}"
-        return disfa.find(labels, pictures, **choice), disfa.LAYOUT, said
+        origin = f"disfa, {values.camera} camera, active from {values.active_from}, {cut}"
+        return disfa.find(labels, pictures, **choice), disfa.LAYOUT, origin
     if kind == "folder":
         refuse(values, "for folder", "lists", "cropped")
         return *folder.find(labels), f"own labels, {cut}"

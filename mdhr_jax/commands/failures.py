@@ -14,15 +14,15 @@ def report(name: str, error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         print(f"mdhr {name}: stopped", file=sys.stderr)
         return 130
-    said = _said(error)
-    if said is None:
+    line = _line(error)
+    if line is None:
         traceback.print_exception(error)
         return 1
-    print(f"mdhr {name}: {said}", file=sys.stderr)
+    print(f"mdhr {name}: {line}", file=sys.stderr)
     return 3 if isinstance(error, NonFiniteLossError) else 2
 
 
-def _said(error: BaseException) -> str | None:
+def _line(error: BaseException) -> str | None:
     """One line for what the user or the machine may cause; None for mistakes of ours."""
     if isinstance(error, InputError | NonFiniteLossError):
         return str(error)
@@ -41,9 +41,9 @@ def _said(error: BaseException) -> str | None:
 
 def _device_trouble(error: BaseException) -> str | None:
     """What JAX cannot do on this machine, and what to do; None for any other error."""
-    said = " ".join(str(error).split())
-    reason = said[:200]
-    if re.search("RESOURCE_EXHAUSTED|OUT.OF.MEMORY", said, re.IGNORECASE):
+    text = " ".join(str(error).split())
+    reason = text[:200]
+    if re.search("RESOURCE_EXHAUSTED|OUT.OF.MEMORY", text, re.IGNORECASE):
         return (
             f"the device's memory is not enough ({reason}); use a smaller config.batch_size and "
             "config.eval_batch_size, config.precision=bfloat16, or config.fsdp to split the state"

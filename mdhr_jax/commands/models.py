@@ -45,7 +45,7 @@ def _evaluate(values: Flags, arguments: Sequence[str]) -> int:
         out,
         data=values.data,
         fold=values.fold,
-        asked=values.protocol,
+        expected_protocol=values.protocol,
         allow_seen=values.allow_seen_subjects,
         oracle=values.oracle_thresholds,
         against=values.against,
@@ -86,7 +86,7 @@ def _figures(values: Flags, arguments: Sequence[str]) -> int:
 
     exactly(arguments)
     require(values, "figure", "checkpoint", "out")
-    said = figures.figure(
+    description = figures.figure(
         values.figure,
         values.checkpoint,
         values.out,
@@ -95,7 +95,7 @@ def _figures(values: Flags, arguments: Sequence[str]) -> int:
         frames=values.frames,
         allow_seen=values.allow_seen_subjects,
     )
-    print(said)
+    print(description)
     return 0
 
 

@@ -29,13 +29,9 @@ def pictures(source: records.FrameSource, *, progress: bool) -> UInt8[np.memmap,
       InputError: the file cannot be written or is another set's; a picture that does not decode.
     """
     file, shape = source.path / _FILE, _shape(source)
-    try:
+    size = f"it takes {math.prod(shape) / 1e9:.1f} GB"
+    with files.writing(file, f"{size}: make space, or use config.input=encoded"):
         _write(file, shape, source, progress)
-    except OSError as error:
-        raise InputError(
-            f"{file}: cannot be made ({error.strerror or error}; it takes "
-            f"{math.prod(shape) / 1e9:.1f} GB); make space, or use config.input=encoded"
-        ) from error
     return _mapped(file, shape)
 
 
@@ -62,14 +58,12 @@ def read(
       InputError: the file cannot be read, or is shorter than it was.
     """
     edges = np.flatnonzero(np.diff(rows) != 1) + 1
-    try:
-        with open(pictures.filename, "rb", buffering=0) as file:
-            for run, place in zip(np.split(rows, edges), np.split(out, edges), strict=True):
-                start = pictures.offset + int(run[0]) * place[0].nbytes
-                if os.preadv(file.fileno(), [place], start) < place.nbytes:
-                    raise InputError(f"{file.name}: was cut off; delete it")
-    except OSError as error:
-        raise InputError(f"{pictures.filename}: cannot be read ({error.strerror})") from error
+    name = pictures.filename
+    with files.reading(name), open(name, "rb", buffering=0) as file:
+        for run, place in zip(np.split(rows, edges), np.split(out, edges), strict=True):
+            start = pictures.offset + int(run[0]) * place[0].nbytes
+            if os.preadv(file.fileno(), [place], start) < place.nbytes:
+                raise InputError(f"{name}: was cut off; delete it")
 
 
 def _shape(source: records.FrameSource) -> tuple[int, int, int, int]:
@@ -77,12 +71,11 @@ def _shape(source: records.FrameSource) -> tuple[int, int, int, int]:
 
 
 def _mapped(file: pathlib.Path, shape: tuple[int, ...]) -> UInt8[np.memmap, "m h w 3"]:
-    try:
-        array = np.load(file, mmap_mode="r")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{file}: is damaged ({error}); delete it") from error
+    with files.reading(file):
+        try:
+            array = np.load(file, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{file}: is damaged ({error}); delete it") from error
     if array.shape != shape or array.dtype != np.uint8:
         raise InputError(f"{file}: holds {array.dtype} {array.shape}, not {shape}; delete it")
     return array

@@ -67,7 +67,7 @@ def split_subjects(folds: Folds, fold: int, split: str, held_out: float = 0.0) -
 
 
 def _spread(subjects: tuple[str, ...], share: float) -> tuple[str, ...]:
-    """That share of the subjects, rounded, evenly over the order of their names."""
+    """A share of the subjects, rounded, evenly over the order of their names."""
     count = round(share * len(subjects))
     chosen = {len(subjects) * (2 * i + 1) // (2 * count) for i in range(count)}
     return tuple(s for i, s in enumerate(sorted(subjects)) if i in chosen)

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from mdhr_jax import facs
 from mdhr_jax.data import clips, folds
 from mdhr_jax.errors import InputError
+from mdhr_jax.machine import files
 
 _FRAME_PATH = re.compile(
     r"(?P<video>(?P<subject>[^/\s]+)(/[^/\s]+)*)/([^/\s]*[^/\s0-9])?(?P<number>[0-9]{1,9})\.\w+"
@@ -177,10 +178,8 @@ def read_weights(
 
 
 def _read_lines(file: pathlib.Path) -> list[str]:
-    try:
+    with files.reading(file):
         data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file}: cannot read the list file ({error.strerror})") from error
     try:
         lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

@@ -19,7 +19,7 @@ Videos = Mapping[str, Sequence[str]]
 
 
 def videos(source: records.FrameSource, subjects: Sequence[str]) -> dict[str, list[str]]:
-    """Those of some people of a data set.
+    """The videos of some people of a data set.
 
     Raises:
       InputError: the data set's digests are damaged.
@@ -53,7 +53,7 @@ class Seen:
     unknown: Sequence[str] = ()
 
     def with_others(self, other: "Seen") -> "Seen":
-        """Those of both."""
+        """The people that either knows, with the videos of both."""
         names = dict.fromkeys([*self.people, *other.people])
         people = {
             name: sorted({*self.people.get(name, ()), *other.people.get(name, ())})

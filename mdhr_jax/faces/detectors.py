@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces.detect import Detector
+from mdhr_jax.machine import files
 
 type Detectors = Callable[[str], Detector]
 """Gives the detector for the video of a name."""
@@ -40,11 +41,8 @@ def describe(text: str) -> str:
     kind, _, file = text.partition(":")
     if not file:
         return kind
-    try:
-        with open(file, "rb") as data:
-            return f"{kind} {hashlib.file_digest(data, 'sha256').hexdigest()[:8]}"
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    with files.reading(file), open(file, "rb") as data:
+        return f"{kind} {hashlib.file_digest(data, 'sha256').hexdigest()[:8]}"
 
 
 def _mtcnn(file: str, smallest_face: int | None = None) -> Detectors:

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import limits
+from mdhr_jax.machine.files import reading
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -46,10 +47,8 @@ def in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       InputError: the folder cannot be read, or holds none.
     """
-    try:
+    with reading(folder):
         files = list(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"{folder}: cannot read the folder ({error.strerror})") from error
     shown = [file for file in files if not file.name.startswith(".")]
     pictures = [file for file in shown if file.suffix.lower() in SUFFIXES]
     if not pictures:

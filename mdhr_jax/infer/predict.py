@@ -193,14 +193,9 @@ class _Tally:
 def _replacing(out: pathlib.Path) -> Iterator[TextIO]:
     """A new file beside `out` that takes its place at the end, or vanishes after an error."""
     how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-    try:
-        with files.replacing(out) as part, part.open("w", **how) as file:
-            yield file
-    except OSError as error:
-        raise InputError(
-            f"{out}: cannot be written ({error.strerror}); name a file where there is space and "
-            "where you may write"
-        ) from error
+    remedy = "name a file where there is space and where you may write"
+    with files.writing(out, remedy), files.replacing(out) as part, part.open("w", **how) as file:
+        yield file
 
 
 type _Rows = list[list[str | int]]

@@ -89,27 +89,21 @@ def write(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a file of the format that the suffix names; complete or not at all.
 
     Raises:
-      InputError: it can't be written.
+      InputError: it cannot be written.
     """
     path = pathlib.Path(path)
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    try:
-        with files.replacing(path) as unfinished:
-            if path.suffix == ".safetensors":
-                safetensors.numpy.save_file(arrays, unfinished, {"format": "pt"})
-            else:
-                torch_files.write(unfinished, arrays)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: can't be written ({error})") from error
+    with files.writing(path), files.replacing(path) as unfinished:
+        if path.suffix == ".safetensors":
+            unfinished.write_bytes(safetensors.numpy.save(arrays, {"format": "pt"}))
+        else:
+            torch_files.write(unfinished, arrays)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of a file, whose first bytes tell what it is."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(512)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    with files.reading(path), path.open("rb") as stream:
+        head = stream.read(512)
     if head[8:9] == b"{":
         return _read_safetensors(path)
     if head.startswith((b"PK\3\4", b"\x80")):

@@ -21,6 +21,7 @@ import numpy as np
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import torch_pickles
 from mdhr_jax.interop.torch_pickles import Storage, Tensor
+from mdhr_jax.machine import files
 from mdhr_jax.pickles import Global, Refused, Unknown
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -47,13 +48,11 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """
     path, passed_over = pathlib.Path(path), set()
     try:
-        with path.open("rb") as stream:
+        with files.reading(path), path.open("rb") as stream:
             is_zip = stream.read(len(_ZIP)) == _ZIP
             contents = (_read_zip if is_zip else _read_legacy)(stream, passed_over)
             place, tensors = _find_state_dict(contents)
             arrays = _arrays(tensors)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error
     except _CutOff as error:
         raise InputError(f"{path}: {error}; copy or download it again") from error
     except Refused as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or absent, also after a power cut."""
+"""Files that are whole or absent, also after a power cut, and why one is not read or written."""
 
 import contextlib
 import fcntl
@@ -9,6 +9,41 @@ import uuid
 from collections.abc import Iterator
 
 from mdhr_jax.errors import InputError
+
+_UNFINISHED = ".unfinished"
+
+
+def reading(
+    path: str | os.PathLike[str], remedy: str = ""
+) -> contextlib.AbstractContextManager[None]:
+    """Says in one line why something cannot be read.
+
+    Args:
+      path: what is named where the error names no file.
+      remedy: what to do, or what is not lost.
+
+    Raises:
+      InputError: instead of an OSError.
+    """
+    return _naming(path, "read", remedy)
+
+
+def writing(
+    path: str | os.PathLike[str], remedy: str = ""
+) -> contextlib.AbstractContextManager[None]:
+    """As `reading`, of something that cannot be written."""
+    return _naming(path, "written", remedy)
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str], what: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = str(error.filename or path).removesuffix(_UNFINISHED)
+        reason = error.strerror or error
+        line = f"{place}: cannot be {what} ({reason})"
+        raise InputError(f"{line}; {remedy}" if remedy else line) from error
 
 
 @contextlib.contextmanager
@@ -41,7 +76,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def _unfinished(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """The same name for every command, one at a time; one of its own where locks are not known."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished = path.with_name(f"{path.name}{_UNFINISHED}")
     with contextlib.ExitStack() as opened:
         while True:
             file = opened.enter_context(unfinished.open("ab"))
@@ -53,7 +88,7 @@ def _unfinished(path: pathlib.Path) -> Iterator[pathlib.Path]:
                 ) from error
             except OSError:
                 unfinished.unlink(missing_ok=True)
-                unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.unfinished")
+                unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_UNFINISHED}")
                 break
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(unfinished.stat(), os.fstat(file.fileno())):

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator
 
 from mdhr_jax.errors import InputError
+from mdhr_jax.machine import files
 
 
 @contextlib.contextmanager
@@ -18,14 +19,13 @@ def alone(folder: pathlib.Path, remedy: str) -> Iterator[None]:
       InputError: another command is at work there (with the remedy), or the folder cannot be made.
     """
     with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(_held(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise InputError(
-                f"{folder}: another command is at work here; wait for it, or {remedy}"
-            ) from error
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+        with files.writing(folder):
+            try:
+                held.enter_context(_held(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{folder}: another command is at work here; wait for it, or {remedy}"
+                ) from error
         yield
 
 

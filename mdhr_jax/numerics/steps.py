@@ -117,7 +117,7 @@ def new_state(
     *,
     averages: bool = False,
 ) -> State:
-    """The same of a model that is there."""
+    """The state before step 0 of a model with these values."""
     state = {
         "step": jnp.zeros((), jnp.int32),
         "params": params,
@@ -238,7 +238,7 @@ def _kept(finite: Bool[Array, ""], new: Array, old: Array) -> Array:
 
 
 def frames(batch: Batch) -> Num[Array, "b s h w 3"]:
-    """Those of a batch: `frames` itself, or where there are `pictures`, the rows of these."""
+    """The frames of a batch: `frames` itself, or where there are `pictures`, the rows of these."""
     if "pictures" in batch:
         return batch["pictures"][batch["frames"]]
     return batch["frames"]

@@ -25,7 +25,7 @@ from orbax.checkpoint import v1 as ocp
 from mdhr_jax.errors import InputError
 from mdhr_jax.machine import files, hosts
 
-_SUMS, _SAID = "files.json", "said.json"
+_SUMS, _FACTS = "files.json", "said.json"
 _NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 _NEW = "new"  # a checkpoint that does not count yet
 _OLD = ".old"  # ends the name of one that another of the same step replaces
@@ -61,7 +61,7 @@ class Saver:
                 self._drop_older()
 
     def save(
-        self, kinds: Sequence[str], step: int, state: dict, said: Mapping[str, Any] = _NOTHING
+        self, kinds: Sequence[str], step: int, state: dict, facts: Mapping[str, Any] = _NOTHING
     ) -> None:
         """Begins to save `state`, which may be given away then, as the run's newest of those kinds.
 
@@ -72,7 +72,7 @@ class Saver:
           kinds: such as `last`.
           step: updates so far.
           state: the run's.
-          said: what the run knows of itself beside its state, as JSON has it.
+          facts: what the run knows of itself beside its state, as JSON has it.
 
         Raises:
           InputError: this checkpoint or the one before it cannot be written; older ones are kept.
@@ -85,7 +85,7 @@ class Saver:
             hosts.wait("nothing is left of a killed save")
             response = ocp.save_checkpointables_async(folders[0] / _NEW, parts)
         self._written = self._beside.submit(
-            _finish, response.result, folders, step, list(parts), json.dumps(dict(said))
+            _finish, response.result, folders, step, list(parts), json.dumps(dict(facts))
         )
 
     def wait(self) -> None:
@@ -111,7 +111,7 @@ class Saver:
 
 
 def save(
-    directory: pathlib.Path, kind: str, step: int, state: dict, said: Mapping[str, Any] = _NOTHING
+    directory: pathlib.Path, kind: str, step: int, state: dict, facts: Mapping[str, Any] = _NOTHING
 ) -> None:
     """Saves `state` as the run's checkpoint of that kind, then drops the older one.
 
@@ -121,7 +121,7 @@ def save(
       InputError: it cannot be written; the older one is kept.
     """
     with Saver(directory) as saver:
-        saver.save([kind], step, state, said)
+        saver.save([kind], step, state, facts)
 
 
 def _finish(
@@ -129,14 +129,14 @@ def _finish(
     folders: Sequence[pathlib.Path],
     step: int,
     parts: Collection[str],
-    said: str,
+    facts: str,
 ) -> None:
     """Puts a checkpoint into its places after `write`: all processes have written their part."""
     write()
     if not hosts.is_first():
         return
     new = folders[0] / _NEW
-    files.write(new / _SAID, said)
+    files.write(new / _FACTS, facts)
     files.write(new / _SUMS, json.dumps(_sums(new, parts), indent=2) + "\n")
     for folder in folders[1:]:
         shutil.copytree(new, folder / _NEW)
@@ -166,14 +166,12 @@ def _writing(place: pathlib.Path) -> Iterator[None]:
     Raises:
       InputError: a full disk or the like, for which Orbax raises a ValueError, too.
     """
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).rpartition(": ")[2]
-        raise InputError(
-            f"{place}: the checkpoint cannot be written ({reason}); the one before it is kept: "
-            "make room, and the same command goes on from there"
-        ) from error
+    remedy = "the checkpoint before it is kept: make room, and the same command goes on from there"
+    with files.writing(place, remedy):
+        try:
+            yield
+        except ValueError as error:
+            raise OSError(str(error).rpartition(": ")[2]) from error
 
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -194,8 +192,8 @@ def _step(place: pathlib.Path) -> int | None:
 
 def _sums(checkpoint: pathlib.Path, parts: Collection[str]) -> dict[str, str]:
     """SHA-256 of the files that these parts are read from, by name within the checkpoint."""
-    found = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
-    named = {str(path.relative_to(checkpoint)): path for path in found}
+    paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    named = {str(path.relative_to(checkpoint)): path for path in paths}
     return {
         name: _sha256(path)
         for name, path in named.items()
@@ -268,7 +266,7 @@ def _read_sums(place: pathlib.Path) -> bytes:
     return b""
 
 
-def said(directory: pathlib.Path, kind: str, step: int) -> dict[str, Any]:
+def facts(directory: pathlib.Path, kind: str, step: int) -> dict[str, Any]:
     """What the run knew of itself at a checkpoint; nothing in those of earlier versions.
 
     Raises:
@@ -277,11 +275,11 @@ def said(directory: pathlib.Path, kind: str, step: int) -> dict[str, Any]:
     for name in (str(step), f"{step}{_OLD}"):
         place = directory / kind / name
         try:
-            return dict(json.loads((place / _SAID).read_text()))
+            return dict(json.loads((place / _FACTS).read_text()))
         except FileNotFoundError:
             continue
         except (OSError, RecursionError, TypeError, ValueError) as error:
-            raise _damaged(place, _SAID) from error
+            raise _damaged(place, _FACTS) from error
     return {}
 
 
@@ -303,9 +301,9 @@ def _check_files(place: pathlib.Path, parts: Collection[str]) -> None:
     except (RecursionError, TypeError, ValueError) as error:
         raise _damaged(place, _SUMS) from error
     expected = {(name, digest) for name, digest in saved.items() if _belongs(name, parts)}
-    found = _sums(place, parts)
-    differing = expected - found.items()
-    if any("/" in name and name not in saved for name in found):
+    present = _sums(place, parts)
+    differing = expected - present.items()
+    if any("/" in name and name not in saved for name in present):
         raise _damaged(place, _SUMS)
     if differing:
         raise _damaged(place, min(name for name, _ in differing))

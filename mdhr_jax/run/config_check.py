@@ -14,9 +14,9 @@ from mdhr_jax.errors import InputError
 
 
 class Range(NamedTuple):
-    """What a value is asked to be, in words, and whether it is."""
+    """What to give, in words, and whether a value is that."""
 
-    asked: str
+    advice: str
     holds: Callable[[Any], bool]
 
 
@@ -110,7 +110,7 @@ def _check_values(values: Mapping[str, Any], examples: Mapping[str, Any]) -> Non
         if not _is_like(value, examples[key]):
             raise InputError(f"config.{key}={value!r}: give a value like {examples[key]!r}")
         if key in RANGES and not RANGES[key].holds(value):
-            raise InputError(f"config.{key}={value}: {RANGES[key].asked}")
+            raise InputError(f"config.{key}={value}: {RANGES[key].advice}")
     for pair in ALTERNATIVES:
         if all(values[key] for key in pair):
             given = " and ".join(f"config.{key}={values[key]}" for key in pair)

@@ -186,7 +186,7 @@ def _scorer(
 
 
 def schedule_of(recipe: Recipe, source: records.FrameSource, total_steps: int) -> Schedule:
-    """That of a run on a data set.
+    """The schedule of a run on a data set.
 
     Raises:
       InputError: the warm-up is as long as the run, there is no such scaling, or no AU is ever

@@ -48,16 +48,16 @@ PROTOCOLS = {
 FILE = Protocol("unknown", "last", "test", "the file's, which does not say how it was chosen")
 
 
-def check_trained_for(name: str, asked: str | None, where: object) -> None:
+def check_trained_for(name: str, expected: str | None, where: object) -> None:
     """Refuses a protocol that a run was not trained for: a selection can't be made afterwards.
 
     Raises:
-      InputError: `asked` is another protocol than the run's, `name`.
+      InputError: `expected` is another protocol than the run's, `name`.
     """
-    if asked not in (None, name):
+    if expected not in (None, name):
         raise InputError(
-            f"{where}: trained for protocol {name!r}, not {asked!r}, and a choice can't be made "
-            f"afterwards; train another run with config.protocol={asked}"
+            f"{where}: trained for protocol {name!r}, not {expected!r}, and a choice can't be made "
+            f"afterwards; train another run with config.protocol={expected}"
         )
 
 

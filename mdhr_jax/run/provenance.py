@@ -47,7 +47,7 @@ class Learned:
 
     @classmethod
     def of(cls, source: records.FrameSource, seen: Seen) -> "Learned":
-        """That of a run on a data set which learns from these people."""
+        """Of a run that learns from these people of a data set."""
         metadata = source.metadata
         return cls(
             builder=metadata.builder,
@@ -71,8 +71,8 @@ def read(path: pathlib.Path) -> Learned | None:
     if not file.exists():
         return None
     try:
-        said = json.loads(file.read_text())
-        return Learned(**said)
+        facts = json.loads(file.read_text())
+        return Learned(**facts)
     except (RecursionError, TypeError, ValueError) as error:
         raise InputError(
             f"{file}: does not say what the run was trained on; bring back a copy of it, or train "
@@ -82,8 +82,8 @@ def read(path: pathlib.Path) -> Learned | None:
 
 def write(workdir: pathlib.Path, learned: Learned) -> None:
     """Says in a run what it learns from."""
-    said = json.dumps(dataclasses.asdict(learned), indent=2)
-    files.write(workdir / _FILE, f"{said}\n")
+    text = json.dumps(dataclasses.asdict(learned), indent=2)
+    files.write(workdir / _FILE, f"{text}\n")
 
 
 def check(workdir: pathlib.Path, learned: Learned) -> None:

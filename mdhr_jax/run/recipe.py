@@ -181,7 +181,7 @@ class Recipe:
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Recipe":
-        """That of a configuration.
+        """The recipe of a configuration.
 
         Raises:
           InputError: as `config_check.check`.
@@ -190,7 +190,7 @@ class Recipe:
 
     @classmethod
     def of_values(cls, values: Mapping[str, Any]) -> "Recipe":
-        """That of a configuration's values, nested as `values` gives them.
+        """The recipe of a configuration's values, nested as `values` gives them.
 
         Raises:
           InputError: as `config_check.check`.
@@ -238,13 +238,13 @@ class Recipe:
         Raises:
           InputError: there is no protocol of that name, or its keys clash.
         """
-        found = chosen("protocol", PROTOCOLS, self.protocol_name)
-        if self.tune_thresholds and found.split != "held-out":
+        protocol = chosen("protocol", PROTOCOLS, self.protocol_name)
+        if self.tune_thresholds and protocol.split != "held-out":
             raise InputError(
-                f"config.tune_thresholds: protocol {found.name!r} has no frames to choose "
+                f"config.tune_thresholds: protocol {protocol.name!r} has no frames to choose "
                 "thresholds on; use config.protocol=held-out"
             )
-        return found
+        return protocol
 
     @property
     def reduction(self) -> losses.Reduction:

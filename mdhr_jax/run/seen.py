@@ -102,14 +102,14 @@ def check_tested(
       InputError: some of the fold's test subjects were seen, or a run of an earlier version cannot
         tell and another fold than its own is tested; neither is allowed.
     """
-    found = verdict(of_model(path, source), source, fold)
+    overlap = verdict(of_model(path, source), source, fold)
     _refuse(
-        found,
+        overlap,
         f"{path}: has learned from people whom fold {fold} of {source.path} tests",
         "test on others, or add --allow_seen_subjects, which marks the table",
         allowed,
     )
-    earlier = str(path) in found.unknown and provenance.read(path) is not None
+    earlier = str(path) in overlap.unknown and provenance.read(path) is not None
     if earlier and not allowed and fold != (own := directory.load_recipe(path).fold):
         raise InputError(
             f"{path}: trained for fold {own}, perhaps on people whom fold {fold} tests: name the "
@@ -127,9 +127,9 @@ def check_start(recipe: Recipe, source: records.FrameSource) -> None:
     start = recipe.model.init_from
     if not start:
         return
-    found = verdict(of_model(pathlib.Path(start), source), source, recipe.fold)
+    overlap = verdict(of_model(pathlib.Path(start), source), source, recipe.fold)
     _refuse(
-        found,
+        overlap,
         f"config.model.init_from={start}: has learned from people whom fold {recipe.fold} of "
         f"{source.path} tests",
         "start from what has not seen them, or add --config.allow_seen_subjects, which marks the "
@@ -138,12 +138,12 @@ def check_start(recipe: Recipe, source: records.FrameSource) -> None:
     )
 
 
-def _refuse(found: Verdict, what: str, remedy: str, allowed: bool) -> None:
-    if found.seen and not allowed:
-        raise InputError(f"{what} ({people.listed(found.seen)}); {remedy}")
-    if found.alike:
+def _refuse(overlap: Verdict, what: str, remedy: str, allowed: bool) -> None:
+    if overlap.seen and not allowed:
+        raise InputError(f"{what} ({people.listed(overlap.seen)}); {remedy}")
+    if overlap.alike:
         notes.once(
-            f"{what.partition(': ')[0]}: {people.listed(found.alike)} of the test subjects have "
+            f"{what.partition(': ')[0]}: {people.listed(overlap.alike)} of the test subjects have "
             "the names of people whom it has learned from, but no video is the same: taken for "
             "other people"
         )

@@ -62,8 +62,8 @@ def _load_run(path: pathlib.Path) -> Trained:
     wanted = checkpoint.abstract(shapes, shardings)
     state = checkpoint.restore(directory.checkpoints(path), chosen.checkpoint, wanted)
     step = int(state["step"])
-    said = checkpoint.said(directory.checkpoints(path), chosen.checkpoint, step)
-    thresholds = _thresholds(path, recipe, step, said.get("evaluation"))
+    facts = checkpoint.facts(directory.checkpoints(path), chosen.checkpoint, step)
+    thresholds = _thresholds(path, recipe, step, facts.get("evaluation"))
     return Trained(path, recipe, chosen, state, thresholds)
 
 
@@ -135,13 +135,13 @@ def initial_backbone(recipe: Recipe, abstract: dict) -> dict:
         other = _official_backbone(path, recipe, wanted)
     else:
         other = load_trained(path).state
-    found = {part: {"backbone": other[part]["backbone"]} for part in official.PARTS}
-    if _shapes(found) != _shapes(wanted):
+    backbone = {part: {"backbone": other[part]["backbone"]} for part in official.PARTS}
+    if _shapes(backbone) != _shapes(wanted):
         raise InputError(
             f"config.model.init_from={path}: its backbone does not fit {recipe.model.backbone!r}; "
             "name a run with the same backbone"
         )
-    return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), found, wanted)
+    return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), backbone, wanted)
 
 
 def _shapes(tree: dict) -> dict:

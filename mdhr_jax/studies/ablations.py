@@ -93,10 +93,10 @@ def variants(
             f"{', '.join(known)}"
         )
     if config["model.init_from"] and len(known) > 1:
-        asked = " ".join(f"--init_from {backbone}=FILE" for backbone in known)
+        flags = " ".join(f"--init_from {backbone}=FILE" for backbone in known)
         raise InputError(
             f"config.model.init_from={config['model.init_from']}: the rows have the backbones "
-            f"{', '.join(known)}; give each its own: {asked}"
+            f"{', '.join(known)}; give each its own: {flags}"
         )
     started = ({"model.init_from": starts[b]} if b in starts else {} for b in backbones)
     return [

@@ -165,10 +165,10 @@ def _estimate(cases: Sequence[Sequence[Run]]) -> Estimate:
     """Mean over cases of a run's F1, or of two runs' difference."""
     if not cases:
         return Estimate()
-    found = np.mean([_f1(first) - sum(map(_f1, rest)) for first, *rest in cases])
+    value = np.mean([_f1(first) - sum(map(_f1, rest)) for first, *rest in cases])
     drawn = [_drawn_f1(first) - sum(map(_drawn_f1, rest)) for first, *rest in cases]
     low, high = bootstrap.interval(np.mean(drawn, axis=0))
-    return Estimate(100 * float(found), 100 * float(low), 100 * float(high))
+    return Estimate(100 * float(value), 100 * float(low), 100 * float(high))
 
 
 def table(rows: Sequence[Summary], done: Sequence[Run]) -> str:
@@ -217,8 +217,8 @@ def caption(done: Sequence[Run]) -> str:
 
 
 def _seen(done: Sequence[Run]) -> str:
-    said = sorted({run.seen for run in done if run.seen})
-    return f", seen in training: {'; '.join(said)}" if said else ""
+    verdicts = sorted({run.seen for run in done if run.seen})
+    return f", seen in training: {'; '.join(verdicts)}" if verdicts else ""
 
 
 def _list(numbers: set[int]) -> str:

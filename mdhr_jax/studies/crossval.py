@@ -18,7 +18,10 @@ from mdhr_jax.run.trained import load_trained
 
 
 def crossval(
-    config: ConfigDict, workdir: pathlib.Path, asked: str | None = None, oracle: bool = False
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    expected_protocol: str | None = None,
+    oracle: bool = False,
 ) -> tables.Table:
     """Runs all folds under `workdir/fold1`, `fold2`, ...; finished ones are only evaluated.
 
@@ -27,17 +30,17 @@ def crossval(
     Args:
       config: of every fold's run; its fold is replaced.
       workdir: directory of the runs.
-      asked: protocol that the caller expects.
+      expected_protocol: protocol that the caller expects; any when None.
       oracle: shows F1 with thresholds chosen on the test folds as well.
 
     Returns:
       F1 of every fold, their mean, and the F1 of all folds' frames together.
 
     Raises:
-      InputError: as `train.train`; `asked` is another protocol than the configured one.
+      InputError: as `train.train`; another protocol is configured than expected.
     """
     recipe = Recipe.of(config)
-    protocol.check_trained_for(recipe.protocol_name, asked, "this configuration")
+    protocol.check_trained_for(recipe.protocol_name, expected_protocol, "this configuration")
     source = recipe.open_data()
     folds = range(1, len(source.folds) + 1)
     for fold in folds:  # before the first is trained

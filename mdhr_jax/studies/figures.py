@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Int8, UInt8
 
 from mdhr_jax import evaluate, facs
 from mdhr_jax.errors import InputError
+from mdhr_jax.machine import files
 from mdhr_jax.numerics import preprocess, steps
 from mdhr_jax.report import au_graph, scale_maps
 from mdhr_jax.run import seen
@@ -111,11 +112,9 @@ def figure(
         f"{trained.path.name}, step {int(trained.state['step'])}, on people of test fold "
         f"{test.fold}, seen in training: {known}. Frames {how}."
     )
-    try:
+    with files.writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         content = kind.draw(out, trained, observed, caption)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
     return "\n".join([f"{out}: {caption}", *content])
 
 
@@ -220,10 +219,10 @@ def _draw_au_graphs(
 
 
 def _strongest(layout: facs.AuLayout, attention: Float[np.ndarray, "n n"]) -> str:
-    found = au_graph.links(attention)[: au_graph.NUMBERED]
+    links = au_graph.links(attention)[: au_graph.NUMBERED]
     return ", ".join(
         f"AU{layout.aus[link.receiver]} to AU{layout.aus[link.sender]} {link.weight:.2f}"
-        for link in found
+        for link in links
     )
 
 

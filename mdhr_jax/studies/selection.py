@@ -54,14 +54,14 @@ class TestFold:
                 f"{_some(self.table.videos)}"
             )
         own = self.table.video == self.table.videos.index(video)
-        found = np.flatnonzero(own & (self.table.number.astype(str) == number))
-        if not len(found):
+        rows = np.flatnonzero(own & (self.table.number.astype(str) == number))
+        if not len(rows):
             numbers = self.table.number[own]
             raise InputError(
                 f"frame {name!r}: video {video} has no frame {number!r}; its {len(numbers)} frames "
                 f"have numbers from {numbers.min()} to {numbers.max()}"
             )
-        return int(found[0])
+        return int(rows[0])
 
     def clip(self, row: int) -> tuple[int, int]:
         """In which clip a frame is evaluated, and at which of the t places."""

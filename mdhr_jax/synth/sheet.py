@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from mdhr_jax import errors, facs
+from mdhr_jax import facs
+from mdhr_jax.machine import files
 from mdhr_jax.synth import labels, video
 
 COLUMNS = 8
@@ -50,10 +51,8 @@ def contact_sheet(
 
 def save(picture: Image.Image, path: str | os.PathLike[str], **options: Any) -> None:
     """Save a picture with PIL's options; InputError if the file cannot be written."""
-    try:
+    with files.writing(path):
         picture.save(path, **options)
-    except OSError as error:
-        raise errors.InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _face(seed: int, subject: str, size: int, au: int | None = None) -> UInt8[np.ndarray, "h w c"]:

@@ -118,7 +118,9 @@ def test_a_full_disk_leaves_no_file(data):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
-        with pytest.raises(errors.InputError, match="it takes 0.0 GB.*; make space, or use"):
+        with pytest.raises(
+            errors.InputError, match="cannot be written.*it takes 0.0 GB: make space, or"
+        ):
             decoded.pictures(data, progress=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -556,5 +556,5 @@ def test_a_film_beside_its_pictures_is_refused(tmp_path):
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"gone: the folder cannot be read \(No such file"):
+    with pytest.raises(InputError, match=r"gone: cannot be read \(No such file"):
         folder.find(tmp_path / "gone")

@@ -165,7 +165,7 @@ def test_a_damaged_list_is_refused_with_file_and_line(root, kind, change, expect
 def test_a_missing_list_is_refused_by_name(root, capsys):
     file = list_file(root, "weight")
     file.unlink()
-    assert refused(root, capsys).startswith(f"{file}: cannot read")
+    assert refused(root, capsys).startswith(f"{file}: cannot be read")
 
 
 def test_labels_that_give_no_class_weight_are_refused(root, write_lists, capsys):

@@ -146,7 +146,7 @@ def test_empty_file_is_refused(folder):
 
 
 def test_missing_file_and_directory_are_refused_by_name(folder):
-    with pytest.raises(errors.InputError, match="BP4D_test_img_path_fold1.txt: cannot read"):
+    with pytest.raises(errors.InputError, match="BP4D_test_img_path_fold1.txt: cannot be read"):
         lists.read_fold(folder, facs.BP4D, 1, "test")
     with pytest.raises(errors.InputError, match="DISFA_dataset: no such directory"):
         lists.read_fold(folder.parent, facs.DISFA, 1, "test")

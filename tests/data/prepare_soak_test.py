@@ -168,7 +168,7 @@ def _train_a_few_steps(tmp_path, layout):
     config.epochs, config.warmup_epochs = 2.0, 0.0
     config.model.backbone, config.model.dynamics.k = "resnet_narrow", 2
     train.train(config, tmp_path / "run")
-    _, scored = evaluate.evaluate(tmp_path / "run")
+    _, scored = evaluate.evaluate(evaluate.load(tmp_path / "run"))
     rows = Recipe.of(config).open_data().rows(1, "test")
     assert len(scored.scores) == len(rows)
     assert np.isfinite(scored.scores).all()

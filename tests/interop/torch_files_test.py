@@ -520,5 +520,5 @@ def test_the_canary_would_sing(tmp_path, monkeypatch):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"gone\.pth: can't be read"):
+    with pytest.raises(InputError, match=r"gone\.pth: cannot be read"):
         torch_files.read_state_dict(tmp_path / "gone.pth")

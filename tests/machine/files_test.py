@@ -20,6 +20,27 @@ def test_a_file_is_replaced_wholly_and_brought_to_the_disk_first(tmp_path, monke
     assert os.listdir(tmp_path / "new") == ["a.txt"]
 
 
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (OSError(28, "No space left"), "run: cannot be read (No space left); mend it"),
+        (OSError(13, "Denied", "run/a"), "run/a: cannot be read (Denied); mend it"),
+        (OSError(13, "Denied", "a.unfinished"), "a: cannot be read (Denied); mend it"),
+        (OSError("full"), "run: cannot be read (full); mend it"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_said_in_one_line(error, line):
+    """Of the file that the error names, where it names one."""
+    with pytest.raises(errors.InputError) as caught, files.reading("run", "mend it"):
+        raise error
+    assert str(caught.value) == line
+    with pytest.raises(errors.InputError) as caught, files.writing("run"):
+        raise error
+    assert str(caught.value) == line.replace("read", "written").removesuffix("; mend it")
+    with pytest.raises(errors.InputError, match="^another$"), files.writing("run"):
+        raise errors.InputError("another")
+
+
 @pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt()])
 def test_an_error_leaves_what_was_there(tmp_path, error):
     files.write(tmp_path / "a", "old")

@@ -266,7 +266,7 @@ def test_a_disk_that_cannot_sync_folders_takes_checkpoints(tmp_path, monkeypatch
 
     monkeypatch.setattr(checkpoint.files, "sync", no_folders)
     checkpoint.save(tmp_path, "last", 3, _state(3), {"best_mean_f1": 0.5})
-    assert checkpoint.said(tmp_path, "last", 3) == {"best_mean_f1": 0.5}
+    assert checkpoint.facts(tmp_path, "last", 3) == {"best_mean_f1": 0.5}
 
 
 def test_the_copy_for_another_kind_is_on_the_disk_too(tmp_path, monkeypatch):
@@ -289,6 +289,6 @@ def test_damaged_notes_are_refused(tmp_path, name, text):
     (tmp_path / "last/3" / name).write_text(text)
     with pytest.raises(errors.InputError, match=f"{name}: is damaged or missing"):
         if name == "said.json":
-            checkpoint.said(tmp_path, "last", 3)
+            checkpoint.facts(tmp_path, "last", 3)
         else:
             checkpoint.restore(tmp_path, "last", _abstract())

@@ -28,7 +28,7 @@ def trained(tiny_config, tmp_path, one_device):
     def run(name, **keys):
         tiny_config.update(protocol=name, held_out=0.5, epochs=4.0, eval_every=2, **keys)
         train.train(tiny_config, tmp_path / "run")
-        return tmp_path / "run", tiny_config, *evaluate.evaluate(tmp_path / "run")
+        return tmp_path / "run", tiny_config, *evaluate.evaluate(evaluate.load(tmp_path / "run"))
 
     return run
 

@@ -22,7 +22,6 @@ import tensorflow_datasets as tfds
 
 from mdhr_jax import facs
 from mdhr_jax.data import clips, folds, index_file, naming, stored
-from mdhr_jax.data.codecs import CODECS
 from mdhr_jax.errors import InputError
 from mdhr_jax.machine import files, locks
 from mdhr_jax.machine.progress import Bar
@@ -120,8 +119,8 @@ def describe(
       **settings: the other attributes of `stored.Metadata`.
 
     Raises:
-      InputError: the layout is not known to `facs`, the picture format is unknown, a subject's
-        name cannot name a file, or a subject is in two folds.
+      InputError: the layout is not known to `facs`, a subject's name cannot name a file, or a
+        subject is in two folds.
     """
     metadata = stored.Metadata(
         layout=layout.name,
@@ -131,11 +130,10 @@ def describe(
         **settings,
     )
     _check_layout(layout)
-    size, image_format = metadata.image_size, metadata.image_format
-    if not 0 < size <= stored.MOST_PIXELS:
-        raise InputError(f"pictures of {size} pixels: choose 1 to {stored.MOST_PIXELS}")
-    if image_format not in CODECS:
-        raise InputError(f"image format {image_format!r}: choose one of {', '.join(CODECS)}")
+    if not 0 < metadata.image_size <= stored.MOST_PIXELS:
+        raise InputError(
+            f"pictures of {metadata.image_size} pixels: choose 1 to {stored.MOST_PIXELS}"
+        )
     naming.check_people(table.subjects)
     folds.check_disjoint(subject_folds)
     return metadata

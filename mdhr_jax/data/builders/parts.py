@@ -154,7 +154,7 @@ class _Reader:
         self.checksum = functools.cache(recordings.sha256)
 
     def frames(self) -> Iterator[video.Frame]:
-        """Those that there are, by their place in the source."""
+        """The frames that there are, by their place in the source."""
         source = self._recording.source
         for frame, number, file in source.frames(self._recording.numbers, self._on_bad):
             self.origin[frame.number] = number, file

@@ -7,7 +7,6 @@ was, and several processes work side by side. What the user should know stands b
 """
 
 import collections
-import contextlib
 import functools
 import os
 import pathlib
@@ -32,6 +31,7 @@ VERSION = "1.3.0"  # raise it when the same sources give other records
 MOST_SKIPPED = 0.01  # share of the frames that may be unreadable under `skip`
 _MOST_BYTES = 1000 << 20  # of a person's pictures: TFDS holds a split in memory
 _PARTS = ".parts"
+_REMEDY = "make space or name another --out, finished videos are kept"
 
 
 class Prepared(frames.FrameBuilder, skip_registration=True):
@@ -118,7 +118,7 @@ def prepare(
         shutil.rmtree(folder, ignore_errors=True)
         return ""
     _check_detector(settings, chosen)
-    with locks.alone(folder, "name another --out"), _writing(out):
+    with locks.alone(folder, "name another --out"), files.writing(out, _REMEDY):
         parts.claim(folder, settings)
         finished = _finished(chosen, settings, folder, processes or workers.cores(), progress)
         _refuse_unreadable(finished, folder, skip)
@@ -200,17 +200,6 @@ def _check_detector(settings: parts.Settings, chosen: Sequence[Recording]) -> No
         cutter = parts.cutter(settings)
         for recording in chosen:
             cutter.detectors(recording.name)
-
-
-@contextlib.contextmanager
-def _writing(out: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{out}: cannot be written ({error.strerror or error}); make space or name another "
-            "--out, finished videos are kept"
-        ) from error
 
 
 def _finished(

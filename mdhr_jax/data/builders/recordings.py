@@ -14,6 +14,7 @@ from jaxtyping import Int, Int8
 
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import pace, picture_files, video
+from mdhr_jax.machine.files import reading
 
 UNKNOWN = -1  # label or intensity that nobody coded
 # Of a Mac's archives, Windows, Synology's disks, and Linux's.
@@ -277,7 +278,8 @@ def walk(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror})") from error
+    with reading(error.filename):
+        raise error
 
 
 def is_of_systems(name: str) -> bool:

@@ -56,7 +56,6 @@ def build(
     videos_per_subject: int = 8,
     frames_per_video: int = 64,
     image_size: int = 256,
-    image_format: str = "jpeg",
     lists: str | pathlib.Path | None = None,
     max_frames_per_video: int | None = None,
     progress: bool = True,
@@ -74,7 +73,6 @@ def build(
       videos_per_subject: without lists, recordings of each person (T1, T2, ...).
       frames_per_video: without lists, length of each recording.
       image_size: height and width, pixels.
-      image_format: "jpeg" (of the quality of each recording's camera) or "png".
       lists: directory of the official lists whose labels, frame numbers and folds are taken.
       max_frames_per_video: with lists, only the first frames of every video.
       progress: show a bar with the time left.
@@ -103,7 +101,7 @@ def build(
         seed=seed,
         fps=layout.fps,
         image_size=image_size,
-        image_format=image_format,
+        image_format="jpeg",
     )
     frames.write(Rendered, out, labelled.table, metadata, progress=progress)
     return records.open_dataset(out)
