@@ -10,8 +10,8 @@ neighbouring frames look alike and many people teach more than many moments; ini
 do not mix frames (`mdhr.calm`); weak augmentation, because a brow moves by less than a random
 crop does; test pictures cut as training pictures are; and a high learning rate.
 
-Expected: mean F1 61 to 65, as the machine rounds, on people outside the training set,
-always-positive 49.2 (docs/measurements.md). The faces are rendered: no number of the paper
+Expected: mean F1 12 to 16 points above always-positive (seeds 0 to 2; docs/measurements.md), on
+people outside the training set. The faces are rendered: no number of the paper
 compares.
 """
 
