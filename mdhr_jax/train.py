@@ -43,7 +43,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> None:
     """
     workdir = pathlib.Path(workdir)
     recipe = Recipe.of(config)
-    chosen("input", inputs.INPUTS, recipe.input)
+    chosen("input", inputs.INPUTS, recipe.input)  # refused before a data set is opened
     source, mesh = recipe.open_data(), sharding.make_mesh(recipe.fsdp)
     seen.check_start(recipe, source)
     programs = programs_for(recipe, source, mesh, inputs.count_steps(recipe, source))

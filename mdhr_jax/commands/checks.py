@@ -13,6 +13,7 @@ from mdhr_jax.commands.flags import (
     checked_config,
     config_flag,
     exactly,
+    no_flags,
     path_flag,
     require,
 )
@@ -52,10 +53,6 @@ BENCH = Command(
 )
 
 
-def _doctor_flags(values: Flags, arguments: Sequence[str]) -> None:
-    """None of its own."""
-
-
 def _doctor(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax import doctor
 
@@ -69,7 +66,7 @@ DOCTOR = Command(
     "What is installed, devices, memory and disk, a data set's or a run's state; what to do.",
     "[DIR]",
     "mdhr doctor runs/a",
-    _doctor_flags,
+    no_flags,
     _doctor,
 )
 

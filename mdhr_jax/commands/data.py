@@ -12,6 +12,7 @@ from mdhr_jax.commands.flags import (
     Flags,
     crop_flags,
     exactly,
+    no_flags,
     path_flag,
     refuse,
     require,
@@ -241,10 +242,6 @@ CHECK_DATA = Command(
 )
 
 
-def _check_lists_flags(values: Flags, arguments: Sequence[str]) -> None:
-    """None of its own."""
-
-
 def _check_lists(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax.data import list_check
 
@@ -256,6 +253,6 @@ CHECK_LISTS = Command(
     "Check the official list files, fold by fold, against the release's numbers.",
     "DIR",
     "mdhr check-lists lists  # the list files of the official release",
-    _check_lists_flags,
+    no_flags,
     _check_lists,
 )

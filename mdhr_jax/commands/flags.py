@@ -69,6 +69,10 @@ def path_flag(values: Flags, name: str, text: str, default: str | None = None) -
     flags.DEFINE_string(name, default, text, flag_values=values)
 
 
+def no_flags(values: Flags, arguments: Sequence[str]) -> None:
+    """Of a command that has none of its own."""
+
+
 def size_flag(values: Flags) -> None:
     """Defines `--size` of pictures."""
     flags.DEFINE_integer(

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run's directory: its configuration, and the model behind its checkpoints.
+"""A run's directory: what lies where, and whether a run may go on in it.
 
 `config.json` says what was trained, `data.json` on what, `metrics.jsonl` how it went,
-`checkpoints/` holds the states. Where a trained model is asked for, an official weight file
-(`interop.files`) does as well.
+`checkpoints/` holds the states.
 """
 
 import contextlib
@@ -17,14 +16,12 @@ from jaxtyping import Float
 
 from mdhr_jax import facs
 from mdhr_jax.errors import InputError
-from mdhr_jax.machine import files as whole
+from mdhr_jax.machine import files
 from mdhr_jax.run import provenance, writers
 from mdhr_jax.run.recipe import Recipe
 
 # How the same is computed: a run may go on with other values of these.
 MEANS = ("deterministic", "fsdp", "input")
-
-
 # Keys that runs of earlier versions do not have, and what these did.
 ADDED = {"allow_seen_subjects": False, "deterministic": False}
 
@@ -72,7 +69,7 @@ def claim(workdir: pathlib.Path, recipe: Recipe, learned: provenance.Learned | N
 
 
 def _write(file: pathlib.Path, recipe: Recipe) -> None:
-    whole.write(file, json.dumps(recipe.values(), indent=2, sort_keys=True) + "\n")
+    files.write(file, json.dumps(recipe.values(), indent=2, sort_keys=True) + "\n")
 
 
 def load_recipe(workdir: pathlib.Path) -> Recipe:

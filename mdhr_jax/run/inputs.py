@@ -17,8 +17,6 @@ from mdhr_jax.numerics import preprocess, steps
 from mdhr_jax.run.recipe import Recipe, chosen
 
 type Put = Callable[[pipeline.Batch], steps.Batch]
-
-
 type Fed = tuple[pipeline.Batch, steps.Batch]
 
 

@@ -22,6 +22,9 @@ from mdhr_jax.run import checkpoint, inputs
 from mdhr_jax.run.recipe import Recipe, chosen
 from mdhr_jax.run.scoring import Scores, score_split, whole_batches
 
+# Nothing, or the insides of the backbone's blocks: slower by up to a third, in less memory.
+REMAT = {"none": False, "blocks": True}
+
 
 def build_scoring(recipe: Recipe, mesh: Mesh) -> steps.Scoring:
     """How the recipe's model scores clips that are split over the devices."""
@@ -137,12 +140,12 @@ def build_programs(recipe: Recipe, schedule: Schedule, mesh: Mesh) -> Programs:
         )
         return step(state, batch)
 
-    def outline(schedule: Schedule, params: dict, batch_stats: dict) -> steps.State:
+    def started(schedule: Schedule, params: dict, batch_stats: dict) -> steps.State:
         """`init` without another trace of the model's constructor."""
         optimizer = make_optimizer(schedule.learning_rates())
         return steps.new_state(params, batch_stats, optimizer, averages=recipe.ema > 0)
 
-    shapes = jax.eval_shape(outline, schedule, *steps.split(recipe.outline)[1:])
+    shapes = jax.eval_shape(started, schedule, *steps.split(recipe.outline)[1:])
     shardings = sharding.state_shardings(mesh, shapes)
     return Programs(
         init=jax.jit(init, out_shardings=shardings),
@@ -211,10 +214,6 @@ def schedule_of(recipe: Recipe, source: records.FrameSource, total_steps: int) -
 def key_data(seed: int) -> UInt32[np.ndarray, " words"]:
     """Data of a seed's random key."""
     return np.asarray(jax.random.key_data(jax.random.key(seed)))
-
-
-# Nothing, or the insides of the backbone's blocks: slower by up to a third, in less memory.
-REMAT = {"none": False, "blocks": True}
 
 
 def _train_graph(recipe: Recipe) -> nnx.GraphDef:

@@ -27,7 +27,7 @@ class LateLog:
         self._waiting, self._wasted = None, 0  # steps in a row
         self.restart_clock()
 
-    def take[Fed](self, feed: Iterator[Fed]) -> Fed:
+    def take[Item](self, feed: Iterator[Item]) -> Item:
         """The next of `feed`; the time that it takes is one of waiting for input."""
         start = time.perf_counter()
         fed = next(feed)

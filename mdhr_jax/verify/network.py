@@ -25,6 +25,7 @@ from mdhr_jax.verify.cases import Case
 from mdhr_jax.verify.verdict import Check, Values
 
 BACKBONES = {"resnet": "resnet50", "swin_transformer": "swin_b"}
+# Not of `configs.base`: what is verified does not change with a default.
 RELEASE = {
     "dynamics": "multiscale",
     "scales": (1, 2, 3, 4),
