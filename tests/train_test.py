@@ -444,7 +444,7 @@ def test_a_run_of_an_earlier_version_whose_metrics_are_lost_is_refused(
     tiny_config, tmp_path, counting, monkeypatch
 ):
     monkeypatch.setattr(train, "evaluation_scalars", lambda *arguments: {"mean_f1": 0.5})
-    monkeypatch.setattr(checkpoint, "said", lambda *arguments: {})
+    monkeypatch.setattr(checkpoint, "facts", lambda *arguments: {})
     tiny_config.eval_every = tiny_config.checkpoint_every = 2
     _train_up_to(5, tiny_config, tmp_path, counting)
     rows = (tmp_path / "metrics.jsonl").read_text()
