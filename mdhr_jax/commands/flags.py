@@ -160,7 +160,8 @@ def checked_config(values: Flags) -> Any:
     from mdhr_jax.run import config_check
 
     require(values, *sorted({"config", "workdir"} & set(values)))
-    file = values["config"].config_filename
+    flag: Any = values["config"]  # of ml_collections
+    file = flag.config_filename
     if not file.partition(":")[0].endswith(".py"):
         raise InputError(
             f"--config={file}: no configuration of that name; give your own file, or one of "

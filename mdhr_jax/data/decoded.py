@@ -63,7 +63,7 @@ def read(
     """
     edges = np.flatnonzero(np.diff(rows) != 1) + 1
     try:
-        with open(pictures.filename, "rb", buffering=0) as file:
+        with open(str(pictures.filename), "rb", buffering=0) as file:
             for run, place in zip(np.split(rows, edges), np.split(out, edges), strict=True):
                 start = pictures.offset + int(run[0]) * place[0].nbytes
                 if os.preadv(file.fileno(), [place], start) < place.nbytes:
