@@ -14,4 +14,5 @@ if [ "${1:-}" = --all ]; then
 fi
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
+.venv/bin/mypy
 .venv/bin/pytest -m "$chosen" "$@"

@@ -162,7 +162,7 @@ def _known_frames(source: records.FrameSource) -> list[int | None]:
     if released is None:
         return [None] * len(source.folds)
     return [
-        facts["counts"]["test frames"] if set(official) == set(people) else None
+        int(facts["counts"]["test frames"]) if set(official) == set(people) else None
         for facts, official, people in zip(released, source.layout.folds, source.folds, strict=True)
     ]
 

@@ -112,8 +112,10 @@ def _wrong(package: str, extra: str = "") -> Iterator[str]:
     """What of a package's needs, or of those of an extra alone, is missing or another version."""
     for line in importlib.metadata.requires(package) or ():
         need = Requirement(line)
-        without = need.marker is None or need.marker.evaluate({"extra": ""})
-        if without == bool(extra) or not (without or need.marker.evaluate({"extra": extra})):
+        without, within = (
+            need.marker is None or need.marker.evaluate({"extra": name}) for name in ("", extra)
+        )
+        if without == bool(extra) or not (without or within):
             continue
         version = _version(need.name)
         if version is None:

@@ -13,7 +13,7 @@ import pickletools
 import reprlib
 import warnings
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 MAX_INSTRUCTIONS = 2**17  # a checkpoint with its optimizer's state has about 2**16
 MAX_DEPTH = 16
@@ -41,12 +41,12 @@ class Unknown:
 
 
 def load(
-    stream: io.BufferedIOBase,
+    stream: io.BytesIO,
     *,
     allowed: Mapping[str, Callable | None],
-    persistent: Callable[[object], object],
+    persistent: Callable[[Any], Any],
     passed_over: set[str] | None = None,
-) -> object:
+) -> Any:
     """The value of one pickle; the stream is left after its end.
 
     Args:
@@ -81,7 +81,7 @@ class Stateful(abc.ABC):
     """A value that takes what the stream sets on it after making it."""
 
     @abc.abstractmethod
-    def set_state(self, state: object) -> None:
+    def set_state(self, state: Any) -> None:
         """Raises `Refused`, or an error of a broken stream, where the state is not as expected."""
 
 
@@ -113,7 +113,7 @@ class _Machine:
             raise Refused("a broken pickle (a mark where a value belongs)")
         return value
 
-    def result(self) -> object:
+    def result(self) -> Any:
         """What is left when the stream has stopped."""
         if len(self._stack) != 1:
             raise Refused(f"a broken pickle ({len(self._stack)} values instead of one)")
@@ -125,7 +125,7 @@ class _Machine:
             items.append(item)
         return items[::-1]
 
-    def _top(self, kind: type) -> object:
+    def _top(self, kind: type) -> Any:
         top = self._stack[-1]
         if type(top) is Unknown:
             return kind()  # which nobody keeps
@@ -272,7 +272,7 @@ class _Machine:
     }
 
 
-def _kind(value: object) -> str:
+def _kind(value: Any) -> str:
     return value.name if type(value) in (Global, Unknown) else type(value).__name__
 
 
@@ -285,9 +285,10 @@ def _set(target: dict, items: list[object]) -> None:
         target[key] = value
 
 
-def _check_depth(value: object) -> None:
+def _check_depth(value: Any) -> None:
     """Breadth first over each container once, so cycles and shared parts cost nothing."""
-    level, seen = [value], set()
+    level: list[Any] = [value]
+    seen: set[int] = set()
     for _ in range(MAX_DEPTH):
         new = {id(v): v for v in level if type(v) in (dict, list, tuple) and id(v) not in seen}
         seen.update(new)

@@ -368,7 +368,7 @@ def counting(monkeypatch, one_device):
             scalars = {"loss": jnp.float32(1), "gradient_norm": jnp.float32(1)}
             return state | {"step": state["step"] + 1}, scalars
 
-        step.lower = lambda *arguments: types.SimpleNamespace(compile=lambda: step)
+        step.lower = step.trace = lambda *arguments: types.SimpleNamespace(compile=lambda: step)
         programs = Programs(
             lambda schedule: first,
             step,
@@ -394,7 +394,7 @@ def test_the_constructor_is_traced_once_before_anything_is_compiled(
         raise KeyboardInterrupt
 
     def uncompiled(*arguments):
-        compile_nothing.lower = compile_nothing
+        compile_nothing.lower = compile_nothing.trace = compile_nothing
         return dataclasses.replace(
             programs(*arguments), init=lambda schedule: {}, train=compile_nothing
         )

@@ -4,9 +4,9 @@
 import pathlib
 import re
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -39,7 +39,7 @@ def spent(folder: str | pathlib.Path, program: str) -> dict[Work, float]:
       program: text of the compiled program.
     """
     module, known = _module(program), works(program)
-    seconds = Counter()
+    seconds: dict[Work, float] = defaultdict(float)
     traces = pathlib.Path(folder).rglob("*.xplane.pb")
     last = max(traces, key=lambda file: file.stat().st_mtime)
     with warnings.catch_warnings():
@@ -52,7 +52,10 @@ def spent(folder: str | pathlib.Path, program: str) -> dict[Work, float]:
 
 def works(program: str) -> dict[str, Work]:
     """What each instruction of a program does; a fusion has the kind of the product in it."""
-    inside, computation, called, sources = {}, "", {}, {}
+    inside: dict[str, list[str]] = {}
+    called: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    computation = ""
     for line in program.splitlines():
         if opened := _COMPUTATION.match(line):
             computation = opened[1]
@@ -85,14 +88,15 @@ def _work(source: str, sources: list[str]) -> Work:
 
 
 def _module(program: str) -> str:
-    return re.match(r"HloModule ([\w.\-]+)", program)[1]
+    return re.findall(r"^HloModule ([\w.\-]+)", program)[0]
 
 
 def _instructions(file: pathlib.Path, module: str) -> Iterator[tuple[str, float]]:
     """Instructions of a module and the seconds that each took, less those within it."""
     for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
         for line in plane.lines:
-            open_until = []  # of the instructions around the current one: end, name, own time
+            # Of the instructions around the current one: end, name, own time.
+            open_until: list[list] = []
             for start, end, name in sorted(_of_module(line, module), key=lambda x: (x[0], -x[1])):
                 while open_until and open_until[-1][0] <= start:
                     yield _closed(open_until.pop())
@@ -107,7 +111,7 @@ def _closed(instruction: list) -> tuple[str, float]:
     return name, nanoseconds / 1e9
 
 
-def _of_module(line: object, module: str) -> Iterator[tuple[float, float, str]]:
+def _of_module(line: Any, module: str) -> Iterator[tuple[float, float, str]]:
     for event in line.events:
         facts = dict(event.stats)
         if facts.get("hlo_module") == module:

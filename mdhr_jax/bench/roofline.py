@@ -8,7 +8,7 @@ optimizer, which passes over every parameter.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -64,7 +64,7 @@ def _products(jaxpr: core.Jaxpr, times: int) -> Iterator[Product]:
     for equation in jaxpr.eqns:
         name, parameters = equation.primitive.name, equation.params
         if name in _FLOPS:
-            operands = [x.aval for x in (*equation.invars, *equation.outvars)]
+            operands: list[Any] = [x.aval for x in (*equation.invars, *equation.outvars)]
             size = sum(x.size * x.dtype.itemsize for x in operands)
             yield Product(_FLOPS[name](*operands, parameters), size, times)
         again = times * parameters.get("length", 1)  # of a scan
@@ -94,4 +94,7 @@ def _convolution_flops(left: Any, right: Any, out: Any, parameters: dict) -> int
     return 2 * out.size * (right.size // features) // spread
 
 
-_FLOPS = {"dot_general": _matrix_flops, "conv_general_dilated": _convolution_flops}
+_FLOPS: dict[str, Callable[..., int]] = {
+    "dot_general": _matrix_flops,
+    "conv_general_dilated": _convolution_flops,
+}

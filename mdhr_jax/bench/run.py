@@ -56,7 +56,7 @@ KINDS: Mapping[str, Callable[[Recipe, int], Result]] = {
 }
 
 
-def _traced(folder: str) -> contextlib.AbstractContextManager[None]:
+def _traced(folder: str) -> contextlib.AbstractContextManager[object]:
     """Without Python's own calls, which slow the program down."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0

@@ -131,7 +131,7 @@ def random_batch(recipe: Recipe, clips: int, mesh: Mesh) -> steps.Batch:
     )
 
 
-def _compiled(function: Callable, *arguments: Any) -> tuple[Callable, float]:
+def _compiled(function: jax.stages.Wrapped, *arguments: Any) -> tuple[Callable, float]:
     """The program for these arguments, and the seconds that it took to make it."""
     start = time.perf_counter()
     program = function.lower(*arguments).compile()

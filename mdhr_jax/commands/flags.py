@@ -173,7 +173,8 @@ def checked_config(values: Flags) -> Any:
     from mdhr_jax.run import config_check
 
     require(values, *sorted({"config", "workdir"} & set(values)))
-    file = values["config"].config_filename
+    flag: Any = values["config"]  # of ml_collections
+    file = flag.config_filename
     try:
         config = values.config.copy_and_resolve_references()
     except OSError as error:

@@ -58,7 +58,7 @@ def read(
       InputError: the file cannot be read, or is shorter than it was.
     """
     edges = np.flatnonzero(np.diff(rows) != 1) + 1
-    name = pictures.filename
+    name = str(pictures.filename)
     with files.reading(name), open(name, "rb", buffering=0) as file:
         for run, place in zip(np.split(rows, edges), np.split(out, edges), strict=True):
             start = pictures.offset + int(run[0]) * place[0].nbytes

@@ -108,8 +108,8 @@ class Fold:
                 yield f"{_named(listed - wanted)} in the {name} list, but not of this split"
             if wanted - listed:
                 yield f"{_named(wanted - listed)} missing from the {name} list"
-        listed = _by_au(self.layout, self.listed_weights)
-        if wrong := _unlike(listed, self.facts["class weights"]):
+        weights = _by_au(self.layout, self.listed_weights)
+        if wrong := _unlike(weights, self.facts["class weights"]):
             yield f"the weight list is not what the train labels give: {wrong}"
 
     def _differing(self) -> Iterator[str]:

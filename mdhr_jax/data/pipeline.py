@@ -10,7 +10,7 @@ their rows in the data set.
 import collections
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import grain
 import numpy as np
@@ -136,7 +136,7 @@ def ahead[Placed](
     So the devices get a batch while they work on the one before it. An error waits for its turn:
     the batches before it come first.
     """
-    waiting = collections.deque()
+    waiting: collections.deque[tuple[Batch, Placed]] = collections.deque()
     try:
         for batch in batches:
             waiting.append((batch, put(batch)))
@@ -170,7 +170,7 @@ class _TrainingClips:
         rows: np.ndarray,
         *,
         clips_per_video: int,
-        **drawing: int | float | range,
+        **drawing: Any,
     ):
         self._source = source
         self._rows = rows

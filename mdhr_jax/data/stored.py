@@ -177,13 +177,13 @@ def _check_features(path: pathlib.Path) -> None:
 class _Images(Sequence):
     """The encoded pictures of records, without the rest of these."""
 
-    def __init__(self, records: Sequence):
+    def __init__(self, records: Any):
         self._examples = records.data_source  # as they were serialised
 
     def __len__(self) -> int:
         return len(self._examples)
 
-    def __getitem__(self, row: int) -> bytes:
+    def __getitem__(self, row: int) -> bytes:  # type: ignore[override]  # nobody takes slices
         data = self._examples[row]
         try:
             example = tf_example.Example.FromString(data)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.packet import Packet
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
@@ -107,9 +108,13 @@ def _notes(stream: VideoStream) -> list[str]:
     return [f"video track {number} of {len(tracks)} is read, {stream.width}x{stream.height} pixels"]
 
 
+def _container(stream: VideoStream) -> InputContainer:
+    return stream.container  # type: ignore[return-value]  # all that are read here are inputs
+
+
 def _count(stream: VideoStream) -> int | None:
     """About how many frames there are, by the header; None where it does not tell."""
-    container = stream.container
+    container = _container(stream)
     duration = container.duration
     if duration and container.format.name in _STATE_THE_END:
         duration -= container.start_time or 0
@@ -134,15 +139,15 @@ class _Clock:
     def __init__(self, stream: VideoStream, first: list[Packet]):
         times = [packet.pts for packet in first if packet.size]
         reordered = stream.codec_context.reorder_depth > 0
-        self._counts = reordered and None not in times and times == sorted(times)
+        self._counts = reordered and times == sorted(time for time in times if time is not None)
         self._begun = False
         self._waiting: list[float] = []
 
     def decodes(self, packet: Packet) -> None:
         """Notes the time of a packet that goes to the decoder, from the first that it can show."""
         self._begun |= packet.is_keyframe
-        shown = self._begun and packet.pts is not None and not packet.is_discard
-        if self._counts and shown:
+        shown = self._begun and not packet.is_discard
+        if self._counts and shown and packet.pts is not None:
             heapq.heappush(self._waiting, float(packet.pts * packet.time_base))
 
     def time(self, frame: av.VideoFrame) -> float | None:
@@ -168,11 +173,11 @@ def _step(file: pathlib.Path) -> float:
 
     Two frames alone do not.
     """
-    times = []
+    times: list[int] = []
     with _opened(file) as probed:
         clock = float(probed.time_base or 0)
         with contextlib.suppress(av.FFmpegError):  # decoding will tell
-            packets = itertools.islice(probed.container.demux(probed), _PROBED)
+            packets = itertools.islice(_container(probed).demux(probed), _PROBED)
             times.extend(packet.pts for packet in packets if packet.pts is not None)
     steps = np.diff(sorted(times)) * clock
     return float(np.median(steps)) if len(steps) > 1 else 0.0
@@ -186,7 +191,7 @@ def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
         before its container says.
     """
     number = 0
-    packets = stream.container.demux(stream)
+    packets = _container(stream).demux(stream)
     try:
         first = list(itertools.islice(packets, _MOST_B_FRAMES + 2))
         clock = _Clock(stream, first)
@@ -212,7 +217,7 @@ def _decode(stream: VideoStream, file: pathlib.Path) -> Iterator[Decoded]:
         raise _damaged(file, number, "it ends early")
 
 
-def _damaged(file: pathlib.Path, number: int, reason: str) -> InputError:
+def _damaged(file: pathlib.Path, number: int, reason: str | None) -> InputError:
     return InputError(
         f"{file}, after frame {number}: the video is damaged ({reason}); restore it, or cut it "
         "before the damage"

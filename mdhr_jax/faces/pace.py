@@ -17,7 +17,7 @@ def is_other(fps: float | None, trained: float | None) -> bool:
 
     Differences between frames are smaller in a faster film. Unknown ones are not.
     """
-    return bool(fps and trained) and not 2 / 3 < fps / trained < 3 / 2
+    return bool(fps and trained and not 2 / 3 < fps / trained < 3 / 2)
 
 
 def missing(steps: Float[np.ndarray, "*m"]) -> Float[np.ndarray, "*m"]:

@@ -84,9 +84,9 @@ def numbers(files: Sequence[pathlib.Path]) -> list[int] | None:
     Raises:
       InputError: two have the same number.
     """
-    numbers = [number(file) for file in files]
+    numbers = [known for known in map(number, files) if known is not None]
     others = {re.sub("[0-9]{1,9}$", "", file.stem) for file in files}
-    if len(others) > 1 or None in numbers:
+    if len(others) > 1 or len(numbers) < len(files):
         return None
     for (first, one), (second, other) in itertools.pairwise(zip(numbers, files, strict=True)):
         if first == second:
@@ -148,8 +148,8 @@ def _decoded(file: pathlib.Path) -> UInt8[np.ndarray, "h w 3"]:
         limits.check_size(file, *picture.size)
         if picture.format in ("JPEG", "MPO"):  # MPO: several of them
             _check_jpeg(file, picture.mode)
-        elif getattr(picture, "n_frames", 1) > 1:
-            raise ValueError(f"it holds {picture.n_frames} pictures")
+        elif (count := getattr(picture, "n_frames", 1)) > 1:
+            raise ValueError(f"it holds {count} pictures")
         return _rgb(picture)
 
 

@@ -117,9 +117,11 @@ class Found:
 
     def squares(self, frames: Iterable[Frame], *, video: str, side: int) -> Iterator[Square]:
         """See `Cutter`."""
-        chosen, seen = None, collections.Counter()
-        beside = set()  # faces seen together with the chosen one
-        last, size = 0, None  # frame in which that was seen, and its picture's size
+        chosen: int | None = None
+        seen: collections.Counter[int | None] = collections.Counter()
+        beside: set[int] = set()  # faces seen together with the chosen one
+        last = 0  # frame in which that was seen
+        size: tuple[int, ...] | None = None  # of its picture
         for frame, faces in track.smoothed(track.follow(frames, self.detectors(video))):
             seen.update(list(faces))
             rival = _largest(faces)
@@ -142,7 +144,7 @@ class Found:
     def _square(
         self, frame: Frame, faces: Mapping[int, track.Face], chosen: int | None, side: int
     ) -> Square:
-        if chosen not in faces:
+        if chosen is None or chosen not in faces:
             return Square(frame, None)
         transform = align.similarity(faces[chosen].landmarks, self.template, side)
         picture = align.cut(frame.picture, transform, side)

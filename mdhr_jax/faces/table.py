@@ -106,7 +106,7 @@ class _Videos:
         """What the file calls a video."""
         if set(self._tables) == {""}:
             return ""
-        matching = []
+        matching: list[str] = []
         for alike in (operator.eq, _same_but_for_endings, _one_ends_the_other):
             matching = matching or [name for name in self._tables if name and alike(name, video)]
         if len(matching) != 1:

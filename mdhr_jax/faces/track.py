@@ -8,7 +8,7 @@ faces were. A face that is not found in a frame has no entry there: nothing is m
 import collections
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -50,7 +50,7 @@ def follow(
     """
     tracks: dict[int, _Track] = {}
     new_numbers = itertools.count()
-    searched = None
+    searched = 0
     for frame in frames:
         tracks = {k: track.at_size(_size(frame)) for k, track in tracks.items()}
         seen = [track.box for track in tracks.values() if track.frame == frame.number - 1]
@@ -119,22 +119,21 @@ def smoothed(tracked: Iterable[Tracked]) -> Iterator[Tracked]:
 
     Frames that do not follow each other, or differ in size, are not in a row.
     """
-    nothing = [None] * _REACH
-    window = collections.deque(nothing, maxlen=len(_SMOOTHING))
+    nothing: list[Tracked | None] = [None] * _REACH
+    window: collections.deque[Tracked | None] = collections.deque(nothing, maxlen=len(_SMOOTHING))
     for item in itertools.chain(tracked, nothing):
         window.append(item)
-        if len(window) == window.maxlen and window[_REACH] is not None:
-            frame, faces = window[_REACH]
-            yield frame, {k: _smooth(face, k, window) for k, face in faces.items()}
+        if len(window) == window.maxlen and (middle := window[_REACH]):
+            frame, faces = middle
+            yield frame, {k: _smooth(face, k, frame, window) for k, face in faces.items()}
 
 
-def _smooth(face: Face, number: int, window: Sequence[Tracked | None]) -> Face:
-    middle, _ = window[_REACH]
-    near = [
+def _smooth(face: Face, number: int, middle: Frame, window: Sequence[Tracked | None]) -> Face:
+    near: list[Any] = [
         item if item and _is_at(place - _REACH, item[0], middle) else None
         for place, item in enumerate(window)
     ]
-    shown = [item[1].get(number) if item else None for item in near]
+    shown: list[Any] = [item[1].get(number) if item else None for item in near]
     first = last = _REACH
     while first > 0 and shown[first - 1] and near[first][0].follows:
         first -= 1

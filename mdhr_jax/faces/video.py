@@ -90,7 +90,7 @@ def count(source: str | pathlib.Path) -> int | None:
 
 
 def _picture_frames(files: Sequence[pathlib.Path]) -> Iterator[Frame]:
-    named = picture_files.numbers(files) or [None] * len(files)
+    named: Sequence[int | None] = picture_files.numbers(files) or [None] * len(files)
     # Every second frame may have been kept, or every tenth. Pictures without numbers follow.
     numbers = np.array([picture_files.number(file) for file in files], float)  # None: NaN
     known = numbers[~np.isnan(numbers)]

@@ -49,7 +49,7 @@ class YuNet:
         self._net.setInputSize((width, height))
         _, rows = self._net.detect(np.ascontiguousarray(frame.picture[..., ::-1]))
         if rows is None:
-            return NO_FACES
+            return NO_FACES  # type: ignore[unreachable]  # OpenCV's types deny it
         # In pictures of about 32 pixels OpenCV now and then reports a face that is not a number.
         rows = rows[np.isfinite(rows).all(axis=1)].astype(float)
         rows = rows[np.argsort(-rows[:, -1], kind="stable")]

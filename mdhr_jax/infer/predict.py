@@ -25,7 +25,7 @@ import csv
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TextIO, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 from einops import rearrange
@@ -154,7 +154,7 @@ class _Tally:
         self.frames = self.faces = self.several = self.gaps = 0
         self.changes: list[int] = []
         self._times: list[float] = []
-        self._face = None
+        self._face: int | None = None
         self._hold = hold
 
     def watched(self, frames: Iterable[video.Frame]) -> Iterator[video.Frame]:
@@ -192,7 +192,7 @@ class _Tally:
 @contextlib.contextmanager
 def _replacing(out: pathlib.Path) -> Iterator[TextIO]:
     """A new file beside `out` that takes its place at the end, or vanishes after an error."""
-    how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    how: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
     remedy = "name a file where there is space and where you may write"
     with files.writing(out, remedy), files.replacing(out) as part, part.open("w", **how) as file:
         yield file
@@ -214,7 +214,7 @@ def _of_film(
     places = timeline(tally.followed(cut), model.hold)
     for run, shown in itertools.groupby(places, key=lambda place: place.run):
         if run is None:
-            yield from ((1, [_empty(place.frame, model.layout)]) for place in shown)
+            yield from ((1, [_empty(place.frame, model.layout)]) for place in shown if place.frame)
             continue
         for clip, read in _clips(shown, model.clip_length, model.context):
             rows = list(_rows(clip, _scores(clip, read, model, source), model))
@@ -311,7 +311,7 @@ def _cells(values: Float[np.ndarray, " n"], model: Model) -> list[str | int]:
     return [*(f"{value:.6f}" for value in values), *decisions.tolist()]
 
 
-def _unknown(layout: facs.AuLayout) -> list[str | int]:
+def _unknown(layout: facs.AuLayout) -> list[str]:
     """The same without a face."""
     return [""] * 2 * len(layout.aus)
 

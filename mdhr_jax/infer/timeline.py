@@ -3,7 +3,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mdhr_jax.faces import video
 from mdhr_jax.faces.squares import Square
@@ -14,12 +14,12 @@ class Place(NamedTuple):
 
     Attributes:
       run: of the frames in which one face moves; None where no face was found.
-      seen: what the model sees.
+      seen: what the model sees, a `Square`; None where no face was found.
       frame: the one that is there; None where it is missing.
     """
 
     run: int | None
-    seen: Square | None
+    seen: Any
     frame: video.Frame | None
 
 

@@ -9,6 +9,7 @@ side begins with `n`, our array stacks one official entry per AU.
 import dataclasses
 import math
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -132,7 +133,7 @@ def _dynamics() -> list[NameRule]:
 def _relations(layout: facs.AuLayout) -> list[NameRule]:
     extractors, blocks, heads = [], [], []
     for r, region in enumerate(layout.regions):
-        stack = {"aus": tuple(layout.au_indices(region))}
+        stack: dict[str, Any] = {"aus": tuple(layout.au_indices(region))}
         ours, official = f"au_features.blocks.{r}", "LRM.class_linears.{n}"
         extractors += [
             NameRule(f"{ours}.kernel", f"{official}.fc.weight", "c n d -> n d c", **stack),
@@ -155,7 +156,7 @@ def _edges() -> list[NameRule]:
 
 
 def _temporal(layout: facs.AuLayout) -> list[NameRule]:
-    stack = {"aus": tuple(range(len(layout.aus)))}
+    stack: dict[str, Any] = {"aus": tuple(range(len(layout.aus)))}
     filters = "TCN.temporal_cnn.{n}"
     return [
         *_norm("temporal.norm", "TCN.bn"),
@@ -237,9 +238,10 @@ def entries(tree: dict, layout: facs.AuLayout, backbone: str) -> list[Entry]:
 
 def lookup(tree: dict, path: tuple[str | int, ...]) -> Array | np.ndarray:
     """The leaf at a path."""
+    leaf: Any = tree
     for key in path:
-        tree = tree[key]
-    return tree
+        leaf = leaf[key]
+    return leaf
 
 
 def to_official(tree: dict, found: list[Entry]) -> dict[str, np.ndarray]:

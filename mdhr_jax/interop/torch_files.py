@@ -15,6 +15,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,8 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
       InputError: no torch file, one that is cut off, or no state_dict of plain tensors in it; what
         was refused is named.
     """
-    path, passed_over = pathlib.Path(path), set()
+    path = pathlib.Path(path)
+    passed_over: set[str] = set()
     try:
         with files.reading(path), path.open("rb") as stream:
             is_zip = stream.read(len(_ZIP)) == _ZIP
@@ -64,7 +66,7 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _find_state_dict(contents: object) -> tuple[str | None, dict[str, Tensor]]:
+def _find_state_dict(contents: Any) -> tuple[str | None, dict[str, Tensor]]:
     """The named tensors of a file, and the entry that they are; None where they are the file."""
     if _is_state_dict(contents):
         return None, contents
@@ -118,9 +120,9 @@ def _is_named_tensor(item: tuple[object, object]) -> bool:
 def _arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
     """The values of all; each storage is read once, and no number of it belongs to two tensors."""
     names = sorted(tensors, key=lambda name: (tensors[name].storage.key, tensors[name].offset))
-    arrays = {}
-    for _, group in itertools.groupby(names, key=lambda name: tensors[name].storage.key):
-        group = list(group)
+    arrays: dict[str, np.ndarray] = {}
+    for _, alike in itertools.groupby(names, key=lambda name: tensors[name].storage.key):
+        group = list(alike)
         for name, following in itertools.pairwise(group):
             if tensors[following].offset < tensors[name].stop:
                 raise Refused(f"tensors that overlap, {name} and {following}")
@@ -129,7 +131,7 @@ def _arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: arrays[name] for name in tensors}
 
 
-def _read_zip(stream: io.BufferedIOBase, passed_over: set[str]) -> object:
+def _read_zip(stream: io.BufferedIOBase, passed_over: set[str]) -> Any:
     """The contents of an archive with one root folder, `archive/data.pkl` and `archive/data/0`."""
     if not zipfile.is_zipfile(stream):
         raise _CutOff(_cut_off(stream))
@@ -152,8 +154,9 @@ def _read_zip(stream: io.BufferedIOBase, passed_over: set[str]) -> object:
         raise Refused("a byte order other than little-endian")
 
     def storage(key: str, dtype: np.dtype, numel: int, view: object) -> Storage:
-        info = members.get(f"{root}data/{key}")
-        new = Storage(key, dtype, numel, lambda: _member(archive, info, whole))
+        name = f"{root}data/{key}"
+        info = members.get(name)
+        new = Storage(key, dtype, numel, lambda: _member(archive, members[name], whole))
         if info is None or view is not None:
             raise Refused(f"{new}, which is not in the archive")
         if info.file_size != new.size:
@@ -203,7 +206,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> byte
         return archive.read(info)
 
 
-def _read_legacy(stream: io.BufferedIOBase, passed_over: set[str]) -> object:
+def _read_legacy(stream: io.BufferedIOBase, passed_over: set[str]) -> Any:
     """Pickles of magic number, protocol, machine, contents and storage keys; then the storages."""
     stream.seek(0)
     stream = io.BytesIO(stream.read())  # reads no more than there is, whatever a length claims

@@ -11,6 +11,7 @@ import math
 import reprlib
 import struct
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -85,7 +86,7 @@ def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return True
 
 
-def _tensor(storage: object, offset: object, shape: object, strides: object, *_: object) -> Tensor:
+def _tensor(storage: object, offset: Any, shape: object, strides: object, *_: object) -> Tensor:
     """What `torch._utils._rebuild_tensor_v2` makes; requires_grad and hooks are of no use here."""
     if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
         raise Refused("a tensor without a storage, a shape or strides")
@@ -110,7 +111,7 @@ def _parameter(data: object, *_: object) -> Tensor:
     return data
 
 
-def _ordered_dict(pairs: object = ()) -> dict:
+def _ordered_dict(pairs: Any = ()) -> dict:
     """What `collections.OrderedDict` makes; Python 2 wrote the items as an argument."""
     if type(pairs) not in (list, tuple) or not all(
         type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in pairs
@@ -137,10 +138,10 @@ _ALLOWED: dict[str, Callable | None] = {
 
 
 def load(
-    stream: io.BufferedIOBase,
+    stream: io.BytesIO,
     storage: Callable[..., Storage],
     passed_over: set[str] | None = None,
-) -> object:
+) -> Any:
     """One pickle in which persistent identifiers are storages.
 
     Args:

@@ -44,9 +44,9 @@ def _drop_broken_when_told(folder: pathlib.Path) -> None:
     """
     show = warnings.showwarning
 
-    def showwarning(message: Warning | str, *where: Any) -> None:
+    def showwarning(message: Warning | str, *where: Any, **named: Any) -> None:
         if not str(message).startswith("Error reading persistent compilation cache"):
-            return show(message, *where)
+            return show(message, *where, **named)
         with contextlib.suppress(OSError):
             for file in folder.glob("*-cache"):
                 if not _is_whole(file):

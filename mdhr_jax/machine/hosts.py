@@ -83,8 +83,8 @@ def peer(
             f"process {process} of {processes}: give --processes=N and --process=0 to N - 1 "
             "together"
         )
-    address = coordinator or environment.get(ADDRESS) or _address(environment)
-    if not re.fullmatch(r".+:\d+", address or ""):
+    address = coordinator or environment.get(ADDRESS) or _address(environment) or ""
+    if not re.fullmatch(r".+:\d+", address):
         raise InputError(
             f"{processes} processes, but {address or 'no address'} to meet at: give "
             f"--coordinator=HOST:PORT of process 0, or set {ADDRESS}"

@@ -75,7 +75,7 @@ def batched(mesh: Mesh) -> NamedSharding:
 def own_part(mesh: Mesh, length: int) -> range:
     """Where this process's devices are in a leading axis of that length."""
     held = batched(mesh).addressable_devices_indices_map((length,)).values()
-    places = [range(*rows.indices(length)) for (rows,) in held]
+    places = [range(*rows.indices(length)) for (rows,) in filter(None, held)]
     return range(min(p.start for p in places), max(p.stop for p in places))
 
 

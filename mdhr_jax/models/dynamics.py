@@ -96,7 +96,10 @@ class Scales(nnx.Module):
     Attributes:
       scales: in use, in order.
       context: frames that a clip carries before and after the ones to score.
+      fusion: joins them to `features`.
     """
+
+    fusion: blocks.LinearBlock
 
     def __init__(
         self,
@@ -153,7 +156,7 @@ class MultiscaleDynamics(Scales):
             rearrange(weights[..., s], "b t h w -> b t h w 1").astype(p.dtype) * p
             for s, p in enumerate(pooled)
         )
-        return self.fusion(mixed), {"pooled": pooled, "scale_weights": weights}
+        return self.fusion(jnp.asarray(mixed)), {"pooled": pooled, "scale_weights": weights}
 
 
 class SummedDynamics(Scales):
@@ -168,7 +171,7 @@ class SummedDynamics(Scales):
     ) -> tuple[Float[Array, "b t h w d"], dict[str, list[Array]]]:
         """Returns motion features, and `pooled`."""
         pooled = self.pooled(maps)
-        return self.fusion(sum(pooled)), {"pooled": pooled}
+        return self.fusion(jnp.asarray(sum(pooled))), {"pooled": pooled}
 
 
 class ConcatenatedDynamics(Scales):

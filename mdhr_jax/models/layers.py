@@ -8,6 +8,8 @@ What `mdhr.folded_view` computes ahead of scoring is in the methods `narrow` and
 """
 
 import math
+from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
-def uniform(bound: float) -> jax.nn.initializers.Initializer:
+def uniform(bound: float) -> Callable[..., Array]:
     """Uniform on (-bound, bound)."""
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -bound, bound
@@ -34,7 +36,7 @@ class Layer(nnx.Module):
     """Base of the layers that compute: arithmetic runs in `dtype`, parameters stay float32."""
 
     def __init__(self):
-        self.dtype = jnp.float32
+        self.dtype: DTypeLike = jnp.float32
 
     def set_view(self, dtype: DTypeLike | None = None) -> None:
         """Sets the arithmetic type, called by `nnx.view`."""
@@ -194,6 +196,7 @@ class DropPath(nnx.Module):
     def __call__(self, x: Float[Array, "m ..."], key: jax.Array | None) -> Float[Array, "m ..."]:
         if self.deterministic or self.rate == 0:
             return x
+        assert key is not None
         keep = jax.random.bernoulli(key, 1 - self.rate, (x.shape[0],) + (1,) * (x.ndim - 1))
         return x * (keep / (1 - self.rate)).astype(x.dtype)
 
@@ -204,6 +207,8 @@ class Residual(nnx.Module):
     With `remat` the backward pass computes the block's insides again instead of keeping them:
     a third more work for a fraction of the memory, the same numbers.
     """
+
+    forward: ClassVar[Callable[..., Array]]
 
     def __init__(self):
         self.remat = False

@@ -8,6 +8,8 @@ a forward pass has no branches. A new kind is one class and one table line:
 
 import functools
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ from mdhr_jax.models.temporal import TAPS, NoTemporal, TemporalConvolution
 _SWIN_B = functools.partial(
     swin.Swin, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.5
 )
-BACKBONES = {
+BACKBONES: dict[str, Callable[..., Any]] = {
     "resnet50": functools.partial(resnet.ResNet, depths=(3, 4, 6, 3), width=64),
     "resnet_narrow": functools.partial(resnet.ResNet, depths=(1, 1, 1, 1), width=8),
     "swin_b": _SWIN_B,
@@ -246,8 +248,8 @@ def folded_view(model: MDHR, *, dtype: DTypeLike) -> MDHR:
     view = eval_view(model, dtype=dtype)
     modules = [module for _, module in nnx.iter_modules(view)]
     for module in modules:
-        if "fold" in vars(type(module)):
-            module.fold()
+        if fold := vars(type(module)).get("fold"):
+            fold(module)
     for module in modules:
         if isinstance(module, layers.Affine):
             module.narrow()

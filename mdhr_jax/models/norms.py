@@ -6,6 +6,7 @@ Statistics are float32 in every mode.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +119,7 @@ class BatchNorm(layers.Layer):
         if use_running_average is not None:
             self.use_running_average = use_running_average
 
-    def fold_into(self, layer: layers.Affine) -> nnx.Module:
+    def fold_into(self, layer: layers.Affine) -> Any:
         """Leaves the running statistics' work to the `layer` before: its kernel and its bias.
 
         Returns:

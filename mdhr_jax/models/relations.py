@@ -8,7 +8,7 @@ Cross-region: a graph links each AU to the AUs of other regions that the heads f
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ class RegionalFeatures(nnx.Module):
     The blocks of a region's AUs are one product, because they share its map.
     """
 
-    block = blocks.StackedLinearBlock
+    block: ClassVar[Callable[..., nnx.Module]] = blocks.StackedLinearBlock
 
     def __init__(self, layout: facs.AuLayout, features: int, *, rngs: nnx.Rngs):
         self.blocks = nnx.List(
@@ -154,7 +154,7 @@ class CrossRegionActivated(nnx.Module):
         layout = self.layout
         senders = active_aus(layout, region_logits)
         linked = layout.cross_region * rearrange(senders, "b t m -> b t 1 m")
-        adjacency = linked + np.eye(len(layout.aus), dtype=np.int32)
+        adjacency: Any = linked + np.eye(len(layout.aus), dtype=np.int32)
         nodes, attention = self.attention(nodes, adjacency)
         return nodes, {"senders": senders, "adjacency": adjacency, "attention": attention}
 

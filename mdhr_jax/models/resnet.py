@@ -6,6 +6,7 @@ without pooling and classifier; narrower and shallower ones are the same class.
 """
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,14 +41,12 @@ def _max_pool_forward(x: Array) -> tuple[Array, tuple[Array, tuple[int, ...]]]:
     """
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     rows, columns = ((size - 3) // 2 * 2 + 1 for size in padded.shape[1:3])
-    best = place = None
-    for number, (i, j) in enumerate(_PLACES):
-        seen = padded[:, i : i + rows : 2, j : j + columns : 2]
-        if best is None:
-            best, place = seen, jnp.zeros(seen.shape, jnp.int8)
-        else:
-            place = jnp.where(seen > best, jnp.int8(number), place)
-            best = jnp.maximum(seen, best)
+    windows = (padded[:, i : i + rows : 2, j : j + columns : 2] for i, j in _PLACES)
+    best = next(windows)
+    place = jnp.zeros(best.shape, jnp.int8)
+    for number, seen in enumerate(windows, start=1):
+        place = jnp.where(seen > best, jnp.int8(number), place)
+        best = jnp.maximum(seen, best)
     return best, (place, padded.shape)
 
 
@@ -111,7 +110,7 @@ class Bottleneck(layers.Residual):
     def __init__(self, inputs: int, width: int, *, stride: int, rngs: nnx.Rngs):
         super().__init__()
         outputs = width * self.expansion
-        product = {"bias": False, "kernel_init": FAN_OUT, "rngs": rngs}
+        product: dict[str, Any] = {"bias": False, "kernel_init": FAN_OUT, "rngs": rngs}
         self.reduce = layers.Linear(inputs, width, **product)
         self.reduce_norm = norms.BatchNorm(width, relu=True)
         self.conv = layers.Conv(3, width, width, stride=stride, rngs=rngs)
@@ -150,10 +149,10 @@ class ResNet(nnx.Module):
 
     def __init__(self, *, depths: tuple[int, ...], width: int, rngs: nnx.Rngs):
         self.stem = Stem(width, rngs=rngs)
-        self.stages = nnx.List()
+        self.stages: nnx.List[nnx.List[Bottleneck]] = nnx.List()
         inputs = width
         for stage, depth in enumerate(depths):
-            blocks = nnx.List()
+            blocks: nnx.List[Bottleneck] = nnx.List()
             for block in range(depth):
                 stride = 2 if stage > 0 and block == 0 else 1
                 blocks.append(Bottleneck(inputs, width * 2**stage, stride=stride, rngs=rngs))

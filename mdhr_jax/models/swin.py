@@ -4,6 +4,7 @@
 import functools
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,7 @@ class WindowAttention(layers.Layer):
 
     def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
         super().__init__()
-        init = {"kernel_init": TRUNCATED, "bias_init": ZEROS, "rngs": rngs}
+        init: dict[str, Any] = {"kernel_init": TRUNCATED, "bias_init": ZEROS, "rngs": rngs}
         self.heads = heads
         self.qkv = layers.Linear(width, 3 * width, **init)
         self.projection = layers.Linear(width, width, **init)
@@ -132,7 +133,7 @@ class Block(layers.Residual):
 
     def __init__(self, width: int, heads: int, *, shifted: bool, drop_rate: float, rngs: nnx.Rngs):
         super().__init__()
-        init = {"kernel_init": TRUNCATED, "bias_init": ZEROS, "rngs": rngs}
+        init: dict[str, Any] = {"kernel_init": TRUNCATED, "bias_init": ZEROS, "rngs": rngs}
         self.shifted = shifted
         self.attention_norm = norms.LayerNorm(width)
         self.attention = WindowAttention(width, heads, rngs=rngs)

@@ -11,6 +11,8 @@ An `augment` row is (offset_x, offset_y, flip, brightness, contrast, saturation)
 0 or 1, and three factors (1 = unchanged). Offsets lie in 0..`resized(image_size) - image_size`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -240,7 +242,7 @@ def _mean_grey(frames: Int[Array, "b t h w 3"]) -> Int[Array, "b t 1 1 1"]:
 
 def _normalise(
     pixels: Num[Array | np.ndarray, "*batch 3"],
-) -> Float[Array | np.ndarray, "*batch 3"]:
+) -> Float[Any, "*batch 3"]:
     return (pixels.astype(np.float32) / 255 - MEAN) / STD
 
 

@@ -56,8 +56,9 @@ class Objective:
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
     """Graph definition, parameters and batch statistics, the latter two as plain dicts."""
-    graph, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+    graph, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = map(nnx.to_pure_dict, states)
+    return graph, params, batch_stats
 
 
 def forward(
@@ -253,11 +254,11 @@ class Scoring(NamedTuple):
     Attributes:
       prepare: from parameters and batch statistics to what `step` takes of both, once for many
         batches (`mdhr.folded_view`).
-      step: from these and a batch to scores.
+      step: from these and a batch to scores, jitted.
     """
 
     prepare: Callable[[dict, dict], tuple[dict, dict]]
-    step: EvalStep
+    step: jax.stages.Wrapped
 
 
 def make_eval_step(graph: nnx.GraphDef, *, transform: Callable[[Array], Array]) -> EvalStep:

@@ -5,7 +5,7 @@ import math
 import pathlib
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -114,7 +114,10 @@ def au_graphs(
             draw_regions(axes, layout)
             draw_links(axes, layout, links(attention[k]))
             draw_nodes(axes, layout, predicted[k], labels[k] == 1)
-        place = {"loc": "lower left", "bbox_to_anchor": (0, (BOTTOM - 0.55) / height)}
+        place: dict[str, Any] = {
+            "loc": "lower left",
+            "bbox_to_anchor": (0, (BOTTOM - 0.55) / height),
+        }
         figure.legend(handles=_legend(layout), **place, ncols=5, fontsize=9)
         figure.text(0.01, 0.08 / height, textwrap.fill(caption, CAPTION), fontsize=9)
         figure.savefig(path)
@@ -172,7 +175,7 @@ def draw_links(axes: Axes, layout: facs.AuLayout, found: Sequence[Link]) -> None
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8})
 
 
-def _stroke(weight: float) -> dict[str, float]:
+def _stroke(weight: float) -> dict[str, Any]:
     return {"linewidth": POINTS * weight, "alpha": 0.2 + 0.7 * weight}
 
 
@@ -208,7 +211,7 @@ def draw_nodes(
 
 
 def _legend(layout: facs.AuLayout) -> list[Line2D]:
-    dot = {"linestyle": "", "marker": "o", "markersize": 9, "color": plots.BLACK}
+    dot: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 9, "color": plots.BLACK}
     colours = dict(zip(layout.region_index.tolist(), _colours(layout), strict=False))
     return [
         Line2D([], [], **dot, label="predicted active"),

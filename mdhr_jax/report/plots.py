@@ -8,21 +8,28 @@ pyplot, so nothing is kept between calls and no display is needed.
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import ConnectionPatch, Patch
 
 BLUE, ORANGE, PURPLE, BLACK = "#0072B2", "#E69F00", "#CC79A7", "#222222"
 TRUTH, LIGHT = "#BFD9EA", "#BBBBBB"
-UNKNOWN = {"facecolor": "white", "edgecolor": LIGHT, "hatch": "////", "linewidth": 0}
+UNKNOWN: dict[str, Any] = {
+    "facecolor": "white",
+    "edgecolor": LIGHT,
+    "hatch": "////",
+    "linewidth": 0,
+}
 WIDTH, DPI = 11.0, 100  # inches, pixels per inch
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -49,8 +56,7 @@ def training_curves(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
         ("eval", "mean_f1", "mean F1 at evaluations, percent", 100, "o-"),
     )
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.06)
+        figure = Figure(figsize=(WIDTH, 3.0), layout=ConstrainedLayoutEngine(wspace=0.06))
         subplots = figure.subplots(1, 3, sharex=True)
         for axes, (kind, key, title, factor, form) in zip(subplots, panels, strict=True):
             chosen = [row for row in rows if row["kind"] == kind]
@@ -207,7 +213,7 @@ def _draw_strip(
     for j, (frame, place) in enumerate(zip(frames, places, strict=True)):
         centre = (j + 0.5) * slot
         strip.imshow(frame, extent=(centre - side / 2, centre + side / 2, 0, side))
-        ends = {"xyA": (centre, 0), "xyB": (place, curves.get_ylim()[1])}
+        ends: dict[str, Any] = {"xyA": (centre, 0), "xyB": (place, curves.get_ylim()[1])}
         tie = ConnectionPatch(**ends, coordsA=strip.transData, coordsB=curves.transData)
         tie.set(color=LIGHT, linewidth=1)
         strip.figure.add_artist(tie)
@@ -222,7 +228,7 @@ def _spans(frames: Bool[np.ndarray, " t"]) -> list[tuple[int, int]]:
 
 
 def _timeline_legend(mask: Bool[np.ndarray, "t n"]) -> list[Line2D | Patch]:
-    handles = [
+    handles: list[Line2D | Patch] = [
         Patch(color=TRUTH, label="truly active"),
         Line2D([], [], color=BLACK, label="score"),
         Patch(color=BLUE, label="predicted, right"),

@@ -72,8 +72,8 @@ def scale_maps(
         for cell in cells.flat:
             cell.set_axis_off()
         left = cells[0, 2].get_position().x0
-        place = (left, (BOTTOM - 0.3) / height, room["right"] - left, 0.15 / height)
-        bar = figure.colorbar(colours, cax=figure.add_axes(place), orientation="horizontal")
+        box = (left, (BOTTOM - 0.3) / height, room["right"] - left, 0.15 / height)
+        bar = figure.colorbar(colours, cax=figure.add_axes(box), orientation="horizontal")
         bar.ax.axvline(1 / len(scales), color=plots.BLACK)
         bar.set_label("weight of the scale at a position (all scales: 1, line: equal shares)")
         figure.text(0.01, 0.08 / height, textwrap.fill(caption, CAPTION), fontsize=9)

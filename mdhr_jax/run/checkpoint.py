@@ -16,7 +16,7 @@ import pathlib
 import shutil
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -49,7 +49,8 @@ class Saver:
     def __init__(self, directory: pathlib.Path):
         self._directory = directory.absolute()
         self._beside = ThreadPoolExecutor(1, "checkpoint")
-        self._written, self._place = None, None
+        self._written: Future[None] | None = None
+        self._place = self._directory  # of what is written
 
     def __enter__(self) -> "Saver":
         return self
@@ -214,7 +215,7 @@ def _belongs(name: str, parts: Collection[str]) -> bool:
 def latest_step(directory: pathlib.Path, kind: str) -> int | None:
     """Step of the newest complete checkpoint, None when there is none."""
     newest = _newest(directory / kind)
-    return newest and _step(newest)
+    return _step(newest) if newest else None
 
 
 def restore(directory: pathlib.Path, kind: str, abstract_state: dict) -> dict:

@@ -68,7 +68,7 @@ ALTERNATIVES = (("epochs", "steps"), ("warmup_epochs", "warmup_steps"))
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested keys as dotted ones, tuples as lists, as JSON has them."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}.")

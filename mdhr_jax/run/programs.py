@@ -4,7 +4,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -63,8 +63,8 @@ class Schedule(NamedTuple):
       learning_rate, total_steps, warmup_steps: as of `optim.cosine`.
     """
 
-    class_weights: Float[Array | np.ndarray, " n"]
-    key: UInt32[Array | np.ndarray, " words"]
+    class_weights: Float[Any, " n"]
+    key: UInt32[Any, " words"]
     learning_rate: float | Array
     total_steps: int | Array
     warmup_steps: int | Array
@@ -89,7 +89,7 @@ class Programs:
     """
 
     init: Callable[[Schedule], steps.State]
-    train: Callable[[steps.State, steps.Batch, Schedule], tuple[steps.State, dict]]
+    train: jax.stages.Wrapped
     score: Callable[[steps.State, records.FrameSource, inputs.Put], Scores]
     abstract: steps.State
     schedule: Schedule

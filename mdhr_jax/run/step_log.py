@@ -22,9 +22,15 @@ class LateLog:
 
     PATIENCE = 3
 
-    def __init__(self, workdir: pathlib.Path, writer: writers.RunWriter, frames_per_step: int):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        writer: writers.RunWriter | writers.Silence,
+        frames_per_step: int,
+    ):
         self._workdir, self._writer, self._frames = workdir, writer, frames_per_step
-        self._waiting, self._wasted = None, 0  # steps in a row
+        self._waiting: tuple[int, dict[str, jax.Array], pipeline.Batch] | None = None
+        self._wasted = 0  # steps in a row
         self.restart_clock()
 
     def take[Item](self, feed: Iterator[Item]) -> Item:
@@ -64,7 +70,7 @@ class LateLog:
             return
         own = f"-{jax.process_index()}" if jax.process_count() > 1 else ""
         file = self._workdir / f"nonfinite{own}.npz"
-        np.savez(file, **batch)
+        np.savez(file, **batch)  # type: ignore[arg-type]  # no array is called allow_pickle
         raise NonFiniteLossError(
             f"steps {step - self.PATIENCE + 1} to {step}: {what}; the last checkpoint is kept, and "
             f"{file} holds the batch: resume with a lower config.learning_rate in another --workdir"

@@ -193,7 +193,8 @@ class Predictor:
         self.thresholds = trained.thresholds
         self.hold = recipe.hold
         learned = provenance.read(pathlib.Path(path))
-        self.crop, self.fps = (learned.crop, learned.fps) if learned else (None, None)
+        self.crop = learned.crop if learned else None
+        self.fps = learned.fps if learned else None
         here = sharding.make_mesh(devices=devices.found()[:1])
         self._scoring = build_scoring(recipe, here)
         state = trained.state

@@ -109,7 +109,7 @@ def paper_gains(table: ablations.Table) -> list[float]:
     """The paper's gains over the first row, in points; nan where it says none."""
     first = table.rows[0].paper
     return [
-        math.nan if index == 0 or None in (row.paper, first) else row.paper - first
+        math.nan if index == 0 or row.paper is None or first is None else row.paper - first
         for index, row in enumerate(table.rows)
     ]
 

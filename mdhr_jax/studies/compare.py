@@ -158,7 +158,7 @@ def _f1(run: Run) -> float:
 
 
 def _drawn_f1(run: Run) -> Float[np.ndarray, " draws"]:
-    return mean_f1(bootstrap.resampled(run.count_array, run.subjects))
+    return np.asarray(mean_f1(bootstrap.resampled(run.count_array, run.subjects)))
 
 
 def _estimate(cases: Sequence[Sequence[Run]]) -> Estimate:
@@ -204,7 +204,7 @@ def caption(done: Sequence[Run]) -> str:
     tested = {run.fold: run for run in done}.values()
     people = sorted(person for run in tested for person in run.subjects)
     frames = [run.frames for run in tested]
-    size = "" if None in frames else f", {sum(frames)} frames"
+    size = "" if None in frames else f", {sum(filter(None, frames))} frames"
     chosen = protocol.PROTOCOLS[config["protocol"]].step
     return (
         f"Layout {config['layout']}, data {config['data']}, protocol {config['protocol']}, step "

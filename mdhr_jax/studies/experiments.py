@@ -235,7 +235,7 @@ def check_same(
     overrides = {variant.name: config_check.flatten(variant.overrides) for variant in variants}
     for run in done:
         unsaid = directory.ADDED | {"pictures": common["pictures"]}
-        own = {key: unsaid[key] for key in unsaid if key in common} | run.config
+        own = {key: unsaid[key] for key in unsaid if key in common} | dict(run.config)
         if "pictures" not in run.config:
             notes.once(
                 f"{path}: holds runs of an earlier version, which kept no digest of the pictures: "

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Soft strokes on a grid of pixels: compact polynomials, no exponentials."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Scalar = Float[Array, ""]
+# Of NumPy as they are drawn, of JAX in the renderer.
+Scalar = Float[Any, ""]
 Number = int | float | Scalar | Float[Array, "h w"]
-Colour = Float[Array, " c"]
+Colour = Float[Any, " c"]
 Plane = Float[Array, "h w"]
 Picture = Float[Array, "c h w"]
 
@@ -47,7 +48,7 @@ def blob(
     return bump(jnp.square((a - centre_a) / width) + jnp.square((b - centre_b) / height))
 
 
-def ramp(value: Number) -> Number:
+def ramp(value: Number) -> Float[Array, "..."]:
     """0 up to 0, 1 from 1 on, smooth between."""
     clipped = jnp.clip(value, 0, 1)
     return clipped * clipped * (3 - 2 * clipped)
@@ -95,7 +96,7 @@ def noise(a: Plane, b: Plane, seed: Scalar) -> Plane:
 def fractal(a: Plane, b: Plane, seed: Scalar, octaves: int = 4) -> Plane:
     """Noise in 0..1 with grains of one unit, a half, a quarter, ..., the finer the fainter."""
     layers = [0.5**k * noise(a * 2**k, b * 2**k, seed + 31 * k) for k in range(octaves)]
-    return sum(layers) / (2 - 0.5 ** (octaves - 1))
+    return jnp.asarray(sum(layers)) / (2 - 0.5 ** (octaves - 1))
 
 
 def spots(a: Plane, b: Plane, seed: Scalar, share: Number, radius: float = 0.3) -> Plane:

@@ -24,7 +24,7 @@ from mdhr_jax.synth.people import Identity
 from mdhr_jax.synth.tissue import Opening, Pose
 
 # Light enters skin beside the point where it leaves, red light furthest.
-_WRAP = np.float32([0.32, 0.20, 0.14])[:, None, None]
+_WRAP = np.array([0.32, 0.20, 0.14], np.float32)[:, None, None]
 
 
 class Light(NamedTuple):

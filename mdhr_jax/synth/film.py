@@ -2,6 +2,7 @@
 """A film that shows how the rendered faces move."""
 
 import os
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -41,7 +42,7 @@ def _column(
     layout: facs.AuLayout, seed: int, subject: str, size: int
 ) -> UInt8[np.ndarray, "t h w c"]:
     """One person's frames on top of the AUs of each."""
-    name = {"seed": seed, "subject": subject, "video": "film"}
+    name: dict[str, Any] = {"seed": seed, "subject": subject, "video": "film"}
     sampled = labels.sample_labels(layout, **name, num_frames=8 * FRAMES)
     stretch = sheet.liveliest(sampled, FRAMES)
     numbers = range(stretch.start, stretch.stop)

@@ -55,7 +55,7 @@ def measure(
     rates = labels.mean(axis=0).filled(0)
     onsets = sum(_count_onsets(labels) for _, labels in videos)
     steps = sum(_count_known_steps(labels) for _, labels in videos)
-    for au, count in zip(aus, onsets, strict=True):
+    for au, count in zip(aus, np.asarray(onsets), strict=True):
         if not count:
             raise errors.InputError(
                 f"AU{au} never begins in these videos: leave it out or add some"

@@ -10,6 +10,7 @@ subject the differences between people. The values aimed at are those of `label_
 import dataclasses
 import functools
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int8
@@ -157,7 +158,7 @@ def intensities(
             f"labels of subject {subject!r}, video {video!r}: expected (frames, {len(layout.aus)}) "
             f"of -1, 0 and 1, got shape {labels.shape}; layout {layout.name!r} has AUs {layout.aus}"
         )
-    name = {"seed": seed, "subject": subject, "video": video}
+    name: dict[str, Any] = {"seed": seed, "subject": subject, "video": video}
     unlabelled = _unlabelled(layout)
     shown = {au: labels[:, k] == 1 for k, au in enumerate(layout.aus)}
     if unlabelled.aus:
@@ -169,9 +170,7 @@ def intensities(
         au: _activations(shown[au], seeds.generator(*name.values(), f"AU{au}")) for au in shown
     }
     intensity |= {au: UNLABELLED * intensity[au] for au in unlabelled.aus}
-    intensity |= _talk(
-        layout, intensity, course.speech(*name.values(), np.arange(len(labels)))[:, 0]
-    )
+    intensity |= _talk(layout, intensity, course.speech(**name, times=np.arange(len(labels)))[:, 0])
     return np.stack([intensity[au] for au in facs.AU_NAMES], axis=1).astype(np.float32)
 
 

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who the rendered people are: identities drawn at random."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from mdhr_jax import facs
 from mdhr_jax.synth import seeds
 
-Scalar = Float[Array | np.ndarray, ""]
-Colour = Float[Array | np.ndarray, " c"]
+# Of NumPy as they are drawn, of JAX in the renderer.
+Scalar = Float[Any, ""]
+Colour = Float[Any, " c"]
 
 # RGB tones from light to dark skin, and hair from fair to black, red and grey.
 _SKIN = (
@@ -45,7 +46,7 @@ _SLACK = np.array([0.2 if au in (25, 26) else 1.0 for au in facs.AU_NAMES])
 class Identity(NamedTuple):
     """What a person always looks like. Lengths in fractions of the picture, colours 0..1 RGB."""
 
-    resting: Float[Array | np.ndarray, " a"]  # posture at rest, as intensities of `facs.AU_NAMES`
+    resting: Float[Any, " a"]  # posture at rest, as intensities of `facs.AU_NAMES`
     lopsided: Scalar  # skin is pulled by this share more on the right of the picture, less left
     asymmetry: Scalar  # height difference between the halves
     face_width: Scalar  # half of it, at the cheek bones

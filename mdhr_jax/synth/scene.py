@@ -94,7 +94,7 @@ def _nods(rng: np.random.Generator, times: Times) -> Float[np.ndarray, " f"]:
 def _saccades(rng: np.random.Generator, times: Times) -> Float[np.ndarray, "f 2"]:
     """Gaze that rests and jumps, -1..1 across and down."""
     _, targets, _ = course.events(rng, times, (10, 60), 2)
-    spread = np.float64([[1.0], [0.7]])
+    spread = np.array([[1.0], [0.7]])
     return (spread * (2 * targets - 1) * np.abs(2 * targets - 1)).T
 
 

@@ -99,7 +99,7 @@ def _pairs(layout: facs.AuLayout, seed: int, size: int) -> Image.Image:
 
 def _film_strip(layout: facs.AuLayout, seed: int, size: int) -> Image.Image:
     """Frames of the liveliest stretch of a long video, and a track per AU under them."""
-    name = {"seed": seed, "subject": _subject(0), "video": "strip"}
+    name: dict[str, Any] = {"seed": seed, "subject": _subject(0), "video": "strip"}
     sampled = labels.sample_labels(layout, **name, num_frames=20 * STRIP_FRAMES)
     shown = sampled[liveliest(sampled, STRIP_FRAMES)]
     moments = (np.arange(COLUMNS) + 0.5) * STRIP_FRAMES / COLUMNS
@@ -110,8 +110,8 @@ def _film_strip(layout: facs.AuLayout, seed: int, size: int) -> Image.Image:
     for track, (au_name, active) in enumerate(zip(layout.au_names, shown.T, strict=True)):
         top = size + _GAP // 2 + track * _TRACK
         bar = np.where(active[None, :, None] == 1, ACTIVE, _INACTIVE).astype(np.uint8)
-        bar = Image.fromarray(bar).resize((COLUMNS * size, _TRACK - 3), Image.Resampling.NEAREST)
-        page.paste(bar, (_MARGIN, top))
+        lane = Image.fromarray(bar).resize((COLUMNS * size, _TRACK - 3), Image.Resampling.NEAREST)
+        page.paste(lane, (_MARGIN, top))
         ImageDraw.Draw(page).text((_MARGIN - 44, top - 3), au_name, _INK, _font())
     return page
 
@@ -123,5 +123,5 @@ def liveliest(sampled: Int[np.ndarray, "t n"], length: int) -> slice:
     return slice(start, start + length)
 
 
-def _font() -> ImageFont.FreeTypeFont:
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(13)

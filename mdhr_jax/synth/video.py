@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Iterable
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -85,7 +85,7 @@ def render_intensities(
     closed = numbers + camera.shutter / 2
     moments = _Moments(
         number=numbers.astype(np.int32),
-        aus=np.float32(intensities)[numbers],
+        aus=intensities.astype(np.float32)[numbers],
         pose=scene.pose(*recording, numbers),
         closing_aus=_at(intensities, closed),
         closing_pose=scene.pose(*recording, closed),
@@ -109,10 +109,10 @@ def render_intensities(
 class _Moments(NamedTuple):
     """What differs between frames; leaves with a leading frame axis."""
 
-    number: Int[np.ndarray, " f"]
-    aus: Float[np.ndarray, "f a"]
+    number: Int[Any, " f"]
+    aus: Float[Any, "f a"]
     pose: Pose
-    closing_aus: Float[np.ndarray, "f a"]  # when the shutter closes
+    closing_aus: Float[Any, "f a"]  # when the shutter closes
     closing_pose: Pose
     light: face.Light
 
@@ -131,7 +131,8 @@ def _at(
 ) -> Float32[np.ndarray, "f a"]:
     """Intensities between frames."""
     frames = np.arange(len(intensities))
-    return np.float32([np.interp(times, frames, column) for column in intensities.T]).T
+    held = [np.interp(times, frames, column) for column in intensities.T]
+    return np.array(held, np.float32).T
 
 
 @jax.jit

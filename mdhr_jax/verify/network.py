@@ -8,6 +8,7 @@ Swin's noise is a tenth of the ResNet's, and so are its tolerances (a quarter on
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from mdhr_jax.verify.verdict import Check, Values
 
 BACKBONES = {"resnet": "resnet50", "swin_transformer": "swin_b"}
 # Not of `configs.base`: what is verified does not change with a default.
-RELEASE = {
+RELEASE: dict[str, Any] = {
     "dynamics": "multiscale",
     "scales": (1, 2, 3, 4),
     "features": 512,
@@ -36,7 +37,7 @@ RELEASE = {
     "edges": "cross_region_activated",
     "temporal": True,
 }
-ADAMW = {"betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 5e-4}
+ADAMW: dict[str, Any] = {"betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 5e-4}
 
 # Stage -> largest absolute difference in evaluation and in training (ResNet).
 STAGES = {
@@ -86,8 +87,8 @@ def weights(case: Case) -> tuple[dict, dict]:
 def _weights(layout: facs.AuLayout, backbone: str, seed: int) -> tuple[dict, dict]:
     """Parameters and statistics drawn by the recipe, in our tree."""
     model = nnx.eval_shape(lambda: _model(layout, backbone, k=1))
-    _, *trees = steps.split(model)
-    return tuple(_draw(tree, layout, backbone, seed) for tree in trees)
+    _, params, batch_stats = steps.split(model)
+    return _draw(params, layout, backbone, seed), _draw(batch_stats, layout, backbone, seed)
 
 
 def _draw(tree: dict, layout: facs.AuLayout, backbone: str, seed: int) -> dict:
@@ -234,7 +235,7 @@ def _float64_gradients(case: Case, model: mdhr.MDHR, params: dict, batch_stats: 
     graph, *_ = steps.split(view)
     clips, *labels_and_mask = train_batch(case)
 
-    def gradients(*arguments: dict | jax.Array) -> dict:
+    def gradients(*arguments: Any) -> dict:
         return steps.loss_and_gradients(graph, _objective(case), *arguments)[1]
 
     with jax.enable_x64(True):

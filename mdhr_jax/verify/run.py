@@ -48,12 +48,12 @@ def _files(
     for name, check in small_files.ARRAY_FILES.items():
         if (file := directory / f"{name}.npz").exists():
             yield file.name, check(_load(file))
-    for name, check in small_files.LIST_FILES.items():
+    for name, check_lists in small_files.LIST_FILES.items():
         if (directory / f"{name}.json").exists():
             if lists is None:
                 print(f"{name}.json\n  not checked: --lists gives the official label lists")
             else:
-                yield f"{name}.json", check(directory, pathlib.Path(lists))
+                yield f"{name}.json", check_lists(directory, pathlib.Path(lists))
     for case in cases.read(directory):
         yield case.name, network.verify(case)
 

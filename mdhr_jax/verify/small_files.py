@@ -103,7 +103,7 @@ def preprocessing(arrays: Arrays) -> Iterator[Check]:
                 yield _levels(f"{case} train {row} on the device", device, ours)
 
 
-def _grey_levels(picture: np.ndarray) -> np.ndarray:
+def _grey_levels(picture: jax.Array | np.ndarray) -> np.ndarray:
     return np.rint((np.asarray(picture) * preprocess.STD + preprocess.MEAN) * 255).astype(int)
 
 

@@ -45,7 +45,7 @@ def find(root: pathlib.Path) -> tuple[RawSet, facs.AuLayout]:
     aus = _common_aus(labels)
     videos = _Videos(root)
     for file, table in labels.items():
-        videos.add(file, [row for row in table.rows if row.labels is not None])
+        videos.add(file, table.rows)
     for file, table in labels.items():
         videos.add_faceless(file, [row for row in table.rows if row.labels is None])
     notes = [f"{_below(root, file)}: {table.note}" for file, table in tables.items() if table.note]
@@ -127,6 +127,8 @@ class _Videos:
     def add(self, file: pathlib.Path, rows: Sequence[label_tables.FrameLabels]) -> None:
         """Adds the labels of a table."""
         for row in rows:
+            if row.labels is None:
+                continue
             name = _video_name(self._root, file, row)
             video = self._find(_subject(name, row), name, row.place)
             if row.frame in video.labels:

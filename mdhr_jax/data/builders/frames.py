@@ -15,7 +15,7 @@ import pathlib
 import shutil
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -32,7 +32,7 @@ class _Info(tfds.core.DatasetInfo):
         """Nothing of ours lies with TFDS, whose search leaves an empty folder in /tmp each time."""
 
 
-class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # of TFDS
     """Writes the frames of a `FrameTable`; a source of frames defines `examples`.
 
     TFDS holds one split in memory, at most 1000 MiB of encoded pictures: no subject may have more.
@@ -45,7 +45,7 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       extras: features that records of this source have beside those that all have.
     """
 
-    extras: ClassVar[Mapping[str, tfds.features.FeatureConnector]] = {}
+    extras: Mapping[str, tfds.features.FeatureConnector] = {}
 
     def __init__(
         self, *, table: clips.FrameTable, metadata: stored.Metadata, data_dir: str, progress: Bar
@@ -191,7 +191,7 @@ def write(
         written = pathlib.Path(builder.data_dir)
         pictures = json.dumps(builder.digests.by_video(), indent=1).encode()
         facts["pictures_sha256"] = hashlib.sha256(pictures).hexdigest()
-        contents = {
+        contents: dict[str, str | bytes] = {
             index_file.NAME: index_file.to_bytes(table),
             stored.PICTURES: pictures,
             stored.METADATA: json.dumps(facts),

@@ -11,7 +11,7 @@ import pathlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from mdhr_jax import csv_files, facs
 from mdhr_jax.data.builders.recordings import UNKNOWN
@@ -114,14 +114,15 @@ def _au_columns(header: Sequence[str]) -> dict[int, re.Match | None]:
 
 def _labels(place: str, header: Sequence[str], aus: dict[int, re.Match | None]) -> dict[int, int]:
     """The column of each AU's labels."""
-    strange = [header[column] for column, match in aus.items() if not _is_au(match)]
+    known = {column: match for column, match in aus.items() if _is_au(match)}
+    strange = [header[column] for column in aus if column not in known]
     if strange:
         raise InputError(
             f"{place}: is {', '.join(strange)} the label of an AU? Labels are called AU12 or "
             "AU12_c, with a number of FACS and for both sides at once; rename or remove the column"
         )
     columns: dict[int, int] = {}
-    for column, match in aus.items():
+    for column, match in known.items():
         if (match["kind"] or "c") in "cC":
             other = columns.setdefault(int(match["number"]), column)
             if other != column:
@@ -129,7 +130,7 @@ def _labels(place: str, header: Sequence[str], aus: dict[int, re.Match | None]) 
                     f"{place}: two columns for one AU, {header[other]} and {header[column]}; keep "
                     "the one that is the label"
                 )
-    alone = [header[c] for c, match in aus.items() if int(match["number"]) not in columns]
+    alone = [header[c] for c, match in known.items() if int(match["number"]) not in columns]
     if alone:
         raise InputError(
             f"{place}: {', '.join(alone)} are intensities without labels; add those, such as "
@@ -138,14 +139,13 @@ def _labels(place: str, header: Sequence[str], aus: dict[int, re.Match | None]) 
     return dict(sorted(columns.items()))
 
 
-def _is_au(match: re.Match | None) -> bool:
+def _is_au(match: re.Match | None) -> TypeGuard[re.Match]:
     return match is not None and int(match["number"]) in facs.NUMBERS
 
 
 def _columns(place: str, header: Sequence[str], aus: dict[int, int]) -> _Columns:
     names = [name.lower() for name in header]
-    wanted = ("frame", "video", "subject", "success")
-    for name in wanted:
+    for name in ("frame", "video", "subject", "success"):
         if names.count(name) > 1:
             raise InputError(f"{place}: two columns {name}; keep the right one")
     if "frame" not in names:
@@ -153,7 +153,8 @@ def _columns(place: str, header: Sequence[str], aus: dict[int, int]) -> _Columns
             f"{place}: names AUs, but no column frame; name the column of the frames' numbers so, "
             "or keep the file elsewhere if it holds no labels"
         )
-    return _Columns(*(names.index(name) if name in names else None for name in wanted), aus)
+    at = {name: column for column, name in enumerate(names)}
+    return _Columns(at["frame"], at.get("video"), at.get("subject"), at.get("success"), aus)
 
 
 def _row(place: str, row: Sequence[str], columns: _Columns) -> FrameLabels:

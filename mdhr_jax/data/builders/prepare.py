@@ -34,7 +34,7 @@ _PARTS = ".parts"
 _REMEDY = "make space or name another --out, finished videos are kept"
 
 
-class Prepared(frames.FrameBuilder, skip_registration=True):
+class Prepared(frames.FrameBuilder, skip_registration=True):  # type: ignore[call-arg]  # of TFDS
     """Records made of finished parts, with the intensities of all labelled frames."""
 
     VERSION = tfds.core.Version(VERSION)
@@ -197,7 +197,7 @@ def _check_detector(settings: parts.Settings, chosen: Sequence[Recording]) -> No
     memory here.
     """
     if ":" in settings.crop:
-        cutter = parts.cutter(settings)
+        cutter: Any = parts.cutter(settings)  # `squares.Found`
         for recording in chosen:
             cutter.detectors(recording.name)
 

@@ -198,17 +198,18 @@ def check_numbers(chosen: Sequence[Recording]) -> None:
             recording,
             sorted({*recording.numbers.tolist(), *recording.faceless}),
             sorted(recording.source.by_number),
+            recording.source.by_number,
         )
         for recording in chosen
         if isinstance(recording.source, Pictures) and recording.source.by_number
     ]
-    agreed = any(labels[0] == pictures[0] for _, labels, pictures in both)
-    for recording, labels, pictures in both:
+    agreed = any(labels[0] == pictures[0] for _, labels, pictures, _ in both)
+    for recording, labels, pictures, by_number in both:
         if _apart(labels, pictures, agreed):
             raise InputError(
                 f"{recording.name}: labels are of the frames {labels[0]} to {labels[-1]}, the "
                 f"pictures' names end in {pictures[0]} to {pictures[-1]} "
-                f"({recording.source.by_number[pictures[0]].name}); number both from the same "
+                f"({by_number[pictures[0]].name}); number both from the same "
                 "frame on"
             )
 

@@ -5,7 +5,7 @@ They take RGB pixels in 0..255 and are built from their weights (`weights.load`)
 rest.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def _normalise(pixels: Float[Array, "m h w 3"]) -> Float[Array, "m h w 3"]:
 class _Activated(nnx.Module):
     """A product with weights, a bias, and a slope for negative values of each channel."""
 
-    def __init__(self, weights: Iterable[np.ndarray]):
+    def __init__(self, weights: Iterator[np.ndarray]):
         self.kernel, self.bias, self.slope = (nnx.Param(jnp.asarray(next(weights))) for _ in "kbs")
 
     def activate(self, y: Float[Array, "m ... c"]) -> Float[Array, "m ... c"]:
@@ -65,7 +65,7 @@ class _Dense(_Activated):
 class _Head(nnx.Module):
     """A linear layer on the channels."""
 
-    def __init__(self, weights: Iterable[np.ndarray]):
+    def __init__(self, weights: Iterator[np.ndarray]):
         kernel, bias = next(weights), next(weights)
         self.kernel = nnx.Param(jnp.asarray(kernel.reshape(kernel.shape[-2:])))
         self.bias = nnx.Param(jnp.asarray(bias))

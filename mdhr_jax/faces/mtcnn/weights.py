@@ -10,7 +10,8 @@ import hashlib
 import importlib.metadata
 import io
 import math
-from collections.abc import Mapping
+import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,8 @@ def load() -> dict[str, list[np.ndarray]]:
 def _installed_file(net: str) -> bytes:
     try:
         package = importlib.metadata.distribution("mtcnn")
-        data = package.locate_file(f"mtcnn/assets/weights/{net}.lz4").read_bytes()
+        file = package.locate_file(f"mtcnn/assets/weights/{net}.lz4")
+        data = pathlib.Path(str(file)).read_bytes()
     except (importlib.metadata.PackageNotFoundError, OSError) as error:
         raise InputError(
             f"the face detector's weights are not installed ({error}); run {_INSTALL}"
@@ -83,7 +85,7 @@ class _Array(pickles.Stateful):
     def __init__(self, stream: io.BytesIO):
         self._stream = stream
 
-    def set_state(self, state: Mapping) -> None:
+    def set_state(self, state: Any) -> None:
         shape, dtype, order = state["shape"], state["dtype"], state["order"]
         if order != "C" or not isinstance(dtype, np.dtype):
             raise pickles.Refused(f"an array in the order {order!r} of {dtype!r}")
