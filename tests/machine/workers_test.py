@@ -64,8 +64,9 @@ def test_what_nobody_waits_for_any_more_is_ended(tmp_path):
 
 
 COMMAND = """
-import sys
+import signal, sys
 from mdhr_jax.machine import workers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 for _ in {call}:
     pass
 """
