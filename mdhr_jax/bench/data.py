@@ -12,14 +12,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mdhr_jax.bench import steps
 from mdhr_jax.data import decoded, pipeline, records
 from mdhr_jax.machine import sharding
-from mdhr_jax.numerics import steps
+from mdhr_jax.numerics import steps as step_programs
 from mdhr_jax.run import inputs
 from mdhr_jax.run.recipe import Recipe
 from mdhr_jax.run.scoring import whole_batches
 
-_WATCHED = 2.0  # seconds of training, about, in which the wait for input is measured
+_WATCHED = 2.0  # seconds of training, about, that each input feeds
 _READERS = 4  # threads that read the file of decoded pictures
 
 
@@ -31,7 +32,8 @@ class Rate(NamedTuple):
       frames: how many were read, each once.
       cold: with nothing of the files in memory.
       warm: right after that.
-      wait: share of a training loop's time in which it waits for this input; None for the file.
+      wait: share of a training's time in which it waits for this input; None for the file.
+      fed: seconds of a training step that this input feeds; None for the file.
     """
 
     input: str
@@ -39,6 +41,7 @@ class Rate(NamedTuple):
     cold: float
     warm: float
     wait: float | None
+    fed: float | None
 
 
 def measure(recipe: Recipe, step_seconds: float) -> list[Rate]:
@@ -50,18 +53,24 @@ def measure(recipe: Recipe, step_seconds: float) -> list[Rate]:
 
     Args:
       recipe: names the data set.
-      step_seconds: of a training step, for the wait.
+      step_seconds: of a training step, which says how many are fed.
 
     Raises:
       InputError: no data set, or a picture that cannot be read.
     """
     source, mesh = recipe.open_data(), sharding.make_mesh()
     file = _file_rate(source)  # later, pages that resident pictures map would stay in memory
-    return [file, *(_rate(recipe, source, mesh, name, step_seconds) for name in inputs.INPUTS)]
+    training, fed = steps.Training(recipe, mesh), max(3, round(_WATCHED / step_seconds))
+    return [file, *(_rate(recipe, source, mesh, name, training, fed) for name in inputs.INPUTS)]
 
 
 def _rate(
-    recipe: Recipe, source: records.FrameSource, mesh: Mesh, name: str, step_seconds: float
+    recipe: Recipe,
+    source: records.FrameSource,
+    mesh: Mesh,
+    name: str,
+    training: steps.Training,
+    fed: int,
 ) -> Rate:
     _forget(source.path)
     start = time.perf_counter()
@@ -70,19 +79,33 @@ def _rate(
     cold = time.perf_counter() - start
     warm = _seconds(lambda: _read(recipe, source, put, mesh))
     frames = len(source.table)
-    wait = _wait(inputs.training_batches(recipe, source, 0), put, step_seconds)
-    return Rate(name, frames, frames / cold, frames / warm, wait)
+    wait, step = _fed(inputs.training_batches(recipe, source, 0), put, training, fed)
+    return Rate(name, frames, frames / cold, frames / warm, wait, step)
 
 
-def _wait(batches: Iterator[pipeline.Batch], put: inputs.Put, step_seconds: float) -> float:
-    """The share of time in which a loop waits whose steps leave the host idle, as a GPU's do."""
-    feed, steps = pipeline.ahead(batches, put), max(3, round(_WATCHED / step_seconds))
-    next(feed)  # what comes before the first step is no matter of speed
-    waited = 0.0
-    for _ in range(steps):
-        time.sleep(step_seconds)
-        waited += _seconds(lambda: next(feed))
-    return waited / (waited + steps * step_seconds)
+def _fed(
+    batches: Iterator[pipeline.Batch],
+    put: inputs.Put,
+    take_step: Callable[[step_programs.Batch], object],
+    count: int,
+) -> tuple[float, float]:
+    """Share of time in which so many steps wait for their batches, and seconds of each.
+
+    As in a training, a step is waited for when the next one is under way.
+    """
+    feed, before = pipeline.ahead(batches, put), None
+    for _ in range(2):  # compile, and what comes before the first step is no matter of speed
+        jax.block_until_ready(take_step(next(feed)[1]))
+    start, waited = time.perf_counter(), 0.0
+    for _ in range(count):
+        asked = time.perf_counter()
+        _, placed = next(feed)
+        waited += time.perf_counter() - asked
+        jax.block_until_ready(before)
+        before = take_step(placed)
+    jax.block_until_ready(before)
+    seconds = time.perf_counter() - start
+    return waited / seconds, seconds / count
 
 
 def _file_rate(source: records.FrameSource) -> Rate:
@@ -97,7 +120,7 @@ def _file_rate(source: records.FrameSource) -> Rate:
 
     _forget(source.path)
     frames = len(pictures)
-    return Rate("decoded.npy", frames, frames / _seconds(read), frames / _seconds(read), None)
+    return Rate("decoded.npy", frames, frames / _seconds(read), frames / _seconds(read), None, None)
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -113,7 +136,7 @@ def _read(recipe: Recipe, source: records.FrameSource, put: inputs.Put, mesh: Me
             jax.block_until_ready(_gather(put(batch)))
 
 
-_gather = jax.jit(steps.frames)
+_gather = jax.jit(step_programs.frames)
 
 
 def _batches(recipe: Recipe, source: records.FrameSource, mesh: Mesh) -> Iterator[pipeline.Batch]:

@@ -5,7 +5,7 @@ import pathlib
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,24 +29,36 @@ class Work(NamedTuple):
     kind: str
 
 
-def spent(folder: str | pathlib.Path, program: str) -> dict[Work, float]:
-    """Seconds of each work in the calls of a program that a trace has seen.
+def spent(seconds: Mapping[str, float], program: str) -> dict[Work, float]:
+    """Seconds of each work; instructions that run at the same time count each in full.
 
-    Instructions that run at the same time count each in full.
+    Args:
+      seconds: of every instruction, see `instructions`.
+      program: text of the compiled program.
+    """
+    known = works(program)
+    sums: dict[Work, float] = defaultdict(float)
+    for name, duration in seconds.items():
+        sums[known[name]] += duration
+    return dict(sums)
+
+
+def instructions(folder: str | pathlib.Path, program: str) -> dict[str, float]:
+    """Seconds of each instruction in the calls of a program that a trace has seen.
 
     Args:
       folder: into which traces were written; the last one counts.
       program: text of the compiled program.
     """
     module, known = _module(program), works(program)
-    seconds: dict[Work, float] = defaultdict(float)
+    seconds: dict[str, float] = defaultdict(float)
     traces = pathlib.Path(folder).rglob("*.xplane.pb")
     last = max(traces, key=lambda file: file.stat().st_mtime)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of JAX's own types
         for name, duration in _instructions(last, module):
             if name in known:
-                seconds[known[name]] += duration
+                seconds[name] += duration
     return dict(seconds)
 
 

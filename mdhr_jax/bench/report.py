@@ -12,6 +12,8 @@ import jax
 from mdhr_jax.bench import collectives
 from mdhr_jax.bench.data import Rate
 from mdhr_jax.bench.profile import KINDS, PARTS, Work
+from mdhr_jax.bench.roofline import Machine
+from mdhr_jax.bench.saving import Saving
 from mdhr_jax.bench.steps import Measured
 from mdhr_jax.machine import workers
 from mdhr_jax.report import markdown
@@ -46,9 +48,44 @@ def step_facts(what: str, recipe: Recipe, measured: Measured) -> dict[str, Any]:
         "floor_seconds": measured.floor,
         "floor_share": measured.floor / measured.timing.median,
         "memory_bytes": measured.memory,
+        "peak_bytes": measured.peak,
         "exchanged": {kind: volume._asdict() for kind, volume in measured.exchanged.items()},
         "machine": measured.machine._asdict(),
     }
+
+
+def machine_facts(recipe: Recipe, machine: Machine) -> dict[str, Any]:
+    """What the device reaches."""
+    return {**_where("machine", recipe), "machine": machine._asdict()}
+
+
+def machine_table(facts: dict[str, Any]) -> str:
+    """The same as two lines."""
+    precision = facts["config"]["precision"]
+    lines = [(f"a product in {precision}, a copy", _machine(facts))]
+    return markdown.table([_device(facts), ""], lines)
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    machine = facts["machine"]
+    return f"{machine['flops'] / 1e12:,.2f} TFLOP/s, {machine['bandwidth'] / 1e9:,.0f} GB/s"
+
+
+def saving_facts(recipe: Recipe, saving: Saving) -> dict[str, Any]:
+    """What a checkpoint costs a training."""
+    return {**_where("saving", recipe), **saving._asdict()}
+
+
+def saving_table(facts: dict[str, Any]) -> str:
+    """The same, line by line."""
+    lines = [
+        ("a step alone", _ms(facts["alone"])),
+        ("a step while a checkpoint is written", _ms(facts["beside"])),
+        ("the save returns after", _ms(facts["returns"])),
+        ("the checkpoint is written after", _ms(facts["written"])),
+        ("the checkpoint", f"{facts['bytes'] / 2**20:,.1f} MiB"),
+    ]
+    return markdown.table([_device(facts), "median of windows"], lines)
 
 
 def data_facts(recipe: Recipe, rates: Sequence[Rate], step: Measured) -> dict[str, Any]:
@@ -64,16 +101,25 @@ def data_facts(recipe: Recipe, rates: Sequence[Rate], step: Measured) -> dict[st
 
 def data_table(facts: dict[str, Any]) -> str:
     """Frames per second of every input."""
-    file = facts["file"]
+    file, config = facts["file"], facts["config"]
+    clip_frames = config["batch_size"] * config["clip_length"]
     lines = [
-        *((rate["input"], *_passes(rate), f"{rate['wait']:.1%}") for rate in facts["inputs"]),
-        (f"{file['input']}, alone", *_passes(file), ""),
-        ("a training step takes", "", f"{facts['step_frames_per_second']:,.1f}", ""),
+        *(
+            (rate["input"], *_passes(rate), f"{clip_frames / rate['fed']:,.1f}", _share(rate))
+            for rate in facts["inputs"]
+        ),
+        (f"{file['input']}, alone", *_passes(file), "", ""),
+        ("a training step takes", "", "", f"{facts['step_frames_per_second']:,.1f}", ""),
     ]
-    return markdown.table(["frames per second", "cold", "warm", "input wait"], lines) + (
+    header = ["frames per second", "cold", "warm", "training with it", "input wait"]
+    return markdown.table(header, lines) + (
         f"\n{_device(facts)}; {facts['inputs'][0]['frames']:,} frames in batches of "
-        f"{facts['config']['batch_size']} clips of {facts['config']['clip_length']}\n"
+        f"{config['batch_size']} clips of {config['clip_length']}\n"
     )
+
+
+def _share(rate: dict[str, Any]) -> str:
+    return f"{rate['wait']:.1%}"
 
 
 def _passes(rate: dict[str, Any]) -> tuple[str, str]:
@@ -123,6 +169,32 @@ def spent_table(spent: Sequence[dict[str, Any]]) -> str:
     return markdown.table(["time in", *kinds, "together"], lines)
 
 
+_MOST_KERNELS = 20
+
+
+def kernel_facts(seconds: Mapping[str, float], works: Mapping[str, Work]) -> list[dict[str, Any]]:
+    """The instructions that take the most time, and their shares of all."""
+    whole = sum(seconds.values())
+    longest = sorted(seconds, key=lambda name: -seconds[name])[:_MOST_KERNELS]
+    return [
+        {"name": name, **works[name]._asdict(), "share": seconds[name] / whole} for name in longest
+    ]
+
+
+def kernel_table(kernels: Sequence[dict[str, Any]]) -> str:
+    """A line for each of them."""
+    lines = [
+        (
+            kernel["name"],
+            f"{kernel['part']}, backward" if kernel["backward"] else kernel["part"],
+            kernel["kind"],
+            f"{kernel['share']:.1%}",
+        )
+        for kernel in kernels
+    ]
+    return markdown.table(["instruction", "part", "kind", "of the time"], lines)
+
+
 def _loops(config: dict[str, Any]) -> str:
     return ", micro-batches counted once" if config["accumulate"] > 1 else ""
 
@@ -142,7 +214,7 @@ def _device(facts: dict[str, Any]) -> str:
 
 def step_table(facts: dict[str, Any]) -> str:
     """The facts that one looks for."""
-    seconds, machine, config = facts["seconds"], facts["machine"], facts["config"]
+    seconds, config = facts["seconds"], facts["config"]
     lines = [
         ("device", _device(facts)),
         ("model", f"{config['model.backbone']}, {config['precision']}, {config['image_size']} px"),
@@ -158,15 +230,19 @@ def step_table(facts: dict[str, Any]) -> str:
         ),
         ("of the rate of products (MFU)", f"{facts['utilisation']:.0%}"),
         ("operations", f"{facts['flops'] / 1e9:,.1f} GFLOP"),
-        ("memory", f"{facts['memory_bytes'] / 2**30:.2f} GiB"),
+        ("memory", _memory(facts)),
         (f"exchanged between devices{_loops(config)}", _exchanged(facts)),
         ("compilation", f"{facts['compilation_seconds']:.1f} s"),
-        (
-            "this device, measured",
-            f"{machine['flops'] / 1e12:,.2f} TFLOP/s, {machine['bandwidth'] / 1e9:,.0f} GB/s",
-        ),
+        ("this device, measured", _machine(facts)),
     ]
     return markdown.table([f"mdhr bench {facts['what']}", ""], lines)
+
+
+def _memory(facts: dict[str, Any]) -> str:
+    peak = facts["peak_bytes"]
+    return f"{facts['memory_bytes'] / 2**30:.2f} GiB" + (
+        f", {peak / 2**30:.2f} GiB at most" if peak else ""
+    )
 
 
 def _ms(seconds: float) -> str:

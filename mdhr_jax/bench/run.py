@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mdhr_jax.bench import collectives, data, report, steps
+from mdhr_jax.bench import collectives, data, report, roofline, saving, steps
 from mdhr_jax.bench import profile as traces
 from mdhr_jax.errors import InputError
 from mdhr_jax.machine import sharding
@@ -20,6 +20,12 @@ class Result(NamedTuple):
     facts: dict[str, Any]
     table: str
     program: str = ""
+
+
+def _machine(recipe: Recipe, windows: int) -> Result:
+    del windows
+    facts = report.machine_facts(recipe, roofline.machine(recipe.dtype))
+    return Result(facts, report.machine_table(facts))
 
 
 def _train(recipe: Recipe, windows: int) -> Result:
@@ -36,10 +42,15 @@ def _step(what: str, recipe: Recipe, measured: steps.Measured) -> Result:
 
 
 def _data(recipe: Recipe, windows: int) -> Result:
-    recipe.open_data()  # what is wrong with it is said before a step is measured
+    recipe.open_data()  # what is wrong with it is facts before a step is measured
     step = steps.training(recipe, windows)
     facts = report.data_facts(recipe, data.measure(recipe, step.timing.median), step)
     return Result(facts, report.data_table(facts))
+
+
+def _saving(recipe: Recipe, windows: int) -> Result:
+    facts = report.saving_facts(recipe, saving.measure(recipe, windows))
+    return Result(facts, report.saving_table(facts))
 
 
 def _collectives(recipe: Recipe, windows: int) -> Result:
@@ -49,9 +60,11 @@ def _collectives(recipe: Recipe, windows: int) -> Result:
 
 
 KINDS: Mapping[str, Callable[[Recipe, int], Result]] = {
+    "machine": _machine,
     "train": _train,
     "infer": _infer,
     "data": _data,
+    "saving": _saving,
     "collectives": _collectives,
 }
 
@@ -72,7 +85,7 @@ def run(
       what: key of `KINDS`.
       recipe: of the run whose programs or data are measured.
       windows: whose median counts.
-      profile: directory for a trace, if there is to be one; where a program's time goes is said
+      profile: directory for a trace, if there is to be one; where a program's time goes is facts
         then, too.
 
     Raises:
@@ -83,6 +96,8 @@ def run(
     with _traced(profile) if profile else contextlib.nullcontext():
         facts, table, program = KINDS[what](recipe, windows)
     if profile and program:
-        facts["spent"] = report.spent_facts(traces.spent(profile, program))
-        table += "\n" + report.spent_table(facts["spent"])
+        seconds = traces.instructions(profile, program)
+        facts["spent"] = report.spent_facts(traces.spent(seconds, program))
+        facts["kernels"] = report.kernel_facts(seconds, traces.works(program))
+        table += f"\n{report.spent_table(facts['spent'])}\n{report.kernel_table(facts['kernels'])}"
     return facts, table

@@ -29,6 +29,7 @@ class Measured(NamedTuple):
       floor: seconds that a call takes at least (`roofline`).
       machine: what the floor is reckoned with, of each device.
       memory: bytes that the program holds on a device.
+      peak: most bytes that the process has held on the first device; None where it is not told.
       exchanged: what a call makes the devices exchange, by kind; micro-batches count once.
       devices: how many there are.
       program: its compiled text.
@@ -41,9 +42,35 @@ class Measured(NamedTuple):
     floor: float
     machine: roofline.Machine
     memory: int
+    peak: int | None
     exchanged: dict[str, collectives.Volume]
     devices: int
     program: str
+
+
+class Training:
+    """A training that takes the steps it is called for.
+
+    Attributes:
+      programs: those of the run.
+      state: that of the run.
+      schedule: of its learning rate, on the devices.
+      step: the program, which may be replaced by a compiled one.
+
+    Raises:
+      InputError: the configuration is wrong.
+    """
+
+    def __init__(self, recipe: Recipe, mesh: Mesh):
+        self.programs = made = training_programs(recipe, mesh)
+        self.step: Any = made.train  # jitted, or compiled
+        self.state = made.init(made.schedule)
+        self.schedule = made.schedule.placed(mesh)
+
+    def __call__(self, batch: steps.Batch) -> dict[str, jax.Array]:
+        """Takes a step; its scalars, which nobody has waited for."""
+        self.state, scalars = self.step(self.state, batch, self.schedule)
+        return scalars
 
 
 def training(recipe: Recipe, windows: int) -> Measured:
@@ -53,21 +80,14 @@ def training(recipe: Recipe, windows: int) -> Measured:
       InputError: the configuration is wrong.
     """
     mesh = sharding.make_mesh(recipe.fsdp)
-    programs = training_programs(recipe, mesh)
-    state, batch = programs.init(programs.schedule), random_batch(recipe, recipe.batch_size, mesh)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    schedule = programs.schedule.placed(mesh)
-    step, compilation = _compiled(programs.train, state, batch, schedule)
-
-    def run() -> dict:
-        nonlocal state
-        state, scalars = step(state, batch, schedule)
-        return scalars
-
+    run, batch = Training(recipe, mesh), random_batch(recipe, recipe.batch_size, mesh)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state["params"]))
+    run.step, compilation = _compiled(run.step, run.state, batch, run.schedule)
+    made = run.programs
     return _measured(
-        run,
-        step,
-        roofline.products(programs.train, programs.abstract, batch, schedule),
+        lambda: run(batch),
+        run.step,
+        roofline.products(made.train, made.abstract, batch, run.schedule),
         recipe,
         mesh,
         frames=recipe.batch_size * recipe.clip_length,
@@ -151,11 +171,13 @@ def _measured(
     windows: int,
 ) -> Measured:
     held, text = program.memory_analysis(), program.as_text()
-    machine = roofline.machine(recipe.dtype)
+    timed = timing.measure(run, windows)
+    peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    machine = roofline.machine(recipe.dtype)  # holds more than some programs
     return Measured(
         frames=frames,
         compilation=compilation,
-        timing=timing.measure(run, windows),
+        timing=timed,
         flops=sum(product.flops * product.times for product in work),
         floor=roofline.floor(work, machine, parameters) / mesh.size,
         machine=machine,
@@ -163,6 +185,7 @@ def _measured(
         + held.temp_size_in_bytes
         + held.output_size_in_bytes
         - held.alias_size_in_bytes,
+        peak=peak,
         exchanged=collectives.volumes(text),
         devices=mesh.size,
         program=text,

@@ -19,6 +19,8 @@ from mdhr_jax.commands.flags import (
 )
 from mdhr_jax.machine import files
 
+_WHAT = "machine|train|infer|data|saving|collectives"
+
 
 def _bench_flags(values: Flags, arguments: Sequence[str]) -> None:
     config_flag(values, arguments)
@@ -35,7 +37,7 @@ def _bench(values: Flags, arguments: Sequence[str]) -> int:
     from mdhr_jax.bench import run
     from mdhr_jax.run.recipe import Recipe
 
-    (what,) = exactly(arguments, "train|infer|data|collectives")
+    (what,) = exactly(arguments, _WHAT)
     recipe = Recipe.of(checked_config(values))
     facts, table = run.run(what, recipe, windows=values.windows, profile=values.profile)
     print(table, end="")
@@ -45,8 +47,8 @@ def _bench(values: Flags, arguments: Sequence[str]) -> int:
 
 
 BENCH = Command(
-    "Time steps, scoring, the reading of frames or collectives beside what the device can do.",
-    "train|infer|data|collectives --config NAME|FILE [--profile DIR] [--config.KEY=VALUE ...]",
+    "Time steps, scoring, reading, saving or collectives beside what the device can do.",
+    f"{_WHAT} --config NAME|FILE [--profile DIR] [--config.KEY=VALUE ...]",
     "mdhr bench infer --config quickstart --windows 1",
     _bench_flags,
     _bench,
@@ -74,6 +76,13 @@ DOCTOR = Command(
 def _verify_flags(values: Flags, arguments: Sequence[str]) -> None:
     path_flag(values, "golden", "Directory of golden vectors.")
     path_flag(values, "lists", "Directory of the official label lists.")
+    flags.DEFINE_list("only", None, "Files to check, by name; default: all.", flag_values=values)
+    flags.DEFINE_boolean(
+        "training",
+        True,
+        "Check training, its gradients and optimisation, too, not the evaluation alone.",
+        flag_values=values,
+    )
 
 
 def _verify(values: Flags, arguments: Sequence[str]) -> int:
@@ -81,12 +90,13 @@ def _verify(values: Flags, arguments: Sequence[str]) -> int:
 
     exactly(arguments)
     require(values, "golden")
-    return 0 if run.verify(values.golden, values.lists) else 1
+    well = run.verify(values.golden, values.lists, only=values.only, training=values.training)
+    return 0 if well else 1
 
 
 VERIFY = Command(
     "Compare with golden vectors of the official release, stage by stage.",
-    "--golden DIR [--lists DIR]",
+    "--golden DIR [--lists DIR] [--only NAME,...] [--notraining]",
     "mdhr verify --golden tests/golden",
     _verify_flags,
     _verify,

@@ -101,11 +101,13 @@ def _model(layout: facs.AuLayout, backbone: str, k: int) -> mdhr.MDHR:
     return mdhr.MDHR(layout, backbone=BACKBONES[backbone], k=k, rngs=nnx.Rngs(0), **RELEASE)
 
 
-def verify(case: Case) -> Iterator[Check]:
+def verify(case: Case, *, training: bool = True) -> Iterator[Check]:
     """Every stage of one configuration: evaluation, training, and optimisation if it is there."""
     params, batch_stats = weights(case)
     model = nnx.eval_shape(lambda: _model(case.layout, case.backbone, case.facts["k"]))
     yield from _evaluation(case, model, params, batch_stats)
+    if not training:
+        return
     yield from _training(case, model, params, batch_stats)
     if "opt.losses" in case.arrays:
         yield from _optimisation(case, model, params, batch_stats)

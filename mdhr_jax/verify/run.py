@@ -3,7 +3,7 @@
 
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -12,24 +12,33 @@ from mdhr_jax.verify import cases, network, small_files, verdict
 from mdhr_jax.verify.verdict import Check
 
 
-def verify(directory: str | pathlib.Path, lists: str | pathlib.Path | None = None) -> bool:
+def verify(
+    directory: str | pathlib.Path,
+    lists: str | pathlib.Path | None = None,
+    *,
+    only: Collection[str] | None = None,
+    training: bool = True,
+) -> bool:
     """Prints the verdict of each stage; True when all are within tolerance.
 
     Args:
       directory: golden vectors; any seeds, any subset of the files.
       lists: official label lists, for clip index and class weights.
+      only: files to check, by name without ending; all by default.
+      training: check a configuration's training, gradients and optimisation, too.
 
     Raises:
-      InputError: no such directory, nothing to check in it, or an unreadable file.
+      InputError: no such directory or file, nothing to check in it, or an unreadable file.
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise InputError(
             f"{directory}: no such directory; give the directory of the golden vectors"
         )
+    _check_names(directory, only or ())
     out: list[str] = []
     files = 0
-    for name, checks in _files(directory, lists):
+    for name, checks in _files(directory, lists, only, training):
         files += 1
         print(name, verdict.HEADER, sep="\n", flush=True)
         for check in checks:
@@ -42,20 +51,34 @@ def verify(directory: str | pathlib.Path, lists: str | pathlib.Path | None = Non
     return not out
 
 
+def _check_names(directory: pathlib.Path, names: Collection[str]) -> None:
+    there = {file.stem for file in directory.iterdir()}
+    for name in names:
+        if name not in there:
+            raise InputError(f"--only: {directory} holds no {name}; choose from {', '.join(there)}")
+
+
 def _files(
-    directory: pathlib.Path, lists: str | pathlib.Path | None
+    directory: pathlib.Path,
+    lists: str | pathlib.Path | None,
+    only: Collection[str] | None,
+    training: bool,
 ) -> Iterator[tuple[str, Iterator[Check]]]:
+    def asked(name: str) -> bool:
+        return only is None or name in only
+
     for name, check in small_files.ARRAY_FILES.items():
-        if (file := directory / f"{name}.npz").exists():
+        if (file := directory / f"{name}.npz").exists() and asked(name):
             yield file.name, check(_load(file))
     for name, check_lists in small_files.LIST_FILES.items():
-        if (directory / f"{name}.json").exists():
+        if (directory / f"{name}.json").exists() and asked(name):
             if lists is None:
                 print(f"{name}.json\n  not checked: --lists gives the official label lists")
             else:
                 yield f"{name}.json", check_lists(directory, pathlib.Path(lists))
     for case in cases.read(directory):
-        yield case.name, network.verify(case)
+        if asked(case.name):
+            yield case.name, network.verify(case, training=training)
 
 
 def _load(file: pathlib.Path) -> dict[str, np.ndarray]:

@@ -54,10 +54,10 @@ def test_the_wait_for_input_is_a_share_of_the_time():
             time.sleep(0.2 if number > 1 else 0)  # the first two come before the clock runs
             yield number
 
-    share = data._wait(batches(), str, step_seconds=0.1)
+    share, step = data._fed(batches(), str, lambda _: time.sleep(0.1), 20)
     # Nothing reads ahead here: 0.2 s of waiting to 0.1 s of work, if the machine is idle.
-    assert 0.4 < share < 0.95
-    assert data._wait(itertools.count(), str, step_seconds=0.1) < 0.2
+    assert 0.4 < share < 0.95 and step > 0.3 * 0.95
+    assert data._fed(itertools.count(), str, lambda _: time.sleep(0.1), 20)[0] < 0.2
 
 
 @pytest.mark.long
@@ -76,7 +76,7 @@ def test_a_trace_says_where_the_time_goes(config_file, tmp_path, capsys, one_dev
 @pytest.mark.slow
 def test_what_cannot_be_measured_is_refused(tiny_config):
     with pytest.raises(
-        errors.InputError, match="speed: .* choose from train, infer, data, collectives"
+        errors.InputError, match="speed: .* choose from machine, train, infer, data, saving"
     ):
         run.run("speed", Recipe.of(tiny_config), windows=1, profile=None)
     tiny_config.data = ""
