@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 
 import side_table
 import sides
+import targets
 import variants
 
 from mdhr_jax.configs import base
@@ -175,8 +176,8 @@ def place_of(benches: Sequence[Bench], arguments: argparse.Namespace) -> side_ta
         workers.cores(),
         last.transforms,
         sides.Apart(*map(max, zip(*apart, strict=True))) if apart else None,
-        standard="H100" in last.ours["device"]
-        and all(getattr(arguments, name) == value for name, value in side_table.STANDARD.items()),
+        standard=targets.DEVICE in last.ours["device"]
+        and all(getattr(arguments, name) == value for name, value in targets.STANDARD.items()),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import sides
+import targets
 
 from mdhr_jax.report import markdown
 
@@ -17,8 +18,11 @@ PROGRAMS = {
 }
 
 
+_FRAMES = targets.STANDARD["eval_clips"] * targets.STANDARD["frames"]
+
+
 class Goal(NamedTuple):
-    """What is asked of one H100 with 8 clips of 16 frames.
+    """What is asked of one H200 with 8 clips of 16 frames.
 
     Attributes:
       milliseconds: of ours.
@@ -30,23 +34,16 @@ class Goal(NamedTuple):
 
 
 GOALS = {
-    ("resnet50", "train_step"): Goal(24, {"released": 1 / 4.5, "tuned": 1 / 1.5}),
-    ("swin_b", "train_step"): Goal(43, {"released": 1 / 7, "tuned": 1 / 1.5}),
-    ("resnet50", "clips"): Goal(32 * 16 / 20_000 * 1000),
-    ("swin_b", "clips"): Goal(32 * 16 / 8_500 * 1000),
-    ("resnet50", "one_clip"): Goal(1.0),
-    ("swin_b", "one_clip"): Goal(2.5),
-    ("resnet50", "validation"): Goal(None, {"released": 1 / 25}),
-    ("swin_b", "validation"): Goal(None, {"released": 1 / 25}),
-}
-STANDARD = {  # what the goals are about
-    "clips": 8,
-    "frames": 16,
-    "eval_clips": 32,
-    "batches": 8,
-    "image_size": 224,
-    "features": 512,
-    "precision": "bfloat16",
+    (key, program): goal
+    for key, asked in targets.BACKBONES.items()
+    for program, goal in {
+        "train_step": Goal(
+            asked.train[1], {"released": 1 / asked.released[0], "tuned": 1 / targets.TUNED[0]}
+        ),
+        "clips": Goal(1000 * _FRAMES / asked.clips[1]),
+        "one_clip": Goal(asked.clip[1]),
+        "validation": Goal(None, {"released": 1 / targets.VALIDATION[0]}),
+    }.items()
 }
 CPU_GOAL = 1.0  # ratio to every variant
 
@@ -140,7 +137,7 @@ def _where(place: Place) -> str:
         for name, side in (("ours", place.ours), ("PyTorch", place.theirs))
     )
     goals = (
-        "" if place.standard else "- not measured: the goals for one H100, 8 clips of 16 frames\n"
+        "" if place.standard else "- not measured: the goals for one H200, 8 clips of 16 frames\n"
     )
     return (
         f"{goals}{about}{_agreement(place.apart)}"

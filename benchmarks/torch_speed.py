@@ -98,7 +98,8 @@ def wait(result: object) -> None:
 def machine(dtype: torch.dtype) -> dict[str, float]:
     """Operations per second of a large product, bytes per second of a large copy."""
     side, count = LARGE if DEVICE.type == "cuda" else SMALL
-    square, line = torch.ones(side, side, dtype=dtype, device=DEVICE), torch.ones(count).to(DEVICE)
+    square = torch.randn(side, side, dtype=dtype, device=DEVICE)  # as in roofline.machine
+    line = torch.ones(count).to(DEVICE)
     product, copy = (
         statistics.median(answers.seconds_per_call(run, wait, 5, 1.0))
         for run in (lambda: square @ square, lambda: line + 1)

@@ -12,7 +12,7 @@ import pytest
 from mdhr_jax import errors
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
-MODULES = ("answers", "side_by_side", "side_table", "sides", "variants")
+MODULES = ("answers", "side_by_side", "side_table", "sides", "targets", "variants")
 
 
 @pytest.fixture
@@ -82,15 +82,15 @@ def test_the_table_has_medians_ratios_and_what_is_missing(benchmark, place):
     ]
     text = "\n".join(others)
     assert "not measured: resnet50, scores of many clips, tuned: out of memory" in text
-    assert "not measured: the goals for one H100" in text
+    assert "not measured: the goals for one H200" in text
     assert "1.0e-06 in float32" in text and "500 ms" in text
 
 
-def test_goals_of_an_h100_are_said_for_its_batch_only(benchmark, place):
+def test_goals_of_an_h200_are_said_for_its_batch_only(benchmark, place):
     side_table = benchmark("side_table")
     rows = [side_table.Row("resnet50", "released", "train_step", 128, [0.02], [0.1])]
-    assert "0.22, 24 ms" in side_table.table(rows, place("NVIDIA H100", standard=True))
-    other = side_table.table(rows, place("NVIDIA H100"))
+    assert "0.22, 18 ms" in side_table.table(rows, place("NVIDIA H200", standard=True))
+    other = side_table.table(rows, place("NVIDIA H200"))
     assert "0.22" not in other and "not measured: the goals" in other
 
 
@@ -115,8 +115,8 @@ def test_a_side_that_stops_is_a_reason(benchmark, tmp_path):
 
 
 def test_a_gpu_is_not_compared_with_a_cpu(benchmark):
-    with pytest.raises(errors.InputError, match="JAX runs on cpu, PyTorch on NVIDIA H100"):
-        benchmark("sides").same_device(_about(), _about("NVIDIA H100"))
+    with pytest.raises(errors.InputError, match="JAX runs on cpu, PyTorch on NVIDIA H200"):
+        benchmark("sides").same_device(_about(), _about("NVIDIA H200"))
 
 
 @pytest.mark.parametrize(
