@@ -63,7 +63,7 @@ def _tables(lines: Mapping[str, Line]) -> Iterator[str]:
 def _where(lines: Mapping[str, Line]) -> str:
     places = {
         f"{line['device']}, size {line['size']}, {line['date'][:10]}, "
-        + ", ".join(f"{name} {text}" for name, text in (line["versions"] | line["clocks"]).items())
+        + ", ".join(f"{name} {x}" for name, x in (line["versions"] | line["clocks"]).items() if x)
         for line in lines.values()
     }
     return "".join(f"{place}\n" for place in sorted(places))
@@ -169,8 +169,7 @@ def _missing(lines: Mapping[str, Line]) -> str:
     found = []
     for name, line in lines.items():
         if line["end"] != "done":
-            last = next(iter(line.get("said", [])[-1:]), "")
-            found.append(
-                f"- {name}: {line['end']}{last and f' ({last.strip()})'}: `{line['command']}`"
-            )
-    return "".join(f"{line}\n" for line in found)
+            failed = line["end"].startswith("exit code") and line["said"]
+            reason = f" ({line['said'][-1].strip()})" if failed else ""
+            found.append(f"- {name}: {line['end']}{reason}: `{line['command']}`\n")
+    return "".join(found)

@@ -190,7 +190,8 @@ def _around(size: Size) -> Iterator[Part]:
 
 
 def _clips(net: str, words: tuple[str, ...], clips: int) -> Part:
-    return _bench(f"train-{net}-{clips}", 35, "train", *words, f"--config.batch_size={clips}")
+    part = _bench(f"train-{net}-{clips}", 35, "train", *words, f"--config.batch_size={clips}")
+    return part._replace(variables={"XLA_CLIENT_MEM_FRACTION": "0.95"})  # 64 clips take most of it
 
 
 def _fold(size: Size) -> Iterator[Part]:

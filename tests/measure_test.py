@@ -186,7 +186,8 @@ def test_a_table_of_nothing_is_refused(benchmark, tmp_path, capsys):
 
 @pytest.mark.long
 @pytest.mark.usefixtures("quick_compilation_elsewhere")
-def test_every_part_is_measured_at_tiny_size(benchmark, run_torch, tmp_path, capsys):
+def test_every_part_is_measured_at_tiny_size(benchmark, run_torch, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # as the script says
     out, measure, plan = tmp_path / "out", benchmark("measure"), benchmark("plan")
     assert measure.main([f"--out={out}", "--size=tiny", "--budget=600"]) == 0
     lines = [json.loads(line) for line in (out / measure.LINES).read_text().splitlines()]

@@ -52,7 +52,7 @@ def verify(
 
 
 def _check_names(directory: pathlib.Path, names: Collection[str]) -> None:
-    there = {file.stem for file in directory.iterdir()}
+    there = sorted({file.stem for file in directory.iterdir()})
     for name in names:
         if name not in there:
             raise InputError(f"--only: {directory} holds no {name}; choose from {', '.join(there)}")

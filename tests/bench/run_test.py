@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mdhr_jax import cli, errors
-from mdhr_jax.bench import collectives, data, profile, run
+from mdhr_jax.bench import collectives, data, profile, run, timing
 from mdhr_jax.run.recipe import Recipe
 
 
@@ -71,6 +71,24 @@ def test_a_trace_says_where_the_time_goes(config_file, tmp_path, capsys, one_dev
     assert {entry["kind"] for entry in spent} == {"convolutions", "products", "rest"}
     shown = capsys.readouterr().out
     assert "| time in" in shown and "| backbone, backward" in shown
+
+
+@pytest.mark.slow
+def test_the_device_alone_and_a_checkpoint_beside_a_training(
+    config_file, tmp_path, capsys, one_device, monkeypatch
+):
+    monkeypatch.setattr(timing, "_SECONDS", 0.01)
+    file, said = tmp_path / "bench.json", {}
+    for what in ("machine", "saving"):
+        command = ["bench", what, f"--config={config_file()}", f"--json={file}", "--windows=2"]
+        assert cli.main(command) == 0
+        said[what] = json.loads(file.read_text())
+    assert all(rate > 0 for rate in said["machine"]["machine"].values())
+    saving = said["saving"]
+    assert 0 < saving["returns"] < saving["written"] and saving["bytes"] > 0
+    assert saving["alone"] > 0 and saving["beside"] > 0
+    shown = capsys.readouterr().out
+    assert "a product in float32" in shown and "while a checkpoint is written" in shown
 
 
 @pytest.mark.slow

@@ -99,6 +99,15 @@ def test_list_files_are_not_checked_without_lists(tmp_path, capsys):
     assert "not checked: --lists" in capsys.readouterr().out
 
 
+def test_files_may_be_chosen_and_their_training_left_out(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(network, "_evaluation", lambda *_: [verdict.exact("eval", [1], [1])])
+    only = ["metric", "BP4D_resnet_b1t8k2"]
+    assert run.verify(GOLDEN, only=only, training=False)
+    assert "2 files checked, 0 stages out" in capsys.readouterr().out
+    with pytest.raises(errors.InputError, match="--only: .* holds no metrics; choose from .*loss"):
+        run.verify(GOLDEN, only=["metrics"])
+
+
 def test_a_damaged_file_is_refused_by_name(tmp_path):
     (tmp_path / "loss.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(errors.InputError, match=r"loss\.npz: not a readable npz file"):
