@@ -58,6 +58,8 @@ class Size(NamedTuple):
       narrow: of a net that compiles quickly.
       beside: of side_by_side.py, for each backbone.
       golden: files of golden vectors.
+      trained: those of which training is checked, too.
+      windows: whose median counts.
       many: clips scored at once.
       growth: clips of training steps.
       pictures: frames and pixels of the set that inputs are read from.
@@ -69,6 +71,8 @@ class Size(NamedTuple):
     narrow: tuple[str, ...]
     beside: Mapping[str, tuple[str, ...]]
     golden: tuple[str, ...]
+    trained: tuple[str, ...]
+    windows: int
     many: int
     growth: tuple[int, ...]
     pictures: tuple[int, int]
@@ -76,14 +80,15 @@ class Size(NamedTuple):
     share: float
 
 
+_GOLDEN = ("BP4D_resnet_b1t8k2", "BP4D_swin_transformer_b1t8k2")
 _FAST = "--config.precision=bfloat16"
 _NARROW = (
     *("--config=bp4d_resnet50", "--config.model.backbone=resnet_narrow"),
     *("--config.model.features=16", "--config.image_size=64", "--config.clip_length=4"),
     *("--config.batch_size=2", "--config.eval_batch_size=2"),
 )
-_TWO = ("--variants=released,tuned",)
-_BRIEF = (*_TWO, "--clips=1", "--eval_clips=2", "--batches=1", "--rounds=1", "--seconds=0.1")
+_TWO, _ONE = ("--variants=released,tuned",), ("--variants=released",)
+_BRIEF = ("--clips=1", "--eval_clips=2", "--batches=1", "--rounds=1", "--seconds=0.1")
 _BESIDE_NARROW = (
     *("--backbones=resnet_narrow", "--features=16", "--image_size=64", "--frames=4"),
     *(*_BRIEF, "--precision=float32"),
@@ -101,7 +106,9 @@ SIZES = {
             "resnet50": ("--backbones=resnet50", *_TWO),
             "swin_b": ("--backbones=swin_b", *_TWO),
         },
-        golden=("BP4D_resnet_b1t8k2", "BP4D_swin_transformer_b1t8k2"),
+        golden=_GOLDEN,
+        trained=_GOLDEN,
+        windows=5,
         many=32,
         growth=(1, 2, 4, 16, 32, 64),
         pictures=(10_000, 256),
@@ -118,12 +125,14 @@ SIZES = {
         },
         narrow=_NARROW,
         beside={
-            "resnet50": _BESIDE_NARROW,
-            "swin_b": ("--backbones=swin_b", "--features=16", "--frames=2", *_BRIEF),
+            "resnet50": (*_BESIDE_NARROW, *_TWO),
+            "swin_b": ("--backbones=swin_b", "--features=16", "--frames=2", *_BRIEF, *_ONE),
         },
-        golden=("BP4D_resnet_b1t8k2", "BP4D_swin_transformer_b1t8k2"),
+        golden=_GOLDEN,
+        trained=("loss",),
+        windows=1,
         many=4,
-        growth=(1, 4),
+        growth=(1,),
         pictures=(2_000, 96),
         fold=(2_000, _SHORT),
         share=0.2,
@@ -131,8 +140,10 @@ SIZES = {
     "tiny": Size(
         nets={"resnet50": _NARROW},
         narrow=_NARROW,
-        beside={"resnet50": _BESIDE_NARROW},
+        beside={"resnet50": (*_BESIDE_NARROW, *_ONE)},
         golden=("loss",),
+        trained=("loss",),
+        windows=1,
         many=4,
         growth=(1,),
         pictures=(1_312, 64),
@@ -154,7 +165,15 @@ def parts(name: str, torch: str | None = None) -> list[Part]:
     for net in size.nets:
         found += _programs(size, net, torch)
     found += [*_around(size), *_fold(size), *_rest(size)]
-    return [part._replace(least=size.share * part.least) for part in found]
+    return [_at(size, part) for part in found]
+
+
+def _at(size: Size, part: Part) -> Part:
+    """With the seconds and, if it is one of mdhr bench without its own, the windows of a size."""
+    words = part.words
+    if "bench" in words and "--windows=1" not in words:
+        words += (f"--windows={size.windows}",)
+    return part._replace(words=words, least=size.share * part.least)
 
 
 def _first(size: Size) -> Iterator[Part]:
@@ -215,7 +234,7 @@ def _rest(size: Size) -> Iterator[Part]:
     for other, its_words in others:
         for clips in size.growth:
             yield _clips(other, its_words, clips)
-    for golden in size.golden:
+    for golden in size.trained:
         yield _verify(f"training-{golden}", 60, golden)
 
 

@@ -19,6 +19,7 @@ from mdhr_jax.bench import timing
 
 # AdamW reads weight, gradient and two moments and writes all but the gradient, in float32.
 ADAMW_BYTES = 28
+_SECONDS = 0.2  # of a window: many products, and every measurement begins with them
 
 
 class Product(NamedTuple):
@@ -43,10 +44,10 @@ def machine(dtype: jnp.dtype) -> Machine:
     # Of ones a GPU makes products faster than of anything else: fewer bits flip.
     square = jax.random.normal(jax.random.key(0), (side, side), dtype)
     multiply = jax.jit(jnp.matmul)
-    product = timing.measure(lambda: multiply(square, square)).median
+    product = timing.measure(lambda: multiply(square, square), seconds=_SECONDS).median
     line = jnp.ones(count, jnp.float32)
     add = jax.jit(lambda x: x + 1)
-    copy = timing.measure(lambda: add(line)).median
+    copy = timing.measure(lambda: add(line), seconds=_SECONDS).median
     return Machine(2 * side**3 / product, 2 * line.nbytes / copy)
 
 

@@ -20,15 +20,20 @@ class Timing(NamedTuple):
     slowest: float
 
 
-def measure(run: Callable[[], object], windows: int = WINDOWS) -> Timing:
+def measure(run: Callable[[], object], windows: int = WINDOWS, seconds: float = _SECONDS) -> Timing:
     """Times calls of `run`, whose results are waited for at the end of each window.
 
     The first two calls, which compile and warm up, do not count.
+
+    Args:
+      run: the call.
+      windows: how many.
+      seconds: of a window, about; a longer call is a window.
     """
     _seconds(run, 1)
-    calls = max(1, round(_SECONDS / _seconds(run, 1)))
-    seconds = sorted(_seconds(run, calls) for _ in range(windows))
-    return Timing(statistics.median(seconds), seconds[0], seconds[-1])
+    calls = max(1, round(seconds / _seconds(run, 1)))
+    taken = sorted(_seconds(run, calls) for _ in range(windows))
+    return Timing(statistics.median(taken), taken[0], taken[-1])
 
 
 def _seconds(run: Callable[[], object], calls: int) -> float:

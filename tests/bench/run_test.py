@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mdhr_jax import cli, errors
-from mdhr_jax.bench import collectives, data, profile, run, timing
+from mdhr_jax.bench import collectives, data, profile, run
 from mdhr_jax.run.recipe import Recipe
 
 
@@ -75,9 +75,8 @@ def test_a_trace_says_where_the_time_goes(config_file, tmp_path, capsys, one_dev
 
 @pytest.mark.slow
 def test_the_device_alone_and_a_checkpoint_beside_a_training(
-    config_file, tmp_path, capsys, one_device, monkeypatch
+    config_file, tmp_path, capsys, one_device
 ):
-    monkeypatch.setattr(timing, "_SECONDS", 0.01)
     file, said = tmp_path / "bench.json", {}
     for what in ("machine", "saving"):
         command = ["bench", what, f"--config={config_file()}", f"--json={file}", "--windows=2"]
