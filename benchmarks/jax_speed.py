@@ -23,7 +23,7 @@ from mdhr_jax.bench import roofline
 from mdhr_jax.bench import steps as bench
 from mdhr_jax.interop import files, official
 from mdhr_jax.machine import devices, sharding
-from mdhr_jax.models import mdhr
+from mdhr_jax.models import views
 from mdhr_jax.numerics import metrics, preprocess, steps
 from mdhr_jax.run.programs import build_scoring
 from mdhr_jax.run.recipe import Recipe
@@ -117,7 +117,7 @@ class Ours:
 
     def _loss(self, params: dict, batch_stats: dict, batch: steps.Batch) -> jax.Array:
         """Before the first step, in float32, with all paths kept."""
-        view = mdhr.train_view(self.recipe.outline, dtype=jnp.float32, drop_path=False)
+        view = views.train_view(self.recipe.outline, dtype=jnp.float32, drop_path=False)
         graph, *_ = steps.split(view)
         size = self.recipe.image_size
         images = preprocess.train(batch["frames"], batch["augment"], image_size=size)

@@ -26,7 +26,7 @@ from mdhr_jax import facs
 from mdhr_jax.configs import base
 from mdhr_jax.data.builders import rendered
 from mdhr_jax.interop import files, official
-from mdhr_jax.models import mdhr
+from mdhr_jax.models import views
 from mdhr_jax.numerics import optim, preprocess, steps
 from mdhr_jax.run import inputs
 from mdhr_jax.run.recipe import Recipe
@@ -84,7 +84,7 @@ def ours(folder: pathlib.Path, recipe: Recipe, dtype: str) -> list[float]:
     images, labels = _batches(folder)
     objective = steps.Objective(facs.BP4D, tuple(facts["class_weights"]), recipe.region_loss_weight)
     with jax.enable_x64(dtype == "float64"):
-        graph, *like = steps.split(mdhr.train_view(recipe.outline, dtype=jnp.dtype(dtype)))
+        graph, *like = steps.split(views.train_view(recipe.outline, dtype=jnp.dtype(dtype)))
         like = dict(zip(official.PARTS, like, strict=True))
         state = official.load(files.read(folder / "initial.pth"), like, facs.BP4D, "resnet50")
         schedule = optim.cosine(recipe.learning_rate, total_steps=len(images))

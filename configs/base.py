@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
 
     # Model.
     config.model = model = ConfigDict()
-    model.backbone = "resnet50"  # a key of mdhr.BACKBONES
+    model.backbone = "resnet50"  # a key of backbones.BACKBONES
     model.dynamics = ConfigDict()
     model.dynamics.kind = "multiscale"  # how scales are joined: a key of mdhr.DYNAMICS
     model.dynamics.scales = (1, 2, 3, 4)  # which scales, any subset

@@ -11,7 +11,7 @@ from mdhr_jax import cli, convert, evaluate, facs, train
 from mdhr_jax.configs import base
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, official
-from mdhr_jax.models import mdhr, resnet
+from mdhr_jax.models import backbones, resnet
 from mdhr_jax.numerics import steps
 from mdhr_jax.run import checkpoint, directory
 from mdhr_jax.run.recipe import Recipe
@@ -22,7 +22,7 @@ from mdhr_jax.run.trained import abstract_state, initial_backbone, load_trained,
 def config(tiny_config, monkeypatch, one_device):
     """The tiny run's configuration with ResNet-50's structure, taken for the release's."""
     tiny = functools.partial(resnet.ResNet, depths=(1, 2, 1, 1), width=2)
-    monkeypatch.setitem(mdhr.BACKBONES, "resnet50", tiny)
+    monkeypatch.setitem(backbones.BACKBONES, "resnet50", tiny)
     tiny_config.model.backbone = "resnet50"
     monkeypatch.setattr(base, "get_config", tiny_config.copy_and_resolve_references)
     return tiny_config.copy_and_resolve_references()

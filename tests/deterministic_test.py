@@ -16,7 +16,7 @@ import pytest
 from mdhr_jax.bench import steps as bench
 from mdhr_jax.configs import base
 from mdhr_jax.machine import sharding
-from mdhr_jax.models import mdhr, swin
+from mdhr_jax.models import backbones, swin
 from mdhr_jax.run.recipe import DETERMINISTIC, Recipe
 
 
@@ -24,7 +24,7 @@ from mdhr_jax.run.recipe import DETERMINISTIC, Recipe
 def lowered(monkeypatch):
     """A function that writes a backbone's training step as StableHLO."""
     tiny = {"width": 4, "depths": (2, 1, 1, 1), "heads": (1, 1, 1, 1), "drop_path": 0.5}
-    monkeypatch.setitem(mdhr.BACKBONES, "swin_tiny", functools.partial(swin.Swin, **tiny))
+    monkeypatch.setitem(backbones.BACKBONES, "swin_tiny", functools.partial(swin.Swin, **tiny))
 
     def write(backbone, image_size):
         config = base.get_config()

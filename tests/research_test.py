@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from mdhr_jax import facs
-from mdhr_jax.models import layers, mdhr
+from mdhr_jax.models import backbones, layers, mdhr, views
 from mdhr_jax.numerics import optim, steps
 
 pytestmark = pytest.mark.long  # a whole training step is compiled
@@ -30,7 +30,7 @@ SLOTS = {
 def isolation(monkeypatch):
     """What a test registers is gone afterwards."""
     monkeypatch.setattr(facs, "LAYOUTS", dict(facs.LAYOUTS))
-    monkeypatch.setattr(mdhr, "BACKBONES", dict(mdhr.BACKBONES))
+    monkeypatch.setattr(backbones, "BACKBONES", dict(backbones.BACKBONES))
 
 
 def random_batch(layout):
@@ -65,7 +65,7 @@ def test_a_layout_of_five_aus_takes_a_training_step():
     optimizer = optim.adamw(schedule, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=5e-4)
     state = jax.jit(lambda: steps.init_state(create, optimizer, jax.random.key(0)))()
     model = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
-    graph, _, _ = steps.split(mdhr.train_view(model, dtype=jnp.float32))
+    graph, _, _ = steps.split(views.train_view(model, dtype=jnp.float32))
     objective = steps.Objective(mine, class_weights=(1.0,) * 5, region_weight=0.01)
     step = steps.make_train_step(
         graph, objective, optimizer, schedule, image_size=32, key=jax.random.key(0)
@@ -87,7 +87,7 @@ def test_a_backbone_of_ones_own_takes_a_training_step():
             maps = [jax.nn.relu(scale(frames)) for scale in self.scales]
             return maps[-1], maps
 
-    mdhr.BACKBONES["mine"] = Patches
+    backbones.BACKBONES["mine"] = Patches
 
     def create(rngs):
         return mdhr.MDHR(facs.DISFA, backbone="mine", **SLOTS, rngs=rngs)
@@ -96,7 +96,7 @@ def test_a_backbone_of_ones_own_takes_a_training_step():
     optimizer = optim.adamw(schedule, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=5e-4)
     state = jax.jit(lambda: steps.init_state(create, optimizer, jax.random.key(0)))()
     model = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
-    graph, _, _ = steps.split(mdhr.train_view(model, dtype=jnp.float32))
+    graph, _, _ = steps.split(views.train_view(model, dtype=jnp.float32))
     objective = steps.Objective(facs.DISFA, class_weights=(1.0,) * 8, region_weight=0.01)
     step = steps.make_train_step(
         graph, objective, optimizer, schedule, image_size=32, key=jax.random.key(0)

@@ -21,7 +21,7 @@ import pytest
 
 from mdhr_jax import errors, evaluate, train
 from mdhr_jax.machine import sharding
-from mdhr_jax.models import mdhr
+from mdhr_jax.models import backbones, mdhr
 from mdhr_jax.numerics import preprocess, steps
 from mdhr_jax.run import checkpoint, directory, inputs, step_log, writers
 from mdhr_jax.run.programs import Programs, Schedule, programs_for
@@ -230,8 +230,8 @@ def test_a_backbone_that_does_not_fit_is_refused_and_no_run_is_begun(
     tiny_config, tmp_path, one_device, other_run, monkeypatch
 ):
     tiny_config.model.init_from = str(other_run[0])
-    narrow = mdhr.BACKBONES["resnet_narrow"]
-    monkeypatch.setitem(mdhr.BACKBONES, "wide", functools.partial(narrow, width=16))
+    narrow = backbones.BACKBONES["resnet_narrow"]
+    monkeypatch.setitem(backbones.BACKBONES, "wide", functools.partial(narrow, width=16))
     tiny_config.model.backbone = "wide"
     with pytest.raises(errors.InputError, match="does not fit 'wide'; name a run with the same"):
         train.train(tiny_config, tmp_path / "run")

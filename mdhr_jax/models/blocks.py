@@ -19,7 +19,7 @@ class LinearBlock(nnx.Module):
         self.norm = norms.BatchNorm(outputs, relu=True)
 
     def fold(self) -> None:
-        """Called by `mdhr.folded_view`."""
+        """Called by `views.folded_view`."""
         self.norm = self.norm.fold_into(self.linear)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... d"]:
@@ -34,7 +34,7 @@ class StackedLinearBlock(layers.StackedLinear):
         self.norm = norms.BatchNorm(n, outputs, relu=True)
 
     def fold(self) -> None:
-        """Called by `mdhr.folded_view`."""
+        """Called by `views.folded_view`."""
         self.norm = self.norm.fold_into(self)
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... n d"]:

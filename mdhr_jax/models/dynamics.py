@@ -77,7 +77,7 @@ class ScaleProjection(layers.Layer):
         self.norm = norms.BatchNorm(outputs, relu=True)
 
     def fold(self) -> None:
-        """Called by `mdhr.folded_view`."""
+        """Called by `views.folded_view`."""
         self.norm = self.norm.fold_into(self.convolution)
 
     def __call__(self, maps: Float[Array, "b s H W c"]) -> Float[Array, "b t h w d"]:

@@ -4,7 +4,7 @@
 Parameters and statistics are float32. How a layer runs is set from outside by `nnx.view`:
 `dtype` (float32 for parity, bfloat16 for speed), `use_running_average` and `groups` of batch
 normalisation (`norms`), `deterministic` of drop-path. Constructors describe the architecture only.
-What `mdhr.folded_view` computes ahead of scoring is in the methods `narrow` and `fold`.
+What `views.folded_view` computes ahead of scoring is in the methods `narrow` and `fold`.
 """
 
 import math

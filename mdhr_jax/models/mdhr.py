@@ -2,24 +2,20 @@
 """MDHR: the paper's Figure 2 as one class, and the tables that fill its slots.
 
 A slot is filled once, at construction, from its table; "without" is a module like any other, so
-a forward pass has no branches. A new kind is one class and one table line:
-`mdhr.BACKBONES["mine"] = MyBackbone`.
+a forward pass has no branches. A new kind is one class and one table line, such as
+`mdhr.EDGES["mine"] = relations.EdgeKind(MyEdges)`.
 """
 
-import functools
 import zlib
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from mdhr_jax import facs
 from mdhr_jax.errors import choose
-from mdhr_jax.models import blocks, layers, relations, resnet, swin
+from mdhr_jax.models import backbones, blocks, layers, relations
 from mdhr_jax.models.dynamics import (
     ConcatenatedDynamics,
     MultiscaleDynamics,
@@ -29,15 +25,6 @@ from mdhr_jax.models.dynamics import (
 )
 from mdhr_jax.models.temporal import TAPS, NoTemporal, TemporalConvolution
 
-_SWIN_B = functools.partial(
-    swin.Swin, width=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.5
-)
-BACKBONES: dict[str, Callable[..., Any]] = {
-    "resnet50": functools.partial(resnet.ResNet, depths=(3, 4, 6, 3), width=64),
-    "resnet_narrow": functools.partial(resnet.ResNet, depths=(1, 1, 1, 1), width=8),
-    "swin_b": _SWIN_B,
-    "swin_b_outputs": functools.partial(_SWIN_B, stage_outputs=True),
-}
 DYNAMICS = {
     "multiscale": MultiscaleDynamics,
     "sum": SummedDynamics,
@@ -66,8 +53,9 @@ class MDHR(nnx.Module):
 
     Args:
       layout: AUs and regions.
-      backbone, dynamics, afe, edges: keys of `BACKBONES`, `DYNAMICS`, `AFE`, `EDGES`. AFE is
-        AU-specific features from the AU's region; without, all AUs share one.
+      backbone: a key of `backbones.BACKBONES`.
+      dynamics, afe, edges: keys of `DYNAMICS`, `AFE`, `EDGES`. AFE is AU-specific features from
+        the AU's region; without, all AUs share one.
       scales: which of the four scales the dynamics use, any subset of (1, 2, 3, 4).
       k: half the temporal window of the dynamics, in frames.
       window: what the temporal average sees beyond the clip, a key of `dynamics.WINDOWS`.
@@ -107,7 +95,7 @@ class MDHR(nnx.Module):
             return nnx.Rngs(jax.random.fold_in(key, zlib.crc32(name.encode())))
 
         self.layout = layout
-        self.backbone = choose("backbone", BACKBONES, backbone)(rngs=slot("backbone"))
+        self.backbone = choose("backbone", backbones.BACKBONES, backbone)(rngs=slot("backbone"))
         self.static = blocks.LinearBlock(self.backbone.features, features, rngs=slot("static"))
         self.dynamics = choose("dynamics", DYNAMICS, dynamics)(
             self.backbone.channels,
@@ -125,13 +113,18 @@ class MDHR(nnx.Module):
         self.temporal = TEMPORAL[temporal](n, features, rngs=slot("temporal"))
         self.classifier = layers.CosineClassifier(n, features, rngs=slot("classifier"))
 
+    @property
+    def context(self) -> int:
+        """Frames before and after a clip that the model reads."""
+        return self.dynamics.context
+
     def __call__(
         self, frames: Float[Array, "b s h w 3"], key: jax.Array | None = None
     ) -> dict[str, Array | list | tuple | dict]:
         """Scores and every named intermediate.
 
         Args:
-          frames: ImageNet-normalised RGB; s = t + 2 `dynamics.context`, of which the middle t
+          frames: ImageNet-normalised RGB; s = t + 2 `context`, of which the middle t
             are scored, t >= 2 with dynamics; h = w a multiple of the backbone's
             `image_multiple`.
           key: random key of drop-path, needed in training by backbones that have it.
@@ -151,8 +144,7 @@ class MDHR(nnx.Module):
         with jax.named_scope("motion"):
             motion, dynamics_extra = self.dynamics(maps)
         with jax.named_scope("relations"):
-            context = self.dynamics.context
-            static = self.static(tokens[:, context : tokens.shape[1] - context])
+            static = self.static(tokens[:, self.context : tokens.shape[1] - self.context])
             fused = static + motion
             region_maps = self.regions(fused)
             nodes = self.au_features(fused, region_maps)
@@ -201,56 +193,3 @@ def calm(model: MDHR) -> None:
 
 
 INITIAL = {"release": lambda model: None, "calm": calm}
-
-
-def train_view(
-    model: MDHR,
-    *,
-    dtype: DTypeLike,
-    groups: int = 1,
-    drop_path: bool = True,
-    remat: bool = False,
-) -> MDHR:
-    """The model as it runs in training: batch statistics in `groups` parts, drop-path.
-
-    With `remat` backbone blocks are computed again in the backward pass, to save memory.
-    """
-    return nnx.view(
-        model,
-        raise_if_not_found=False,
-        dtype=dtype,
-        groups=groups,
-        use_running_average=False,
-        deterministic=not drop_path,
-        remat=remat,
-    )
-
-
-def eval_view(model: MDHR, *, dtype: DTypeLike) -> MDHR:
-    """The model as it runs in testing: running statistics, no drop-path."""
-    return nnx.view(
-        model,
-        raise_if_not_found=False,
-        dtype=dtype,
-        use_running_average=True,
-        deterministic=True,
-    )
-
-
-def folded_view(model: MDHR, *, dtype: DTypeLike) -> MDHR:
-    """`eval_view` with all computed that depends on no frame, for scoring many clips.
-
-    Batch normalisation is part of the layer before it, and layers hold their parameters in `dtype`.
-    Scores are those of `eval_view` up to rounding. A class's own `fold` says which layers its norms
-    follow; without one, a module stays as it is, and so does a subclass, as it may compute
-    otherwise.
-    """
-    view = eval_view(model, dtype=dtype)
-    modules = [module for _, module in nnx.iter_modules(view)]
-    for module in modules:
-        if fold := vars(type(module)).get("fold"):
-            fold(module)
-    for module in modules:
-        if isinstance(module, layers.Affine):
-            module.narrow()
-    return view

@@ -79,7 +79,7 @@ class Stem(nnx.Module):
         self.norm = norms.BatchNorm(width, relu=True)
 
     def fold(self) -> None:
-        """Called by `mdhr.folded_view`."""
+        """Called by `views.folded_view`."""
         self.norm = self.norm.fold_into(self.conv)
 
     def __call__(self, frames: Float[Array, "m H W 3"]) -> Float[Array, "m h w c"]:
@@ -95,7 +95,7 @@ class Shortcut(nnx.Module):
         self.norm = norms.BatchNorm(outputs)
 
     def fold(self) -> None:
-        """Called by `mdhr.folded_view`."""
+        """Called by `views.folded_view`."""
         self.norm = self.norm.fold_into(self.linear)
 
     def __call__(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
@@ -123,7 +123,7 @@ class Bottleneck(layers.Residual):
         )
 
     def fold(self) -> None:
-        """Called by `mdhr.folded_view`."""
+        """Called by `views.folded_view`."""
         self.reduce_norm = self.reduce_norm.fold_into(self.reduce)
         self.conv_norm = self.conv_norm.fold_into(self.conv)
         self.expand_norm = self.expand_norm.fold_into(self.expand)

@@ -253,7 +253,7 @@ class Scoring(NamedTuple):
 
     Attributes:
       prepare: from parameters and batch statistics to what `step` takes of both, once for many
-        batches (`mdhr.folded_view`).
+        batches (`views.folded_view`).
       step: from these and a batch to scores, jitted.
     """
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, UInt32
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError
 from mdhr_jax.machine import sharding
-from mdhr_jax.models import mdhr
+from mdhr_jax.models import views
 from mdhr_jax.numerics import optim, steps
 from mdhr_jax.run import checkpoint, inputs
 from mdhr_jax.run.recipe import Recipe, chosen
@@ -33,9 +33,9 @@ def build_scoring(recipe: Recipe, mesh: Mesh) -> steps.Scoring:
 
     def prepare(params: dict, batch_stats: dict) -> tuple[dict, dict]:
         model = nnx.merge(graph, params, batch_stats)
-        return steps.split(mdhr.folded_view(model, dtype=dtype))[1:]
+        return steps.split(views.folded_view(model, dtype=dtype))[1:]
 
-    folded = nnx.eval_shape(functools.partial(mdhr.folded_view, dtype=dtype), tested)
+    folded = nnx.eval_shape(functools.partial(views.folded_view, dtype=dtype), tested)
     step = steps.make_eval_step(steps.split(folded)[0], transform=recipe.transform)
     options = recipe.compiler_options
     return steps.Scoring(
@@ -224,4 +224,4 @@ def _train_graph(recipe: Recipe) -> nnx.GraphDef:
             f"config.batch_norm_groups={groups} does not divide a (micro-)batch of {micro_batch}"
         )
     remat = chosen("remat", REMAT, recipe.remat)
-    return steps.split(mdhr.train_view(model, dtype=dtype, groups=groups, remat=remat))[0]
+    return steps.split(views.train_view(model, dtype=dtype, groups=groups, remat=remat))[0]

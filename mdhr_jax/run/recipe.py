@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from mdhr_jax import facs
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError, choose
-from mdhr_jax.models import mdhr
+from mdhr_jax.models import mdhr, views
 from mdhr_jax.numerics import losses, preprocess
 from mdhr_jax.run import config_check
 from mdhr_jax.run.protocol import PROTOCOLS, Protocol
@@ -63,7 +63,7 @@ class Model:
     """What fills a model's slots, and its values before training: the keys of `config.model`.
 
     Attributes:
-      backbone: a key of `mdhr.BACKBONES`.
+      backbone: a key of `backbones.BACKBONES`.
       dynamics: how it sees motion.
       features: width of positions and AU nodes.
       afe: where AU-specific features come from, a key of `mdhr.AFE`.
@@ -313,12 +313,12 @@ class Recipe:
                 f"config.image_size={self.image_size}: backbone {self.model.backbone!r} takes "
                 f"multiples of {multiple}"
             )
-        return mdhr.eval_view(self.outline, dtype=self.dtype)
+        return views.eval_view(self.outline, dtype=self.dtype)
 
     @property
     def context(self) -> int:
         """Frames before and after a clip that the model reads."""
-        return self.outline.dynamics.context
+        return self.outline.context
 
     def open_data(self) -> records.FrameSource:
         """The data set, with its protocol's splits.

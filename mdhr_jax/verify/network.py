@@ -19,7 +19,7 @@ from flax import nnx
 
 from mdhr_jax import facs
 from mdhr_jax.interop import names
-from mdhr_jax.models import mdhr
+from mdhr_jax.models import mdhr, views
 from mdhr_jax.numerics import optim, steps
 from mdhr_jax.verify import golden, verdict
 from mdhr_jax.verify.cases import Case
@@ -166,7 +166,7 @@ def _statistic_checks(
 
 
 def _evaluation(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> Iterator[Check]:
-    graph, *_ = steps.split(mdhr.eval_view(model, dtype=jnp.float32))
+    graph, *_ = steps.split(views.eval_view(model, dtype=jnp.float32))
     outputs, _ = jax.jit(functools.partial(steps.forward, graph))(params, batch_stats, case.clips)
     yield from forward_checks(case, "eval", official_layouts(outputs, case.layout))
 
@@ -184,7 +184,7 @@ def _objective(case: Case) -> steps.Objective:
 
 
 def _train_graph(model: mdhr.MDHR) -> nnx.GraphDef:
-    return steps.split(mdhr.train_view(model, dtype=jnp.float32, drop_path=False))[0]
+    return steps.split(views.train_view(model, dtype=jnp.float32, drop_path=False))[0]
 
 
 def _training(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> Iterator[Check]:
@@ -233,7 +233,7 @@ def _settled(
 
 def _float64_gradients(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> dict:
     """The training gradients of the same model in float64; blocks recomputed to save memory."""
-    view = mdhr.train_view(model, dtype=jnp.float64, drop_path=False, remat=True)
+    view = views.train_view(model, dtype=jnp.float64, drop_path=False, remat=True)
     graph, *_ = steps.split(view)
     clips, *labels_and_mask = train_batch(case)
 

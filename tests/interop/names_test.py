@@ -8,7 +8,7 @@ from flax import nnx
 
 from mdhr_jax import facs
 from mdhr_jax.interop import names
-from mdhr_jax.models import mdhr, resnet, swin
+from mdhr_jax.models import backbones, mdhr, resnet, swin
 from mdhr_jax.numerics import steps
 from mdhr_jax.verify import network
 
@@ -46,7 +46,7 @@ def tiny(monkeypatch):
     """Random parameters and statistics of a tiny model, each with its entries."""
 
     def build(layout, backbone):
-        monkeypatch.setitem(mdhr.BACKBONES, backbone, TINY[backbone])
+        monkeypatch.setitem(backbones.BACKBONES, backbone, TINY[backbone])
         trees = [_random(tree) for tree in _shapes(layout, backbone, features=3)]
         return [(tree, names.entries(tree, layout, backbone)) for tree in trees]
 

@@ -12,7 +12,7 @@ from flax import nnx
 from mdhr_jax import facs
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import files, official
-from mdhr_jax.models import mdhr, swin
+from mdhr_jax.models import backbones, mdhr, swin
 from mdhr_jax.numerics import steps
 from mdhr_jax.verify import network
 
@@ -39,7 +39,7 @@ def swin_state(monkeypatch):
     tiny = functools.partial(
         swin.Swin, width=2, depths=(2, 2, 3, 2), heads=(1, 1, 2, 2), drop_path=0.0
     )
-    monkeypatch.setitem(mdhr.BACKBONES, "swin_b", tiny)
+    monkeypatch.setitem(backbones.BACKBONES, "swin_b", tiny)
     rng = np.random.default_rng(0)
     shapes = _shapes(facs.DISFA, "swin_b", features=3)
     state = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from mdhr_jax import facs
-from mdhr_jax.models import blocks, layers, mdhr, norms
+from mdhr_jax.models import backbones, blocks, layers, mdhr, norms, views
 from mdhr_jax.numerics import steps
 
 LAYOUT = facs.AuLayout(
@@ -73,7 +73,7 @@ class Strided(nnx.Module):
 
 @pytest.fixture(autouse=True)
 def strided(monkeypatch):
-    monkeypatch.setitem(mdhr.BACKBONES, "strided", Strided)
+    monkeypatch.setitem(backbones.BACKBONES, "strided", Strided)
 
 
 def _build(layout=LAYOUT, **changes):
@@ -100,7 +100,7 @@ def gradients_of(split):
     """Losses, gradients and outputs of one training pass on random labels."""
 
     def run(region_weight=0.5, au_weight=1.0, **slots):
-        view = functools.partial(mdhr.train_view, dtype=jnp.float32)
+        view = functools.partial(views.train_view, dtype=jnp.float32)
         graph, params, stats = split(view, **slots)
         labels = jnp.asarray(np.random.default_rng(1).integers(0, 2, (2, 3, 4)), jnp.int32)
         mask = jnp.ones((2, 3, 4), bool)
@@ -169,7 +169,7 @@ def test_an_unknown_kind_is_refused_with_the_choices(slot, choices):
 
 @pytest.mark.parametrize("shape", [(12, 12), (8, 16)])
 def test_an_image_size_that_the_backbone_does_not_take_is_refused(shape):
-    graph, params, stats = steps.split(mdhr.eval_view(_build(), dtype=jnp.float32))
+    graph, params, stats = steps.split(views.eval_view(_build(), dtype=jnp.float32))
     clips = jax.ShapeDtypeStruct((1, 2, *shape, 3), jnp.float32)
     with pytest.raises(ValueError, match=f"multiple of 8 pixels, not {shape[0]}x{shape[1]}"):
         jax.eval_shape(lambda *a: steps.forward(graph, *a), params, stats, clips)
@@ -183,7 +183,7 @@ def test_an_image_size_that_the_backbone_does_not_take_is_refused(shape):
 @pytest.mark.parametrize("layout", [facs.BP4D, facs.DISFA], ids=lambda x: x.name)
 def test_the_full_models_have_the_documented_outputs(layout, backbone, size):
     model = _build(layout, backbone=backbone, features=512, scales=(1, 2, 3, 4), k=5)
-    graph, params, stats = steps.split(mdhr.eval_view(model, dtype=jnp.float32))
+    graph, params, stats = steps.split(views.eval_view(model, dtype=jnp.float32))
     clips = jax.ShapeDtypeStruct((1, 2, size, size, 3), jnp.float32)
     outputs, _ = jax.eval_shape(lambda *a: steps.forward(graph, *a), params, stats, clips)
     n, grid = len(layout.aus), size // 32
@@ -255,7 +255,7 @@ def test_what_fills_a_slot_does_not_change_the_values_of_the_others(slots):
 
 
 def test_in_testing_clips_are_independent_and_statistics_stay(split):
-    graph, params, stats = split(functools.partial(mdhr.eval_view, dtype=jnp.float32))
+    graph, params, stats = split(functools.partial(views.eval_view, dtype=jnp.float32))
     run = jax.jit(lambda clips: steps.forward(graph, params, stats, clips))
     clips = np.asarray(_clips())
     outputs, after = run(clips)
@@ -280,8 +280,8 @@ def test_static_features_are_of_the_frames_between_the_neighbours(make_in_testin
 
 def test_training_and_testing_views_differ_in_mode_only():
     model = _build()
-    training = mdhr.train_view(model, dtype=jnp.bfloat16, groups=2)
-    testing = mdhr.eval_view(model, dtype=jnp.float32)
+    training = views.train_view(model, dtype=jnp.bfloat16, groups=2)
+    testing = views.eval_view(model, dtype=jnp.float32)
     _, *train_trees = steps.split(training)
     _, *test_trees = steps.split(testing)
     assert jax.tree.map(jnp.shape, train_trees) == jax.tree.map(jnp.shape, test_trees)
@@ -292,7 +292,7 @@ def test_training_and_testing_views_differ_in_mode_only():
 
     assert modes(training) == (jnp.bfloat16, 2, False, False)
     assert modes(testing) == (jnp.float32, 1, True, True)
-    undropped = mdhr.train_view(model, dtype=jnp.float32, drop_path=False)
+    undropped = views.train_view(model, dtype=jnp.float32, drop_path=False)
     assert modes(undropped) == (jnp.float32, 1, False, True)
 
 
@@ -316,17 +316,17 @@ def test_the_folded_view_scores_as_the_evaluation_s(make, slots):
     with jax.enable_x64(True):
         graph, state = nnx.split(model)
         model = nnx.merge(graph, jax.tree.map(lambda x: x.astype(jnp.float64), state))
-        expected = _scores(mdhr.eval_view(model, dtype=jnp.float64), clips)
-        folded = mdhr.folded_view(model, dtype=jnp.float64)
+        expected = _scores(views.eval_view(model, dtype=jnp.float64), clips)
+        folded = views.folded_view(model, dtype=jnp.float64)
         np.testing.assert_allclose(_scores(folded, clips), expected, rtol=1e-12)
-        again = _scores(mdhr.eval_view(model, dtype=jnp.float64), clips)
+        again = _scores(views.eval_view(model, dtype=jnp.float64), clips)
     np.testing.assert_array_equal(again, expected)
     assert set(steps.split(folded)[2]) <= {"temporal"}  # a norm over features is not folded
 
 
 def test_the_folded_view_rounds_kernels_after_folding(make):
     model = make(mdhr.MDHR, LAYOUT, **DEFAULT)
-    folded = mdhr.folded_view(model, dtype=jnp.bfloat16)
+    folded = views.folded_view(model, dtype=jnp.bfloat16)
     linear, norm = model.static.linear, model.static.norm
     kernel = linear.kernel[...] * (norm.scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon))
     assert folded.static.linear.kernel[...].dtype == jnp.bfloat16
@@ -344,17 +344,17 @@ def test_a_block_that_computes_otherwise_is_not_folded(make):
     """`LinearBlock.fold` would leave the factor out of the norm's statistics."""
     model = make(mdhr.MDHR, LAYOUT, **DEFAULT)
     model.static = make(Doubled, 4, 4)
-    folded = mdhr.folded_view(model, dtype=jnp.float32)
+    folded = views.folded_view(model, dtype=jnp.float32)
     assert isinstance(folded.static.norm, norms.BatchNorm)
     assert isinstance(folded.dynamics.fusion.norm, layers.Rectifier)
-    expected = _scores(mdhr.eval_view(model, dtype=jnp.float32), _clips())
+    expected = _scores(views.eval_view(model, dtype=jnp.float32), _clips())
     np.testing.assert_allclose(_scores(folded, _clips()), expected, rtol=1e-5)
 
 
 def test_bfloat16_mode_keeps_statistics_softmaxes_and_scores_in_float32(split):
     found = {}
     for dtype in (jnp.bfloat16, jnp.float32):
-        view = functools.partial(mdhr.train_view, dtype=dtype, drop_path=False)
+        view = functools.partial(views.train_view, dtype=dtype, drop_path=False)
         graph, params, stats = split(view)
         found[dtype] = jax.jit(functools.partial(steps.forward, graph))(params, stats, _clips())
     outputs, stats = found[jnp.bfloat16]
@@ -369,7 +369,7 @@ def test_bfloat16_mode_keeps_statistics_softmaxes_and_scores_in_float32(split):
 
 
 def test_gradients_of_bfloat16_mode_are_float32():
-    graph, params, stats = steps.split(mdhr.train_view(_build(), dtype=jnp.bfloat16))
+    graph, params, stats = steps.split(views.train_view(_build(), dtype=jnp.bfloat16))
     labels = jax.ShapeDtypeStruct((2, 3, 4), jnp.int32)
     objective = steps.Objective(LAYOUT, (1.0,) * 4, 0.01)
     losses, gradients, _, _ = jax.eval_shape(

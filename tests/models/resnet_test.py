@@ -8,12 +8,12 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from mdhr_jax.models import mdhr, resnet
+from mdhr_jax.models import backbones, resnet
 from mdhr_jax.numerics import steps
 
 
 def _shapes(backbone, frames):
-    model = nnx.eval_shape(lambda: mdhr.BACKBONES[backbone](rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: backbones.BACKBONES[backbone](rngs=nnx.Rngs(0)))
     graph, state = nnx.split(model)
     tokens, maps = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, frames)
     return model, tokens.shape, [m.shape for m in maps]
@@ -36,7 +36,7 @@ def test_maps_double_in_width_at_strides_4_to_32(backbone, width, size):
 
 
 def test_frames_pass_the_backbone_independently(make_in_testing):
-    model = make_in_testing(mdhr.BACKBONES["resnet_narrow"])
+    model = make_in_testing(backbones.BACKBONES["resnet_narrow"])
     x = np.asarray(_picture(2, 2, 32, 32, 3))
     forward = jax.jit(lambda x: model(x)[0])
     tokens, swapped = np.asarray(forward(x)), np.asarray(forward(x[::-1, ::-1]))

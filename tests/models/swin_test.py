@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mdhr_jax.models import mdhr, swin
+from mdhr_jax.models import backbones, swin
 
 
 def _normal(*shape, seed=0):
@@ -51,7 +51,7 @@ def test_the_gradient_of_attention_weights_is_that_of_their_definition(windows):
 
 @pytest.mark.slow
 def test_swin_b_has_the_releases_maps_and_tokens():
-    model = nnx.eval_shape(lambda: mdhr.BACKBONES["swin_b"](rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: backbones.BACKBONES["swin_b"](rngs=nnx.Rngs(0)))
     graph, state = nnx.split(nnx.view(model, deterministic=True, raise_if_not_found=False))
     frames = jax.ShapeDtypeStruct((1, 2, 224, 224, 3), jnp.float32)
     tokens, maps = jax.eval_shape(lambda state, x: nnx.merge(graph, state)(x), state, frames)
@@ -145,7 +145,7 @@ def test_a_stage_of_one_window_is_not_shifted(run_block):
 
 @pytest.mark.slow
 def test_every_second_block_is_shifted_and_drop_rates_rise_linearly():
-    model = nnx.eval_shape(lambda: mdhr.BACKBONES["swin_b"](rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: backbones.BACKBONES["swin_b"](rngs=nnx.Rngs(0)))
     blocks = [block for stage in model.stages for block in stage]
     assert [block.shifted for block in blocks] == [False, True] * 12
     rates = [block.drop_path.rate for block in blocks]

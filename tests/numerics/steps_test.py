@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from mdhr_jax import facs
-from mdhr_jax.models import layers, mdhr
+from mdhr_jax.models import backbones, layers, mdhr, views
 from mdhr_jax.numerics import losses, optim, preprocess, steps
 
 LAYOUT = facs.AuLayout(
@@ -53,9 +53,9 @@ class Dropping(nnx.Module):
 
 @pytest.fixture(autouse=True, scope="module")
 def setting():
-    mdhr.BACKBONES["dropping"] = Dropping
+    backbones.BACKBONES["dropping"] = Dropping
     yield
-    del mdhr.BACKBONES["dropping"]
+    del backbones.BACKBONES["dropping"]
 
 
 def _create(rngs):
@@ -76,7 +76,7 @@ def _init(seed, *, averages=False):
 @functools.cache
 def _train_step(seed, **changes):
     step = steps.make_train_step(
-        _graph(mdhr.train_view),
+        _graph(views.train_view),
         OBJECTIVE,
         OPTIMIZER,
         SCHEDULE,
@@ -89,7 +89,7 @@ def _train_step(seed, **changes):
 
 @functools.cache
 def _eval_step():
-    graph = _graph(mdhr.eval_view)
+    graph = _graph(views.eval_view)
     transform = functools.partial(preprocess.evaluate, image_size=SIZE)
     return jax.jit(steps.make_eval_step(graph, transform=transform))
 
@@ -185,7 +185,7 @@ def four_clips():
 
 @functools.cache
 def _learn(groups):
-    view = functools.partial(mdhr.train_view, groups=groups, drop_path=False)
+    view = functools.partial(views.train_view, groups=groups, drop_path=False)
 
     def learn(params, stats, batch, key):
         inputs = (batch[name] for name in ("images", "labels", "mask"))
@@ -287,7 +287,7 @@ def test_evaluation_sees_the_evaluation_transform(batch):
     @jax.jit
     def direct(params, stats, frames):
         images = preprocess.evaluate(frames, image_size=SIZE)
-        return steps.forward(_graph(mdhr.eval_view), params, stats, images)
+        return steps.forward(_graph(views.eval_view), params, stats, images)
 
     outputs, stats = direct(state["params"], state["batch_stats"], batch["frames"])
     np.testing.assert_allclose(scores, outputs["scores"], rtol=1e-6)
