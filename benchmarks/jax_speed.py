@@ -38,7 +38,7 @@ class Ours:
         self.mesh = sharding.make_mesh(devices=devices.found()[:1])
         self.layout = self.recipe.layout
         self.objective = steps.Objective(
-            self.layout, (1.0,) * len(self.layout.aus), self.recipe.region_loss_weight
+            self.layout, (1.0,) * len(self.layout.aus), self.recipe.auxiliary_loss_weight
         )
         programs = bench.training_programs(self.recipe, self.mesh)
         self.step, self.state = programs.train, programs.init(programs.schedule)

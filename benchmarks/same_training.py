@@ -82,7 +82,9 @@ def ours(folder: pathlib.Path, recipe: Recipe, dtype: str) -> list[float]:
     """Our loss before every step, from `initial.pth` over the batches of `folder`."""
     facts = json.loads((folder / "facts.json").read_text())
     images, labels = _batches(folder)
-    objective = steps.Objective(facs.BP4D, tuple(facts["class_weights"]), recipe.region_loss_weight)
+    objective = steps.Objective(
+        facs.BP4D, tuple(facts["class_weights"]), recipe.auxiliary_loss_weight
+    )
     with jax.enable_x64(dtype == "float64"):
         graph, *like = steps.split(views.train_view(recipe.outline, dtype=jnp.dtype(dtype)))
         like = dict(zip(official.PARTS, like, strict=True))

@@ -30,7 +30,7 @@ class Training:
         self.model = model.to(DEVICE, dtype)
         self.dtype = dtype
         self.class_weights = torch.tensor(facts["class_weights"], dtype=dtype, device=DEVICE)
-        self.region_weight = facts["region_loss_weight"]
+        self.region_weight = facts["auxiliary_loss_weight"]
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=0.0,  # every step brings its own

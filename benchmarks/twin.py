@@ -43,7 +43,7 @@ def write_start(
         "betas": recipe.betas,
         "epsilon": recipe.epsilon,
         "weight_decay": recipe.weight_decay,
-        "region_loss_weight": recipe.region_loss_weight,
+        "auxiliary_loss_weight": recipe.auxiliary_loss_weight,
         "class_weights": inputs.class_weights(recipe, source).tolist(),
     }
     (folder / "facts.json").write_text(json.dumps(facts))

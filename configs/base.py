@@ -22,11 +22,13 @@ def get_config() -> ConfigDict:
     config.image_size = 224  # network input, pixels; stored pictures are usually 256
     config.batch_size = 8  # clips per training step, over all devices
     config.augmentation = 1.0  # strength of random crops and colours; 0: flips only
-    config.clips_per_video = 1  # random clips that a video contributes to an epoch
+    config.jitter_order = "fixed"  # in which colours change: a key of preprocess.TRAINING
+    config.clips_per_video = 1  # random clips of a video in an epoch; 0: every frame once
     config.eval_batch_size = 8  # clips per evaluation step, over all devices
 
     # Model.
     config.model = model = ConfigDict()
+    model.kind = "mdhr"  # a key of kinds.KINDS; each has keys of its own beside
     model.backbone = "resnet50"  # a key of backbones.BACKBONES
     model.dynamics = ConfigDict()
     model.dynamics.kind = "multiscale"  # how scales are joined: a key of mdhr.DYNAMICS
@@ -63,7 +65,7 @@ def get_config() -> ConfigDict:
     config.epsilon = 1e-8  # added to the root of the averaged squares; LARS has none
     config.weight_decay = 5e-4  # AdamW: on every parameter; LAMB, LARS: not on norms and biases
     config.ema = 0.0  # decay a step of the parameters' average, which is evaluated; 0: none
-    config.region_loss_weight = 0.01  # lambda of the region cross-entropy
+    config.auxiliary_loss_weight = 0.01  # lambda of the second loss, the region cross-entropy
     config.loss_reduction = "mean"  # over AUs, frames and regions: a key of losses.REDUCTIONS
 
     # Evaluation and checkpoints.

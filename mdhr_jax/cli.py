@@ -114,7 +114,12 @@ def _flag_errors() -> Iterator[None]:
             f"unknown config key {message}; mdhr_jax/configs/base.py names every key"
         ) from error
     except (flags.Error, TypeError, ValueError) as error:
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(_without_traceback(" ".join(str(error).split()))) from error
+
+
+def _without_traceback(message: str) -> str:
+    """What ml_collections says of a configuration's `get_config`, without where it was raised."""
+    return re.sub(r"Error whilst parsing config file: Traceback .* (?=\w+Error: )", "", message)
 
 
 def _overview() -> str:

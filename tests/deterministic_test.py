@@ -38,7 +38,7 @@ def lowered(monkeypatch):
             "frames": jax.ShapeDtypeStruct((1, 2, 256, 256, 3), np.uint8),
             "labels": jax.ShapeDtypeStruct((1, 2, aus), np.int32),
             "mask": jax.ShapeDtypeStruct((1, 2, aus), bool),
-            "augment": jax.ShapeDtypeStruct((1, 6), np.float32),
+            "augment": jax.ShapeDtypeStruct((1, 7), np.float32),
         }
         return programs.train.lower(programs.abstract, batch, programs.schedule).as_text()
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Research extensions: what is new is defined here and the package stays as it is."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +11,11 @@ from flax import nnx
 
 from mdhr_jax import facs
 from mdhr_jax.models import backbones, layers, mdhr, views
-from mdhr_jax.numerics import optim, steps
+from mdhr_jax.numerics import optim, preprocess, steps
 
 pytestmark = pytest.mark.long  # a whole training step is compiled
 
+TRANSFORM = functools.partial(preprocess.train, image_size=32)
 SLOTS = {
     "dynamics": "multiscale",
     "scales": (1, 2, 3, 4),
@@ -41,7 +44,7 @@ def random_batch(layout):
         "frames": rng.integers(0, 256, (2, 4, 37, 37, 3), np.uint8),
         "labels": rng.integers(0, 2, shape, np.int32),
         "mask": np.ones(shape, bool),
-        "augment": np.tile(np.float32([2, 3, 1, 0.9, 1.1, 1.2]), (2, 1)),
+        "augment": np.tile(np.float32([2, 3, 1, 0.9, 1.1, 1.2, 0]), (2, 1)),
     }
     return jax.tree.map(jnp.asarray, batch)
 
@@ -66,9 +69,9 @@ def test_a_layout_of_five_aus_takes_a_training_step():
     state = jax.jit(lambda: steps.init_state(create, optimizer, jax.random.key(0)))()
     model = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
     graph, _, _ = steps.split(views.train_view(model, dtype=jnp.float32))
-    objective = steps.Objective(mine, class_weights=(1.0,) * 5, region_weight=0.01)
+    objective = steps.Objective(mine, class_weights=(1.0,) * 5, auxiliary_weight=0.01)
     step = steps.make_train_step(
-        graph, objective, optimizer, schedule, image_size=32, key=jax.random.key(0)
+        graph, objective, optimizer, schedule, transform=TRANSFORM, key=jax.random.key(0)
     )
     new_state, scalars = jax.jit(step)(state, random_batch(mine))
 
@@ -97,9 +100,9 @@ def test_a_backbone_of_ones_own_takes_a_training_step():
     state = jax.jit(lambda: steps.init_state(create, optimizer, jax.random.key(0)))()
     model = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
     graph, _, _ = steps.split(views.train_view(model, dtype=jnp.float32))
-    objective = steps.Objective(facs.DISFA, class_weights=(1.0,) * 8, region_weight=0.01)
+    objective = steps.Objective(facs.DISFA, class_weights=(1.0,) * 8, auxiliary_weight=0.01)
     step = steps.make_train_step(
-        graph, objective, optimizer, schedule, image_size=32, key=jax.random.key(0)
+        graph, objective, optimizer, schedule, transform=TRANSFORM, key=jax.random.key(0)
     )
     new_state, scalars = jax.jit(step)(state, random_batch(facs.DISFA))
 

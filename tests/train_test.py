@@ -75,7 +75,7 @@ def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
 @pytest.fixture
 def poison(monkeypatch):
     """Lets the pictures of some steps be no numbers: those with a negative brightness."""
-    training_batches, augmented = inputs.training_batches, preprocess.train
+    training_batches, augmented = inputs.training_batches, preprocess.TRAINING["fixed"]
 
     def augment(frames, draws, *, image_size):
         images = augmented(frames, draws, image_size=image_size)
@@ -88,7 +88,7 @@ def poison(monkeypatch):
                 yield batch | {"augment": bad} if step in chosen else batch
 
         monkeypatch.setattr(inputs, "training_batches", batches)
-        monkeypatch.setattr(preprocess, "train", augment)
+        monkeypatch.setitem(preprocess.TRAINING, "fixed", augment)
 
     return poisoned
 

@@ -138,7 +138,7 @@ def random_batch(recipe: Recipe, clips: int, mesh: Mesh) -> steps.Batch:
     side, length = preprocess.resized(recipe.image_size), recipe.clip_length
     seen = length + 2 * recipe.context
     labels = rng.integers(0, 2, (clips, length, len(recipe.layout.aus)), np.int32)
-    augment = np.ones((clips, 6), np.float32)
+    augment = np.ones((clips, 7), np.float32)
     augment[:, :2] = preprocess.crop_offsets(recipe.image_size, recipe.augmentation).start
     return sharding.put_batch(
         mesh,

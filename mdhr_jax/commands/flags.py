@@ -149,9 +149,10 @@ def with_config_files(arguments: Sequence[str]) -> list[str]:
 
 
 def _config_file(text: str) -> str:
-    if text in CONFIGS:
-        return str(CONFIGS[text])
-    if not pathlib.Path(text.partition(":")[0]).is_file():  # after a colon: for its get_config()
+    name, colon, argument = text.partition(":")  # for its get_config()
+    if name in CONFIGS:
+        return f"{CONFIGS[name]}{colon}{argument}"
+    if not pathlib.Path(name).is_file():
         raise InputError(
             f"--config={text}: there is no such file; give one, or a name: {', '.join(CONFIGS)}"
         )

@@ -3,7 +3,8 @@
 
 No clip goes on where a video ends or breaks, or a frame is missing (`faces.pace`): from there to
 the next frame there is no movement to be seen. Evaluation visits every frame once. Training draws
-clips: each video `clips_per_video` times per epoch, from a random start (the release: once). Frames
+clips: each video `clips_per_video` times per epoch, from a random start (the release: once), or
+where that is 0 evaluation's clips, every frame once, in random order. Frames
 missing at a clip's end are replaced by its last frame and marked as not valid; so are a few missing
 within it where that is asked for (`hold`).
 """
@@ -17,8 +18,9 @@ from jaxtyping import Bool, Float, Int, Int8
 
 from mdhr_jax.faces import pace
 
-AUGMENTATION = ("offset_x", "offset_y", "flip", "brightness", "contrast", "saturation")
+AUGMENTATION = ("offset_x", "offset_y", "flip", "brightness", "contrast", "saturation", "order")
 """Columns of the augmentation of a clip."""
+ORDERS = 6  # of brightness, contrast and saturation, one after the other
 
 
 class Video(NamedTuple):
@@ -192,11 +194,7 @@ def evaluation_clips(
     frames in a row are no gap.
     """
     line = _timeline(table, hold)
-    clips_per_run = -(-(line.stops - line.starts) // clip_length)
-    run = np.repeat(np.arange(len(line.starts)), clips_per_run)
-    earlier = np.cumsum(clips_per_run) - clips_per_run
-    first = line.starts[run] + (np.arange(len(run)) - earlier[run]) * clip_length
-    return _clips(line, run, first, clip_length, context)
+    return _clips(line, *_consecutive(line, clip_length), clip_length, context)
 
 
 def training_clips(
@@ -210,7 +208,7 @@ def training_clips(
     epoch: int,
     context: int = 0,
     hold: int = 0,
-) -> tuple[Clips, Float[np.ndarray, "b 6"]]:
+) -> tuple[Clips, Float[np.ndarray, "b 7"]]:
     """The clips of one epoch in random order, and how each of them is augmented.
 
     A pure function of its arguments. The draws are raw 64-bit words of a counter-based generator
@@ -222,7 +220,7 @@ def training_clips(
     Args:
       table: frames of the training subjects.
       clip_length: T, frames.
-      clips_per_video: clips of every video in an epoch.
+      clips_per_video: clips of every video in an epoch; 0: those that hold every frame once.
       crop_offsets: where a crop may begin, in x and in y, pixels.
       colour_jitter: largest change of brightness, contrast and saturation.
       seed: of the run, >= 0.
@@ -232,27 +230,55 @@ def training_clips(
 
     Returns:
       The clips, and per clip the columns `AUGMENTATION`: offsets out of `crop_offsets`, flip 0 or
-      1, colour factors around 1.
+      1, colour factors around 1, which of the `ORDERS` they have.
     """
-    videos = np.repeat(np.arange(len(table.videos)), clips_per_video)
-    key = np.array([seed, epoch], np.uint64)
-    draws = np.random.Philox(key=key).random_raw((len(videos), 2 + len(AUGMENTATION)))
-    order, start, *crop, flip = (draws[:, i] for i in range(5))
-
-    video = videos[np.argsort(order, kind="stable")]
     line = _timeline(table, hold)
+    count = clips_per_epoch(table, clip_length, clips_per_video, hold=hold)
+    generator = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    draws = generator.random_raw((count, 8))
+    order, start, *crop, flip = (draws[:, i] for i in range(5))
+    in_turn = np.argsort(order, kind="stable")
+    if clips_per_video:
+        video = np.repeat(np.arange(len(table.videos)), clips_per_video)[in_turn]
+        run, first = _drawn(table, line, video, start, clip_length)
+    else:
+        run, first = (places[in_turn] for places in _consecutive(line, clip_length))
+
+    low, high = 1 - colour_jitter, 1 + colour_jitter
+    jitter = low + (high - low) * (draws[:, 5:] >> 11) * 2.0**-53
+    offsets = [crop_offsets.start + _below(draw, len(crop_offsets)) for draw in crop]
+    colours = _below(generator.random_raw(count), ORDERS)
+    augment = np.column_stack([*offsets, _below(flip, 2), jitter, colours]).astype(np.float32)
+    return _clips(line, run, first, clip_length, context), augment
+
+
+def clips_per_epoch(
+    table: FrameTable, clip_length: int, clips_per_video: int, *, hold: int = 0
+) -> int:
+    """How many clips `training_clips` draws of these frames."""
+    if clips_per_video:
+        return len(table.videos) * clips_per_video
+    return len(_consecutive(_timeline(table, hold), clip_length)[0])
+
+
+def _drawn(
+    table: FrameTable, line: _Timeline, video: np.ndarray, start: np.ndarray, clip_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run and first position of a clip of each of these videos, at random."""
     last = np.maximum(line.stops - clip_length, line.starts)  # where a clip of each run may start
     shown = np.flatnonzero(~line.held)
     shown = shown[shown <= last[np.searchsorted(line.starts, shown, side="right") - 1]]
     of_video = np.bincount(table.video[line.rows[shown]])
     first = shown[(np.cumsum(of_video) - of_video)[video] + _below(start, of_video[video])]
-    run = np.searchsorted(line.starts, first, side="right") - 1
+    return np.searchsorted(line.starts, first, side="right") - 1, first
 
-    low, high = 1 - colour_jitter, 1 + colour_jitter
-    jitter = low + (high - low) * (draws[:, 5:] >> 11) * 2.0**-53
-    offsets = [crop_offsets.start + _below(draw, len(crop_offsets)) for draw in crop]
-    augment = np.column_stack([*offsets, _below(flip, 2), jitter]).astype(np.float32)
-    return _clips(line, run, first, clip_length, context), augment
+
+def _consecutive(line: _Timeline, clip_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Run and first position of the clips that hold every frame once."""
+    clips_per_run = -(-(line.stops - line.starts) // clip_length)
+    run = np.repeat(np.arange(len(line.starts)), clips_per_run)
+    earlier = np.cumsum(clips_per_run) - clips_per_run
+    return run, line.starts[run] + (np.arange(len(run)) - earlier[run]) * clip_length
 
 
 def _below(words: np.ndarray, bound: np.ndarray | int) -> np.ndarray:

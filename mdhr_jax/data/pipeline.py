@@ -26,15 +26,21 @@ Batch = dict[str, np.ndarray]
 
 
 def steps_per_epoch(
-    source: records.FrameSource, *, fold: int, clips_per_video: int, batch_size: int
+    source: records.FrameSource,
+    *,
+    fold: int,
+    clip_length: int,
+    clips_per_video: int,
+    batch_size: int,
 ) -> int:
-    """Batches that hold one epoch, rounded up: every training video `clips_per_video` times.
+    """Batches that hold one epoch of `clips.training_clips`, rounded up.
 
     Raises:
       InputError: no such fold, or nobody in its training part.
     """
-    videos = source.table.take(source.rows(fold, "train")).videos
-    return -(-len(videos) * clips_per_video // batch_size)
+    table = source.table.take(source.rows(fold, "train"))
+    count = clips.clips_per_epoch(table, clip_length, clips_per_video, hold=source.hold)
+    return -(-count // batch_size)
 
 
 def train_batches(
@@ -62,7 +68,7 @@ def train_batches(
       fold: cross-validation fold, from 1.
       clip_length: T, frames.
       batch_size: clips per batch.
-      clips_per_video: clips of every video in an epoch.
+      clips_per_video: clips of every video in an epoch; 0: every frame once.
       seed: of order, starts and augmentation.
       crop_offsets: where a crop may begin, in x and in y, pixels.
       colour_jitter: largest change of brightness, contrast and saturation.
@@ -74,7 +80,7 @@ def train_batches(
 
     Returns:
       Batches of `frames` uint8 `(b, t + 2 context, h, w, 3)`, `labels` int32 `(b, t, n)` in {0, 1},
-      `mask` bool `(b, t, n)` (label known, frame not padding), `augment` float32 `(b, 6)`
+      `mask` bool `(b, t, n)` (label known, frame not padding), `augment` float32 `(b, 7)`
       (`clips.AUGMENTATION`).
 
     Raises:
@@ -169,16 +175,20 @@ class _TrainingClips:
         source: records.FrameSource,
         rows: np.ndarray,
         *,
+        clip_length: int,
         clips_per_video: int,
         **drawing: Any,
     ):
         self._source = source
         self._rows = rows
         self._table = source.table.take(rows)
-        self._clips_per_epoch = len(self._table.videos) * clips_per_video
+        self._clips_per_epoch = clips.clips_per_epoch(
+            self._table, clip_length, clips_per_video, hold=source.hold
+        )
         draw = functools.partial(
             clips.training_clips,
             self._table,
+            clip_length=clip_length,
             clips_per_video=clips_per_video,
             hold=source.hold,
             **drawing,

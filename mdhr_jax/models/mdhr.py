@@ -6,6 +6,7 @@ a forward pass has no branches. A new kind is one class and one table line, such
 `mdhr.EDGES["mine"] = relations.EdgeKind(MyEdges)`.
 """
 
+import dataclasses
 import zlib
 
 import jax
@@ -46,6 +47,52 @@ EDGES = {
     "none": relations.EdgeKind(relations.NoEdges),
 }
 TEMPORAL = {True: TemporalConvolution, False: NoTemporal}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dynamics:
+    """How a model sees motion: the keys of `config.model.dynamics`.
+
+    Attributes:
+      kind: how scales are joined, a key of `DYNAMICS`.
+      scales: which scales, any subset of 1 to 4.
+      k: half the temporal window, frames.
+      window: what it sees beyond the clip, a key of `dynamics.WINDOWS`.
+    """
+
+    kind: str = "multiscale"
+    scales: tuple[int, ...] = (1, 2, 3, 4)
+    k: int = 5
+    window: str = "zero"
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+    """What fills an MDHR's slots, and its values before training: the keys of `config.model`.
+
+    The defaults are the release's, on BP4D with ResNet-50.
+
+    Attributes:
+      backbone: a key of `backbones.BACKBONES`.
+      dynamics: how it sees motion.
+      features: width of positions and AU nodes.
+      afe: where AU-specific features come from, a key of `AFE`.
+      auxiliary: whether there are heads for the regions' AU combinations.
+      edges: between AUs, a key of `EDGES`.
+      temporal: whether there is a temporal filter per AU.
+      initial: values before training, a key of `INITIAL`.
+      init_from: run or weight file whose backbone to start from; empty: `initial`.
+    """
+
+    backbone: str = "resnet50"
+    dynamics: Dynamics = Dynamics()
+    features: int = 512
+    afe: str = "block"
+    auxiliary: bool = True
+    edges: str = "cross_region_activated"
+    temporal: bool = True
+    initial: str = "release"
+    init_from: str = ""
 
 
 class MDHR(nnx.Module):
@@ -193,3 +240,28 @@ def calm(model: MDHR) -> None:
 
 
 INITIAL = {"release": lambda model: None, "calm": calm}
+
+
+def create(layout: facs.AuLayout, slots: Slots, rngs: nnx.Rngs) -> MDHR:
+    """The model before training.
+
+    Raises:
+      ValueError: a slot has no such kind, or the kinds do not go together.
+    """
+    set_values = choose("initial", INITIAL, slots.initial)
+    model = MDHR(
+        layout,
+        backbone=slots.backbone,
+        dynamics=slots.dynamics.kind,
+        scales=slots.dynamics.scales,
+        k=slots.dynamics.k,
+        window=slots.dynamics.window,
+        features=slots.features,
+        afe=slots.afe,
+        auxiliary=slots.auxiliary,
+        edges=slots.edges,
+        temporal=slots.temporal,
+        rngs=rngs,
+    )
+    set_values(model)
+    return model

@@ -92,3 +92,22 @@ def region_cross_entropy(
         chosen = jnp.where(is_chosen, log_p, 0).sum(-1)
         losses.append(-reduction.entries(chosen, unknown[..., r] == 0))
     return reduction.regions(jnp.stack(losses))
+
+
+class Auxiliary(NamedTuple):
+    """A second loss, beside that of the AUs.
+
+    Attributes:
+      name: of its scalar.
+      loss: from a model's outputs, labels, mask, layout and reduction to a number.
+    """
+
+    name: str
+    loss: Callable[[dict, Array, Array, facs.AuLayout, Reduction], Float[Array, ""]]
+
+
+REGIONS = Auxiliary(
+    "region_loss",
+    lambda outputs, *labels: region_cross_entropy(outputs["region_logits"], *labels),
+)
+NOTHING = Auxiliary("auxiliary_loss", lambda outputs, *labels: jnp.zeros(()))

@@ -7,10 +7,14 @@ normalise (or, not in the release, the middle 224 of 256). Other image sizes kee
 Every stage before the last rounds to whole grey levels, and the device path repeats PIL's
 arithmetic: both paths see the same grey levels.
 
-An `augment` row is (offset_x, offset_y, flip, brightness, contrast, saturation): pixels, pixels,
-0 or 1, and three factors (1 = unchanged). Offsets lie in 0..`resized(image_size) - image_size`.
+An `augment` row is (offset_x, offset_y, flip, brightness, contrast, saturation, order): pixels,
+pixels, 0 or 1, three factors (1 = unchanged), and in which of the `ORDERS` they are applied.
+Offsets lie in 0..`resized(image_size) - image_size`.
 """
 
+import functools
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +31,9 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 COLOUR_JITTER = 0.4  # release: brightness, contrast and saturation change by up to 40 %
+
+# Of brightness (0), contrast (1) and saturation (2); the first is the release's.
+ORDERS = np.array(list(itertools.permutations(range(3))))
 
 WEIGHT_BITS = 22  # PIL resizes 8-bit pictures with weights in units of 2**-22
 
@@ -57,18 +64,18 @@ def crop_offsets(image_size: int, strength: float) -> range:
 
 
 def host_train(
-    image: UInt8[np.ndarray, "h w 3"], augment: Num[np.ndarray, "6"], image_size: int
+    image: UInt8[np.ndarray, "h w 3"], augment: Num[np.ndarray, "7"], image_size: int
 ) -> Float[np.ndarray, "s s 3"]:
     """Training transform of one picture, normalised float32 (release)."""
-    offset_x, offset_y, flip, *factors = augment.tolist()
+    offset_x, offset_y, flip, *factors, order = augment.tolist()
     left, top = int(offset_x), int(offset_y)
     picture = _resize_shorter_side(Image.fromarray(image), resized(image_size))
     picture = picture.crop((left, top, left + image_size, top + image_size))
     if flip:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     enhancers = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
-    for enhancer, factor in zip(enhancers, factors, strict=True):
-        picture = enhancer(picture).enhance(factor)
+    for kind in ORDERS[int(order)]:
+        picture = enhancers[kind](picture).enhance(factors[kind])
     return _normalise(np.asarray(picture))
 
 
@@ -109,20 +116,48 @@ def _require_square(height: int, width: int) -> None:
 
 
 def train(
-    frames: UInt8[Array, "b t h h 3"], augment: Float[Array, "b 6"], *, image_size: int
+    frames: UInt8[Array, "b t h h 3"],
+    augment: Float[Array, "b 7"],
+    *,
+    image_size: int,
+    any_order: bool = False,
 ) -> Float[Array, "b t s s 3"]:
     """Training transform of clips; all frames of a clip share its `augment` row.
+
+    Args:
+      frames: square ones.
+      augment: how; without `any_order` colours change in the first of the `ORDERS`, whatever it
+        says.
+      image_size: of the result, pixels.
+      any_order: every clip has the order that its row says (ME-GraphAU).
 
     Raises:
       InputError: the frames are not square.
     """
     crop = jax.vmap(lambda clip, row: _crop(clip, row[:3].astype(jnp.int32), image_size))
     frames = crop(_resize(frames, resized(image_size)), augment).astype(jnp.int32)
-    brightness, contrast, saturation = rearrange(augment[:, 3:], "b factor -> factor b 1 1 1 1")
+    colour = _jitter_in_any_order if any_order else _jitter
+    return _network_input(colour(frames, augment))
+
+
+def _jitter(frames: Int[Array, "b t h w 3"], augment: Float[Array, "b 7"]) -> Array:
+    brightness, contrast, saturation = rearrange(augment[:, 3:6], "b factor -> factor b 1 1 1 1")
     frames = _blend(jnp.zeros_like(frames), frames, brightness)
     frames = _blend(_mean_grey(frames), frames, contrast)
-    frames = _blend(rearrange(_grey(frames), "b t h w -> b t h w 1"), frames, saturation)
-    return _network_input(frames)
+    return _blend(rearrange(_grey(frames), "b t h w -> b t h w 1"), frames, saturation)
+
+
+def _jitter_in_any_order(frames: Int[Array, "b t h w 3"], augment: Float[Array, "b 7"]) -> Array:
+    orders = jnp.asarray(ORDERS)[augment[:, 6].astype(jnp.int32)]
+    for place in range(3):
+        kind = orders[:, place]
+        factor = jnp.take_along_axis(augment[:, 3:6], kind[:, None], axis=1)
+        grey = rearrange(_grey(frames), "b t h w -> b t h w 1")
+        towards = [jnp.zeros_like(grey), _mean_grey(frames), grey]
+        which = rearrange(kind, "b -> b 1 1 1 1")
+        other = jnp.select([which == k for k in range(3)], towards)
+        frames = _blend(other, frames, rearrange(factor, "b 1 -> b 1 1 1 1"))
+    return frames
 
 
 def evaluate(frames: UInt8[Array, "b t h h 3"], *, image_size: int) -> Float[Array, "b t s s 3"]:
@@ -149,6 +184,12 @@ def evaluate_centre(
     middle = slice(first, first + image_size)
     return _network_input(frames[:, :, middle, middle])
 
+
+# In which order colours change in training: `config.jitter_order`.
+TRAINING: dict[str, Callable[..., Array]] = {
+    "fixed": train,
+    "random": functools.partial(train, any_order=True),
+}
 
 # How test pictures are cut: `config.evaluation_crop`.
 EVALUATION = {"whole": evaluate, "centre": evaluate_centre}

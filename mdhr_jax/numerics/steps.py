@@ -21,7 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from mdhr_jax import facs
-from mdhr_jax.numerics import losses, preprocess
+from mdhr_jax.numerics import losses
 
 State = dict
 Batch = dict[str, Array]
@@ -29,12 +29,13 @@ Batch = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What training minimises: weighted asymmetric loss + `region_weight` * cross-entropy."""
+    """What training minimises: weighted asymmetric loss + `auxiliary_weight` * auxiliary loss."""
 
     layout: facs.AuLayout
     class_weights: Sequence[float] | Float[Array, " n"]
-    region_weight: float
+    auxiliary_weight: float
     reduction: losses.Reduction = losses.REDUCTIONS["mean"]
+    auxiliary: losses.Auxiliary = losses.REGIONS
 
     def __call__(
         self,
@@ -42,16 +43,14 @@ class Objective:
         labels: Num[Array, "b t n"],
         mask: Bool[Array, "b t n"],
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Total loss and its parts `au_loss` and `region_loss`."""
+        """Total loss and its parts, `au_loss` and the auxiliary one by its name."""
         weights = jnp.array(self.class_weights)
         au_loss = losses.weighted_asymmetric(
             outputs["scores"], labels, mask, weights, self.reduction
         )
-        region_loss = losses.region_cross_entropy(
-            outputs["region_logits"], labels, mask, self.layout, self.reduction
-        )
-        total = au_loss + self.region_weight * region_loss
-        return total, {"au_loss": au_loss, "region_loss": region_loss}
+        other = self.auxiliary.loss(outputs, labels, mask, self.layout, self.reduction)
+        total = au_loss + self.auxiliary_weight * other
+        return total, {"au_loss": au_loss, self.auxiliary.name: other}
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict, dict]:
@@ -87,7 +86,7 @@ def loss_and_gradients(
     """One forward and backward pass in training mode.
 
     Returns:
-      losses (`loss`, `au_loss`, `region_loss`), gradients, new batch statistics, outputs.
+      losses (`loss` and those of `Objective`), gradients, new batch statistics, outputs.
     """
 
     def loss_fn(params: dict):
@@ -134,7 +133,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
-    image_size: int,
+    transform: Callable[[Array, Array], Array],
     key: jax.Array,
     accumulate: int = 1,
     ema: float = 0.0,
@@ -142,10 +141,11 @@ def make_train_step(
 ) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     """Builds `(state, batch) -> (state, scalars)`.
 
-    A batch holds `frames` (see `frames`), `labels` and `mask` (b, t, n), and `augment` (b, 6), the
+    A batch holds `frames` (see `frames`), `labels` and `mask` (b, t, n), and `augment` (b, 7), the
     draw of each clip. Drop-path is a function of (key, step). Where the loss or the gradient is
     not finite, nothing changes but the counts of steps.
 
+    `transform` makes network input of frames and draws (`preprocess.TRAINING`).
     With `accumulate` > 1 that many micro-batches are gone through, see `accumulated`. With `ema`
     > 0 the state's `params` are an average (`averaged`) of its `trained`; the batch statistics are
     those of `trained`, averages over the last ten steps or so in any case. `gather` brings
@@ -154,7 +154,7 @@ def make_train_step(
 
     def learn(params: dict, stats: dict, batch: Batch, key: jax.Array) -> tuple[dict, dict, dict]:
         with jax.named_scope("preprocess"):
-            images = preprocess.train(frames(batch), batch["augment"], image_size=image_size)
+            images = transform(frames(batch), batch["augment"])
         return loss_and_gradients(
             graph, objective, params, stats, images, batch["labels"], batch["mask"], key
         )[:3]

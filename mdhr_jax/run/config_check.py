@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mdhr_jax.configs import base
 from mdhr_jax.errors import InputError
+from mdhr_jax.run import kinds
 
 
 class Range(NamedTuple):
@@ -38,7 +39,7 @@ RANGES = {
     "image_size": _COUNT,
     "batch_size": _COUNT,
     "augmentation": _SHARE,
-    "clips_per_video": _COUNT,
+    "clips_per_video": _NOT_NEGATIVE,
     "eval_batch_size": _COUNT,
     "model.dynamics.k": _COUNT,
     "model.features": _COUNT,
@@ -56,12 +57,13 @@ RANGES = {
     "epsilon": _POSITIVE,
     "weight_decay": _NOT_NEGATIVE,
     "ema": _DECAY,
-    "region_loss_weight": _NOT_NEGATIVE,
+    "auxiliary_loss_weight": _NOT_NEGATIVE,
     "held_out": _SHARE,
     "threshold": _SHARE,
     "eval_every": _COUNT,
     "checkpoint_every": _COUNT,
 }
+_NAMED = "mdhr_jax/configs/base.py names every key"
 # Two keys for the same thing: not both may be given.
 ALTERNATIVES = (("epochs", "steps"), ("warmup_epochs", "warmup_steps"))
 
@@ -86,22 +88,35 @@ def nearest(key: str, known: Sequence[str]) -> str:
 def check(values: Mapping[str, Any]) -> None:
     """Refuses a configuration that has not exactly the keys of `configs/base.py`, or wrong values.
 
+    Below `model` these are the slots of its kind.
+
     Args:
       values: nested; an int will do for a float.
 
     Raises:
       InputError: the first such key, by its name.
     """
-    flat, known = flatten(values), flatten(base.get_config().to_dict())
+    flat, known = flatten(values), flatten(_examples(values))
+    kind = known["model.kind"]
     for key in sorted(flat.keys() - known.keys()):
-        raise InputError(
-            f"config.{key}: there is no such key{nearest(key, list(known))}; "
-            "mdhr_jax/configs/base.py names "
-            "every key"
-        )
+        whose = f"a model of kind {kind!r} has" if key.startswith("model.") else "there is"
+        raise InputError(f"config.{key}: {whose} no such key{nearest(key, list(known))}; {_NAMED}")
     for key in sorted(known.keys() - flat.keys()):
-        raise InputError(f"config.{key}: is missing; mdhr_jax/configs/base.py names every key")
+        raise InputError(f"config.{key}: is missing; {_NAMED}")
     _check_values(flat, known)
+
+
+def _examples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key, those of the values' kind of model among them, with a value of its type.
+
+    Raises:
+      InputError: there is no such kind.
+    """
+    model = values.get("model")
+    kind = model.get("kind", "mdhr") if isinstance(model, Mapping) else "mdhr"
+    if not isinstance(kind, str) or kind not in kinds.KINDS:
+        raise InputError(f"config.model.kind={kind!r}: choose from {', '.join(kinds.KINDS)}")
+    return base.get_config().to_dict() | {"model": kinds.defaults(kind)}
 
 
 def _check_values(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:

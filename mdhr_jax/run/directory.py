@@ -23,7 +23,8 @@ from mdhr_jax.run.recipe import Recipe
 # How the same is computed: a run may go on with other values of these.
 MEANS = ("deterministic", "fsdp", "input")
 # Keys that runs of earlier versions do not have, and what these did.
-ADDED = {"allow_seen_subjects": False, "deterministic": False}
+ADDED = {"allow_seen_subjects": False, "deterministic": False, "jitter_order": "fixed"}
+RENAMED = {"region_loss_weight": "auxiliary_loss_weight"}
 
 
 def config_file(workdir: pathlib.Path) -> pathlib.Path:
@@ -55,9 +56,13 @@ def claim(workdir: pathlib.Path, recipe: Recipe, learned: provenance.Learned | N
         return
     stored = load_recipe(workdir)
     old, new = stored.flat(), recipe.flat()
-    changed = [key for key in new if old[key] != new[key] and key not in (*MEANS, "data")]
+    changed = [
+        key
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in (*MEANS, "data")
+    ]
     if changed:
-        listed = ", ".join(f"{key} ({old[key]} -> {new[key]})" for key in changed)
+        listed = ", ".join(f"{key} ({old.get(key)} -> {new.get(key)})" for key in changed)
         raise InputError(
             f"{workdir}: this run has another configuration: {listed}; "
             "use these values again or another --workdir"
@@ -86,7 +91,15 @@ def load_recipe(workdir: pathlib.Path) -> Recipe:
     if not isinstance(values, dict):
         raise InputError(f"{file}: holds no configuration; bring back a copy of it")
     with naming(file):
-        return Recipe.of_values(ADDED | values)
+        return Recipe.of_values(_as_now(values))
+
+
+def _as_now(values: dict) -> dict:
+    """A configuration of an earlier version as this one would write it."""
+    renamed = {RENAMED.get(key, key): value for key, value in values.items()}
+    if isinstance(model := renamed.get("model"), dict):
+        renamed["model"] = {"kind": "mdhr"} | model
+    return ADDED | renamed
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ def steps_per_epoch(recipe: Recipe, source: records.FrameSource) -> int:
     return pipeline.steps_per_epoch(
         source,
         fold=recipe.fold,
+        clip_length=recipe.clip_length,
         clips_per_video=recipe.clips_per_video,
         batch_size=recipe.batch_size,
     )

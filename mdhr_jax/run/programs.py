@@ -117,6 +117,7 @@ def build_programs(recipe: Recipe, schedule: Schedule, mesh: Mesh) -> Programs:
         weight_decay=recipe.weight_decay,
     )
     graph, layout, reduction = _train_graph(recipe), recipe.layout, recipe.reduction
+    weight, transform = recipe.auxiliary_loss_weight, recipe.augmented
 
     def init(schedule: Schedule) -> steps.State:
         key = jax.random.wrap_key_data(schedule.key)
@@ -129,10 +130,10 @@ def build_programs(recipe: Recipe, schedule: Schedule, mesh: Mesh) -> Programs:
         rates, weights = schedule.learning_rates(), schedule.class_weights
         step = steps.make_train_step(
             graph,
-            steps.Objective(layout, weights, recipe.region_loss_weight, reduction),
+            steps.Objective(layout, weights, weight, reduction, recipe.kind.auxiliary),
             make_optimizer(rates),
             rates,
-            image_size=recipe.image_size,
+            transform=transform,
             key=jax.random.wrap_key_data(schedule.key),
             accumulate=recipe.accumulate,
             ema=recipe.ema,

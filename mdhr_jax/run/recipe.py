@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 from mdhr_jax import facs
 from mdhr_jax.data import records
 from mdhr_jax.errors import InputError, choose
-from mdhr_jax.models import mdhr, views
+from mdhr_jax.models import views
 from mdhr_jax.numerics import losses, preprocess
-from mdhr_jax.run import config_check
+from mdhr_jax.run import config_check, kinds
 from mdhr_jax.run.protocol import PROTOCOLS, Protocol
 
 PRECISIONS = {name: jnp.dtype(name) for name in ("float32", "bfloat16")}
@@ -41,50 +41,6 @@ def chosen[Kind](key: str, table: Mapping[str, Kind], name: str) -> Kind:
         raise InputError(str(error)) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class Dynamics:
-    """How a model sees motion: the keys of `config.model.dynamics`.
-
-    Attributes:
-      kind: how scales are joined, a key of `mdhr.DYNAMICS`.
-      scales: which scales, any subset of 1 to 4.
-      k: half the temporal window, frames.
-      window: what it sees beyond the clip, a key of `dynamics.WINDOWS`.
-    """
-
-    kind: str
-    scales: tuple[int, ...]
-    k: int
-    window: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """What fills a model's slots, and its values before training: the keys of `config.model`.
-
-    Attributes:
-      backbone: a key of `backbones.BACKBONES`.
-      dynamics: how it sees motion.
-      features: width of positions and AU nodes.
-      afe: where AU-specific features come from, a key of `mdhr.AFE`.
-      auxiliary: whether there are heads for the regions' AU combinations.
-      edges: between AUs, a key of `mdhr.EDGES`.
-      temporal: whether there is a temporal filter per AU.
-      initial: values before training, a key of `mdhr.INITIAL`.
-      init_from: run or weight file whose backbone to start from; empty: `initial`.
-    """
-
-    backbone: str
-    dynamics: Dynamics
-    features: int
-    afe: str
-    auxiliary: bool
-    edges: str
-    temporal: bool
-    initial: str
-    init_from: str
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What is trained or tested, and how.
@@ -99,9 +55,11 @@ class Recipe:
       image_size: of the network's input, pixels.
       batch_size: clips per training step, over all devices.
       augmentation: strength of random crops and colours, from 0 to 1; 0: flips only.
-      clips_per_video: random clips that a video contributes to an epoch.
+      jitter_order: in which colours change, a key of `preprocess.TRAINING`.
+      clips_per_video: random clips of a video in an epoch; 0: every frame once.
       eval_batch_size: clips per evaluation step, over all devices.
-      model: its slots.
+      kind_name: of the model, a key of `kinds.KINDS`.
+      model: what fills its slots, of the type `kind.slots`.
       precision: of the arithmetic, a key of `PRECISIONS`.
       deterministic: whether GPUs sum in one order only.
       batch_norm_groups: parts of a (micro-)batch with statistics of their own.
@@ -121,7 +79,7 @@ class Recipe:
       epsilon: added to the root of the averaged squares.
       weight_decay: per step and unit of learning rate.
       ema: decay a step of the parameters' average; 0: none.
-      region_loss_weight: lambda of the region cross-entropy.
+      auxiliary_loss_weight: lambda of the second loss, `kind.auxiliary`.
       loss_reduction: over AUs, frames and regions, a key of `losses.REDUCTIONS`.
       protocol_name: what is chosen where, a key of `protocol.PROTOCOLS`, or a weight file's.
       held_out: share of the training subjects who choose, from 0 to 1.
@@ -142,10 +100,12 @@ class Recipe:
     image_size: int
     batch_size: int
     augmentation: float
+    jitter_order: str
     clips_per_video: int
     eval_batch_size: int
 
-    model: Model
+    kind_name: str
+    model: Any
 
     precision: str
     deterministic: bool
@@ -167,7 +127,7 @@ class Recipe:
     epsilon: float
     weight_decay: float
     ema: float
-    region_loss_weight: float
+    auxiliary_loss_weight: float
     loss_reduction: str
 
     protocol_name: str
@@ -196,15 +156,16 @@ class Recipe:
           InputError: as `config_check.check`.
         """
         config_check.check(values)
-        flat = config_check.flatten(values)
-        own = _level(flat, "")
-        dynamics = Dynamics(**_level(flat, "model.dynamics."))
+        own = dict(values)
         first, second = own.pop("betas")
+        model = dict(own.pop("model"))
+        kind_name = model.pop("kind")
         return cls(
             layout_name=own.pop("layout"),
             protocol_name=own.pop("protocol"),
             betas=(float(first), float(second)),
-            model=Model(dynamics=dynamics, **_level(flat, "model.")),
+            kind_name=kind_name,
+            model=kinds.filled(kinds.KINDS[kind_name].slots, model),
             **own,
         )
 
@@ -213,6 +174,7 @@ class Recipe:
         values = dataclasses.asdict(self)
         values["layout"] = values.pop("layout_name")
         values["protocol"] = values.pop("protocol_name")
+        values["model"]["kind"] = values.pop("kind_name")
         return values
 
     def flat(self) -> dict[str, Any]:
@@ -262,46 +224,41 @@ class Recipe:
         return DETERMINISTIC if self.deterministic else {}
 
     @property
+    def augmented(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """From frames and draws of clips to network input, in training; InputError: no such."""
+        transform = chosen("jitter_order", preprocess.TRAINING, self.jitter_order)
+        return functools.partial(transform, image_size=self.image_size)
+
+    @property
     def transform(self) -> Callable[[jax.Array], jax.Array]:
         """From the frames of clips to network input, in testing; InputError: no such crop."""
         transform = chosen("evaluation_crop", preprocess.EVALUATION, self.evaluation_crop)
         return functools.partial(transform, image_size=self.image_size)
 
-    def create(self, rngs: nnx.Rngs) -> mdhr.MDHR:
+    @property
+    def kind(self) -> kinds.Kind:
+        """What the model is."""
+        return kinds.KINDS[self.kind_name]
+
+    def create(self, rngs: nnx.Rngs) -> nnx.Module:
         """The model before training.
 
         Raises:
           InputError: a slot has no such kind, or the kinds do not go together.
         """
-        layout, model = self.layout, self.model
+        layout = self.layout
         try:
-            set_values = choose("initial", mdhr.INITIAL, model.initial)
-            created = mdhr.MDHR(
-                layout,
-                backbone=model.backbone,
-                dynamics=model.dynamics.kind,
-                scales=model.dynamics.scales,
-                k=model.dynamics.k,
-                window=model.dynamics.window,
-                features=model.features,
-                afe=model.afe,
-                auxiliary=model.auxiliary,
-                edges=model.edges,
-                temporal=model.temporal,
-                rngs=rngs,
-            )
+            return self.kind.create(layout, self.model, rngs)
         except ValueError as error:
             raise InputError(f"config.model: {error}") from error
-        set_values(created)
-        return created
 
     @functools.cached_property
-    def outline(self) -> mdhr.MDHR:
+    def outline(self) -> Any:
         """Shapes of the model, of the one trace of its constructor; InputError: as `create`."""
         return nnx.eval_shape(lambda: self.create(nnx.Rngs(0)))
 
     @functools.cached_property
-    def tested(self) -> mdhr.MDHR:
+    def tested(self) -> Any:
         """The outline as it runs in testing.
 
         Raises:
@@ -338,10 +295,3 @@ class Recipe:
             )
         held_out = self.held_out if self.protocol_name == "held-out" else 0.0
         return dataclasses.replace(source, held_out=held_out, hold=self.hold)
-
-
-def _level(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The keys right behind a prefix."""
-    level = {key.removeprefix(prefix): x for key, x in flat.items() if key.startswith(prefix)}
-    values = {name: tuple(x) if isinstance(x, list) else x for name, x in level.items()}
-    return {name: x for name, x in values.items() if "." not in name}

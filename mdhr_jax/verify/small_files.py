@@ -95,6 +95,7 @@ def preprocessing(arrays: Arrays) -> Iterator[Check]:
                 device = preprocess.evaluate(jnp.asarray(picture)[None, None], image_size=224)
                 yield _levels(f"{case} test on the device", device, ours)
         for row, augment in enumerate(arrays[f"{case}.train.params"]):
+            augment = np.append(augment, 0)  # the one order that the release has
             ours = preprocess.host_train(picture, augment, 224)
             yield from _picture_checks(f"{case}.train{row}", ours, arrays)
             if on_device:

@@ -36,7 +36,7 @@ def test_the_papers_configurations_are_installed():
 
 
 @pytest.mark.parametrize("arguments", [["--config", "{}"], ["--config={}", "--config.seed=4"]])
-@pytest.mark.parametrize("wrong", ["resnet50", "gone/quickstart.py", "quickstart:4", "."])
+@pytest.mark.parametrize("wrong", ["resnet50", "gone/quickstart.py", "."])
 def test_another_name_is_refused_with_those_that_there_are(wrong, arguments, capsys):
     arguments = [argument.format(wrong) for argument in arguments]
     assert cli.main(["train", "--workdir", "w", *arguments]) == 2
@@ -44,8 +44,22 @@ def test_another_name_is_refused_with_those_that_there_are(wrong, arguments, cap
     assert line == (
         f"mdhr train: --config={wrong}: there is no such file; give one, or a name: "
         "ablations_narrow, base, bp4d_resnet50, bp4d_swinb, disfa_resnet50, disfa_swinb, "
-        "quickstart, twin"
+        "graphau, megraphau_bp4d_resnet50, megraphau_bp4d_swinb, megraphau_disfa_resnet50, "
+        "megraphau_disfa_swinb, quickstart, twin"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("quickstart:4", "TypeError: get_config() takes 0 positional arguments but 1 was given"),
+        ("graphau:3", "ValueError: stage '3': a GraphAU has stages 1 and 2, such as NAME:2"),
+    ],
+)
+def test_what_a_configuration_does_not_take_is_said_in_a_line(name, said, capsys):
+    assert cli.main(["train", "--workdir", "w", f"--config={name}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"{name.replace(':', '.py:')}: {said}")
 
 
 OWN = """

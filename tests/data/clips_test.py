@@ -138,14 +138,15 @@ def test_short_training_video_is_padded_with_its_last_frame():
 
 def test_augmentation_has_the_ranges_of_the_release():
     _, augment = draw(table_of(a=range(9)), clips_per_video=20000)
-    offsets, flips, jitter = augment[:, :2], augment[:, 2], augment[:, 3:]
+    offsets, flips, jitter, order = np.split(augment, [2, 3, 6], axis=1)
     for column in offsets.T:
         np.testing.assert_array_equal(np.unique(column), np.arange(33))
     np.testing.assert_array_equal(np.unique(flips), [0, 1])
     assert abs(flips.mean() - 0.5) < 0.02
     assert jitter.min() >= 0.6 and jitter.max() < 1.4
     np.testing.assert_allclose(jitter.mean(0), 1, atol=0.01)
-    correlation = np.corrcoef(augment.T) - np.eye(6)
+    np.testing.assert_array_equal(np.unique(order), range(clips.ORDERS))
+    correlation = np.corrcoef(augment.T) - np.eye(7)
     assert np.abs(correlation).max() < 0.04
 
 
@@ -162,7 +163,18 @@ def test_draws_are_pinned():
     index, augment = draw(table_of(a=range(40), b=range(60)), clips_per_video=2, seed=7, epoch=3)
     np.testing.assert_array_equal(index.rows[:, 0], [89, 16, 33, 82])
     expected = [5, 32, 1, 0.75625432, 1.0100596, 0.85112733]
-    np.testing.assert_allclose(augment[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(augment[0, :6], expected, rtol=1e-6)
+    np.testing.assert_array_equal(augment[:, 6], [5, 2, 2, 4])
+
+
+def test_an_epoch_without_draws_of_videos_holds_every_frame_once():
+    table = table_of(a=[1, 2, 3, 4, 5, 9], b=range(4))
+    for length in (1, 2, 4):
+        index, augment = draw(table, clips_per_video=0, clip_length=length)
+        assert sorted(index.rows[index.valid].tolist()) == list(range(len(table)))
+        assert len(index) == clips.clips_per_epoch(table, length, 0) == len(augment)
+        other, _ = draw(table, clips_per_video=0, clip_length=length, epoch=1)
+        assert index.rows[:, 0].tolist() != other.rows[:, 0].tolist()
 
 
 def test_taking_rows_renumbers_videos():

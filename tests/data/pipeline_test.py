@@ -47,7 +47,7 @@ def test_training_batch_has_the_promised_shapes_and_types(source):
         "frames": ((2, 4, 16, 16, 3), "uint8"),
         "labels": ((2, 4, 8), "int32"),
         "mask": ((2, 4, 8), "bool"),
-        "augment": ((2, 6), "float32"),
+        "augment": ((2, 7), "float32"),
     }
 
 
@@ -176,9 +176,12 @@ def test_read_buffers_are_bounded():
 
 
 def test_steps_per_epoch_rounds_up(source):
-    settings = {"fold": 1, "clips_per_video": 3}  # 3 training videos
+    settings = {"fold": 1, "clip_length": 4, "clips_per_video": 3}  # 3 training videos
     assert pipeline.steps_per_epoch(source, batch_size=9, **settings) == 1
     assert pipeline.steps_per_epoch(source, batch_size=4, **settings) == 3
+    every_frame = settings | {"clip_length": 1, "clips_per_video": 0}
+    frames = len(source.rows(1, "train"))
+    assert pipeline.steps_per_epoch(source, batch_size=1, **every_frame) == frames
 
 
 def test_evaluation_shows_every_frame_once_and_fills_the_last_batch(source):

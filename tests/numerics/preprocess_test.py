@@ -32,7 +32,8 @@ def _draws(image_size, count, seed=0):
     places = rng.integers(0, limit + 1, (count, 2))
     flips = rng.integers(0, 2, (count, 1))
     factors = rng.uniform(0.6, 1.4, (count, 3)).round(1)  # short decimals hit whole grey levels
-    return np.concatenate([places, flips, factors], axis=1).astype(np.float32)
+    order = np.zeros((count, 1))
+    return np.concatenate([places, flips, factors, order], axis=1).astype(np.float32)
 
 
 def _train(frames, augment, image_size):
@@ -70,7 +71,7 @@ def _golden_cases(names):
     for name in names:
         image = _golden_image(*golden[f"{name}.hw_seed"])
         for j, row in enumerate(golden[f"{name}.train.params"]):
-            yield image, row, golden, f"{name}.train{j}"
+            yield image, np.append(row, 0), golden, f"{name}.train{j}"
         if f"{name}.test.sub" in golden:
             yield image, None, golden, f"{name}.test"
 
@@ -131,9 +132,22 @@ def test_device_equals_host_in_every_pixel(size, image_size):
     np.testing.assert_allclose(evaluated, expected, rtol=0, atol=1e-6)
 
 
+def test_colours_change_in_the_order_of_a_clip():
+    frames, augment = _random_frames(110, shape=(6, 1)), _draws(96, 6)
+    augment[:, 6] = range(6)
+    in_order = jax.jit(functools.partial(preprocess.TRAINING["random"], image_size=96))
+    trained = _grey_levels(in_order(frames, augment))
+    expected = [
+        preprocess.host_train(frame, row, 96) for (frame,), row in zip(frames, augment, strict=True)
+    ]
+    np.testing.assert_array_equal(trained[:, 0], _grey_levels(expected))
+    fixed = _grey_levels(_train(frames, augment, 96))
+    assert [bool((fixed[k] == trained[k]).all()) for k in range(6)] == [True] + [False] * 5
+
+
 def test_the_centre_is_what_an_unmoved_training_crop_shows():
     frames = _random_frames(256)
-    unmoved = np.tile(np.float32([6, 6, 0, 1, 1, 1]), (len(frames), 1))
+    unmoved = np.tile(np.float32([6, 6, 0, 1, 1, 1, 0]), (len(frames), 1))
     evaluated = preprocess.evaluate_centre(jnp.asarray(frames), image_size=84)
     np.testing.assert_array_equal(evaluated, _train(frames, unmoved, 84))
 
@@ -172,13 +186,13 @@ def test_all_frames_of_a_clip_share_the_draw():
 
 def test_offsets_are_x_then_y():
     frames = _random_frames(37, shape=(1, 1))
-    result = _train(frames, [[3, 5, 0, 1, 1, 1]], 32)
+    result = _train(frames, [[3, 5, 0, 1, 1, 1, 0]], 32)
     np.testing.assert_array_equal(_grey_levels(result)[0, 0], frames[0, 0, 5:37, 3:35])
 
 
 def test_flip_mirrors_left_and_right():
     frames = _random_frames(37, shape=(1, 1))
-    plain, mirrored = (_train(frames, [[2, 1, flip, 1, 1, 1]], 32) for flip in (0, 1))
+    plain, mirrored = (_train(frames, [[2, 1, flip, 1, 1, 1, 0]], 32) for flip in (0, 1))
     np.testing.assert_array_equal(mirrored, plain[..., ::-1, :])
 
 

@@ -30,7 +30,7 @@ SLOTS = {
     "edges": "cross_region_activated",
     "temporal": True,
 }
-OBJECTIVE = steps.Objective(LAYOUT, class_weights=(0.5, 1.0, 1.5), region_weight=0.1)
+OBJECTIVE = steps.Objective(LAYOUT, class_weights=(0.5, 1.0, 1.5), auxiliary_weight=0.1)
 SCHEDULE = optim.cosine(1e-2, total_steps=100)
 OPTIMIZER = optim.adamw(SCHEDULE, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=5e-4)
 SIZE, THRESHOLD = 16, 0.43
@@ -80,7 +80,7 @@ def _train_step(seed, **changes):
         OBJECTIVE,
         OPTIMIZER,
         SCHEDULE,
-        image_size=SIZE,
+        transform=functools.partial(preprocess.train, image_size=SIZE),
         key=jax.random.key(seed),
         **changes,
     )
@@ -101,7 +101,7 @@ def batch():
         "frames": rng.integers(0, 256, (2, 4, 18, 18, 3), np.uint8),
         "labels": rng.integers(0, 2, (2, 4, 3), np.int32),
         "mask": rng.uniform(size=(2, 4, 3)) < 0.8,
-        "augment": np.tile(np.float32([1, 2, 1, 0.9, 1.1, 1.2]), (2, 1)),
+        "augment": np.tile(np.float32([1, 2, 1, 0.9, 1.1, 1.2, 0]), (2, 1)),
     }
     return jax.tree.map(jnp.asarray, batch)
 
@@ -263,7 +263,7 @@ def test_a_step_that_is_not_finite_leaves_the_average(batch, factor):
         jax.tree.map(np.testing.assert_array_equal, found[part], state[part])
 
 
-def test_the_objective_adds_the_weighted_region_loss(batch):
+def test_the_objective_adds_the_weighted_auxiliary_loss(batch):
     rng = np.random.default_rng(1)
     outputs = {
         "scores": jnp.asarray(rng.uniform(0.1, 0.9, (2, 4, 3)), jnp.float32),

@@ -90,6 +90,16 @@ def test_a_run_of_a_version_without_a_key_is_one_that_did_not_do_it(tiny_config,
         Recipe.of_values(earlier)
 
 
+def test_a_run_of_a_version_without_kinds_of_models_is_an_mdhr(tiny_config, tmp_path):
+    recipe = Recipe.of(tiny_config)
+    earlier = recipe.values()
+    del earlier["model"]["kind"]
+    earlier["region_loss_weight"] = earlier.pop("auxiliary_loss_weight")
+    (tmp_path / "config.json").write_text(json.dumps(earlier))
+    assert directory.load_recipe(tmp_path) == recipe
+    directory.claim(tmp_path, recipe)  # and goes on
+
+
 def test_whole_numbers_do_for_floats_and_every_range_has_a_key():
     config = base.get_config()
     with config.ignore_type():
@@ -160,7 +170,7 @@ def test_a_run_goes_on_with_other_values_of_what_gives_the_same_numbers_alone(
 ):
     recipe, goes_on = Recipe.of(tiny_config), set()
     directory.claim(tmp_path, recipe)
-    for key in recipe.flat():
+    for key in recipe.flat().keys() - {"model.kind"}:  # of which there may be one alone
         try:
             directory.claim(tmp_path, _with_another(recipe, key))
             goes_on.add(key)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds of models: what fills their slots, how they are made, what else they learn from.
+
+A new kind is one file and one line: a dataclass of its slots, which are the keys of
+`config.model`, with their defaults (`backbone` and `init_from` among them); a function that makes
+the model; and `KINDS["mine"] = Kind(Slots, create)`. The model takes frames as `mdhr.MDHR` does,
+says its `context`, and returns `scores`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from flax import nnx
+
+from mdhr_jax import facs
+from mdhr_jax.models import mdhr
+from mdhr_jax.numerics import losses
+
+
+class Kind(NamedTuple):
+    """A kind of model.
+
+    Attributes:
+      slots: dataclass of what fills its slots; the defaults make one of the kind.
+      create: from layout, slots and random numbers to the model before training; ValueError where
+        a slot has no such kind.
+      auxiliary: the second loss that it learns from.
+      handed_over: parts beside the backbone that another model of the kind starts from.
+    """
+
+    slots: type
+    create: Callable[[facs.AuLayout, Any, nnx.Rngs], nnx.Module]
+    auxiliary: losses.Auxiliary = losses.NOTHING
+    handed_over: tuple[str, ...] = ()
+
+
+KINDS = {"mdhr": Kind(mdhr.Slots, mdhr.create, losses.REGIONS)}
+
+
+def filled(slots: type, values: Mapping[str, Any]) -> Any:
+    """Slots with these values, nested where a slot has slots of its own; lists become tuples."""
+    made = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            made[name] = filled(type(getattr(slots, name)), value)
+        else:
+            made[name] = tuple(value) if isinstance(value, list) else value
+    return slots(**made)
+
+
+def defaults(kind: str) -> dict[str, Any]:
+    """The keys of `config.model` of a kind, nested, and their defaults."""
+    return {"kind": kind} | dataclasses.asdict(KINDS[kind].slots())
