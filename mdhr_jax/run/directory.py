@@ -9,7 +9,8 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -96,10 +97,15 @@ def load_recipe(workdir: pathlib.Path) -> Recipe:
 
 def _as_now(values: dict) -> dict:
     """A configuration of an earlier version as this one would write it."""
-    renamed = {RENAMED.get(key, key): value for key, value in values.items()}
-    if isinstance(model := renamed.get("model"), dict):
-        renamed["model"] = {"kind": "mdhr"} | model
-    return ADDED | renamed
+    now = ADDED | renamed(values)
+    if isinstance(model := now.get("model"), dict):
+        now["model"] = {"kind": "mdhr"} | model
+    return now
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of an earlier version under the names that keys have now."""
+    return {RENAMED.get(key, key): value for key, value in values.items()}
 
 
 @contextlib.contextmanager

@@ -234,8 +234,9 @@ def check_same(
     """
     overrides = {variant.name: config_check.flatten(variant.overrides) for variant in variants}
     for run in done:
-        unsaid = directory.ADDED | {"pictures": common["pictures"]}
-        own = {key: unsaid[key] for key in unsaid if key in common} | dict(run.config)
+        unsaid = directory.ADDED | {"model.kind": "mdhr", "pictures": common["pictures"]}
+        said = directory.renamed(run.config)
+        own = {key: unsaid[key] for key in unsaid if key in common} | said
         if "pictures" not in run.config:
             notes.once(
                 f"{path}: holds runs of an earlier version, which kept no digest of the pictures: "

@@ -127,7 +127,8 @@ def test_runs_of_an_earlier_version_are_kept_and_what_cannot_be_checked_is_said(
 ):
     grid = Grid(tiny_config, [Variant("full", {})], [0], [1])
     earlier = {key: value for key, value in grid.common().items() if key not in directory.ADDED}
-    del earlier["pictures"]
+    del earlier["pictures"], earlier["model.kind"]
+    earlier["region_loss_weight"] = earlier.pop("auxiliary_loss_weight")
     done = finished_run("full", 0, random_counts(np.random.default_rng(0)))
     line = dataclasses.asdict(dataclasses.replace(done, config=earlier))
     for key in ("frames", "seen"):
