@@ -27,3 +27,17 @@ BACKBONES: dict[str, Callable[..., Any]] = {
     "swin_b": _SWIN_B,
     "swin_b_outputs": functools.partial(_SWIN_B, stage_outputs=True),
 }
+
+
+def check_size(backbone: Any, height: int, width: int) -> None:
+    """Refuses images that are not square or of no multiple of the backbone's `image_multiple`.
+
+    Raises:
+      ValueError: such an image size.
+    """
+    multiple = backbone.image_multiple
+    if height != width or height % multiple:
+        raise ValueError(
+            f"this backbone takes square images of a multiple of {multiple} pixels, "
+            f"not {height}x{width}"
+        )
