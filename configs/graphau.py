@@ -31,11 +31,10 @@ def get_config(stage: str = "2") -> ConfigDict:
     model.features = 512  # width of positions and AU nodes
     model.relations = STAGES[stage]  # between AUs: a key of graphau.RELATIONS
     model.neighbours = 4  # K of stage 1
-    model.metric = "dots"  # in which stage 1 finds them: a key of graphau.METRICS
-    model.update = "activated_sum"  # of nodes in stage 2: a key of graphau.UPDATES
+    model.metric = "dots"  # in which stage 1 finds them: a key of au_graph.METRICS
+    model.update = "activated_sum"  # of nodes in stage 2: a key of au_graph.UPDATES
     model.edge_head = stage == "2"  # stage 2 learns which AUs are active together
     model.sides = "own"  # node of an output for one side of the face: a key of graphau.SIDES
-    model.initial = "release"  # values before training: a key of graphau.INITIAL
     model.init_from = ""  # run or weight file to start from: a backbone, or a stage 1 but its graph
 
     config.clip_length = 1  # frames stand alone

@@ -14,22 +14,37 @@ from collections.abc import Iterable
 
 import numpy as np
 
+type Au = int | str
+"""By its number, or where one side of the face is meant, its owner's left or right: 12, "L12"."""
+
 AU_NAMES = {
     1: "inner brow raiser",
     2: "outer brow raiser",
     4: "brow lowerer",
+    5: "upper lid raiser",
     6: "cheek raiser",
     7: "lid tightener",
     9: "nose wrinkler",
     10: "upper lip raiser",
+    11: "nasolabial deepener",
     12: "lip corner puller",
+    13: "sharp lip puller",
     14: "dimpler",
     15: "lip corner depressor",
+    16: "lower lip depressor",
     17: "chin raiser",
+    18: "lip pucker",
+    19: "tongue show",
+    20: "lip stretcher",
+    22: "lip funneler",
     23: "lip tightener",
     24: "lip pressor",
     25: "lips part",
     26: "jaw drop",
+    27: "mouth stretch",
+    32: "lip bite",
+    38: "nostril dilator",
+    39: "nostril compressor",
 }
 
 # Those that the FACS manual describes, of face, head, eyes and behaviour (Ekman et al. 2002).
@@ -51,6 +66,24 @@ NUMBERS = frozenset(
     )
 )
 
+
+def number(au: Au) -> int:
+    """The number of an AU in FACS."""
+    return int(str(au).lstrip("LR"))
+
+
+def side(au: Au) -> str:
+    """`L` or `R`; empty where both sides are meant."""
+    return au[:1] if isinstance(au, str) else ""
+
+
+def is_au(value: object) -> bool:
+    """Whether a value names an AU as a layout does, whether or not FACS has the number."""
+    if isinstance(value, str):
+        return bool(re.fullmatch("[LR][1-9][0-9]?", value))
+    return type(value) is int
+
+
 # Rows of the face in sevenths of its height, `start, stop` (paper section 3.2.1).
 UPPER, MIDDLE, LOWER = (0, 3), (2, 5), (4, 7)
 
@@ -62,12 +95,12 @@ class Region:
     Attributes:
       name: short name, used for parameters and outputs.
       rows: `(start, stop)` in sevenths of the face height.
-      aus: AU numbers; the first is the most significant bit of the combination's number.
+      aus: the first is the most significant bit of the combination's number.
     """
 
     name: str
     rows: tuple[int, int]
-    aus: tuple[int, ...]
+    aus: tuple[Au, ...]
 
     @property
     def combinations(self) -> int:
@@ -86,7 +119,7 @@ class AuLayout:
 
     Attributes:
       name: key in `LAYOUTS`.
-      aus: AU numbers in the order of labels and scores.
+      aus: in the order of labels and scores.
       regions: groups of AUs; every AU stands in exactly one.
       region_blocks: whether each region has a linear block of its own before heads and AU
         extractors (the release: BP4D yes, DISFA no).
@@ -94,28 +127,32 @@ class AuLayout:
       folds: test subjects of each cross-validation fold; empty when the data say it.
 
     Raises:
-      ValueError: an AU stands in no region or in two.
+      ValueError: an AU stands in no region or in two, or is none.
     """
 
     name: str
-    aus: tuple[int, ...]
+    aus: tuple[Au, ...]
     regions: tuple[Region, ...]
     region_blocks: bool
     fps: float
     folds: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self):
-        grouped = sorted(au for region in self.regions for au in region.aus)
-        if grouped != sorted(set(self.aus)) or len(self.aus) != len(set(self.aus)):
+        if strange := [au for au in self.aus if not is_au(au)]:
             raise ValueError(
-                f"layout {self.name!r}: each of the AUs {sorted(self.aus)} must stand in exactly "
+                f"layout {self.name!r}: {strange} are no AUs; name them 12, 'L12', 'R12'"
+            )
+        grouped = _ordered(au for region in self.regions for au in region.aus)
+        if grouped != _ordered(set(self.aus)) or len(self.aus) != len(set(self.aus)):
+            raise ValueError(
+                f"layout {self.name!r}: each of the AUs {_ordered(self.aus)} must stand in exactly "
                 f"one region, the regions hold {grouped}"
             )
 
     @property
     def au_names(self) -> tuple[str, ...]:
-        """Column names: `AU01`, `AU02`, ..."""
-        return tuple(f"AU{au:02d}" for au in self.aus)
+        """Column names: `AU01`, `AU02`, ..., `AUL12`."""
+        return tuple(f"AU{side(au)}{number(au):02d}" for au in self.aus)
 
     def au_indices(self, region: Region) -> list[int]:
         """Positions of a region's AUs in the layout's order, in the region's bit order."""
@@ -144,6 +181,11 @@ class AuLayout:
     def cross_region(self) -> np.ndarray:
         """`(n, n)` 1 where two AUs belong to different regions (release: BP4D's four groups)."""
         return (self.region_index[:, None] != self.region_index[None, :]).astype(np.int32)
+
+
+def _ordered(aus: Iterable[Au]) -> list[Au]:
+    """By number, both sides before left and right."""
+    return sorted(aus, key=lambda au: (number(au), side(au)))
 
 
 def class_weights(positive_rates: np.ndarray) -> np.ndarray:
@@ -215,18 +257,47 @@ BP4D_THREE_REGIONS = dataclasses.replace(
 # Without the release's linear block per region, of which the paper says nothing.
 BP4D_NO_REGION_BLOCKS = dataclasses.replace(BP4D, name="bp4d_no_region_blocks", region_blocks=False)
 
-LAYOUTS = {
-    layout.name: layout for layout in (BP4D, DISFA, BP4D_THREE_REGIONS, BP4D_NO_REGION_BLOCKS)
-}
-
 # Where an AU shows, by the muscles of the FACS manual; those not named show around the mouth.
 _UPPER_AUS = {1, 2, 4, 5, 7, *range(41, 47)}
 _MIDDLE_AUS = {6, 9, 38, 39}
 _LIP_CORNER_AUS = {11, 12, 13, 14, 15, 16, 20}
 
 
+def _grouped(name: str, aus: tuple[Au, ...]) -> AuLayout:
+    """As the release groups BP4D's: by where AUs show, the lower face in two."""
+
+    def among(numbers: Iterable[int]) -> tuple[Au, ...]:
+        return tuple(au for au in aus if number(au) in numbers)
+
+    lower = NUMBERS - _UPPER_AUS - _MIDDLE_AUS
+    regions = (
+        Region("up", UPPER, among(_UPPER_AUS)),
+        Region("mid", MIDDLE, among(_MIDDLE_AUS)),
+        Region("down1", LOWER, among(lower & _LIP_CORNER_AUS)),
+        Region("down2", LOWER, among(lower - _LIP_CORNER_AUS)),
+    )
+    shown = tuple(region for region in regions if region.aus)
+    return AuLayout(name, aus, shown, region_blocks=True, fps=25.0)
+
+
+# Of OpenGraphAU, 27 AUs and seven of them on either side, in its order.
+OPENGRAPHAU = _grouped(
+    "opengraphau",
+    (
+        *(1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 25, 26, 27),
+        *(32, 38, 39),
+        *("L1", "R1", "L2", "R2", "L4", "R4", "L6", "R6", "L10", "R10", "L12", "R12", "L14", "R14"),
+    ),
+)
+
+LAYOUTS = {
+    layout.name: layout
+    for layout in (BP4D, DISFA, BP4D_THREE_REGIONS, BP4D_NO_REGION_BLOCKS, OPENGRAPHAU)
+}
+
+
 def layout(name: str) -> AuLayout:
-    """The layout in `LAYOUTS`, or of a user's own AUs, named by their numbers: `aus-1-2-12`.
+    """The layout in `LAYOUTS`, or of a user's own AUs, named by their numbers: `aus-1-2-12-L12`.
 
     Own AUs are grouped as the release groups BP4D's: by where they show, the lower face in two.
 
@@ -235,24 +306,17 @@ def layout(name: str) -> AuLayout:
     """
     if name in LAYOUTS:
         return LAYOUTS[name]
-    if not re.fullmatch("aus(-[1-9][0-9]?)+", name):
+    if not re.fullmatch("aus(-[LR]?[1-9][0-9]?)+", name):
         raise ValueError(
-            f"layout {name!r} is unknown; choose from {', '.join(LAYOUTS)}, or name AUs: aus-1-2-12"
+            f"layout {name!r} is unknown; choose from {', '.join(LAYOUTS)}, or name AUs: "
+            "aus-1-2-12, those of one side L12 or R12"
         )
-    aus = tuple(map(int, name.split("-")[1:]))
-    if strange := sorted(set(aus) - NUMBERS):
+    aus = tuple(int(au) if au.isdigit() else au for au in name.split("-")[1:])
+    if strange := sorted(set(map(number, aus)) - NUMBERS):
         raise ValueError(f"layout {name!r}: FACS has no AU {', '.join(map(str, strange))}")
-    lower = [au for au in aus if au not in _UPPER_AUS | _MIDDLE_AUS]
-    regions = (
-        Region("up", UPPER, tuple(au for au in aus if au in _UPPER_AUS)),
-        Region("mid", MIDDLE, tuple(au for au in aus if au in _MIDDLE_AUS)),
-        Region("down1", LOWER, tuple(au for au in lower if au in _LIP_CORNER_AUS)),
-        Region("down2", LOWER, tuple(au for au in lower if au not in _LIP_CORNER_AUS)),
-    )
-    shown = tuple(region for region in regions if region.aus)
-    return AuLayout(name, aus, shown, region_blocks=True, fps=25.0)
+    return _grouped(name, aus)
 
 
-def own_name(aus: Iterable[int]) -> str:
+def own_name(aus: Iterable[Au]) -> str:
     """The name of the layout of these AUs, for `layout`."""
     return "-".join(["aus", *map(str, aus)])

@@ -101,7 +101,7 @@ def test_a_data_set_fits_every_layout_of_its_aus(tiny_config):
         ("--config.batch_norm_groups=3", "config.batch_norm_groups=3 does not divide"),
         ("--config.image_size=40", "config.image_size=40: backbone 'resnet_narrow' takes"),
         ("--config.precision=half", "config.precision='half' is unknown"),
-        ("--config.model.backbone=vgg", "backbone='vgg' is unknown; choose from resnet50"),
+        ("--config.model.backbone=vgg", "backbone='vgg' is unknown; choose from resnet18"),
         ("--config.model.auxiliary=False", "needs the auxiliary heads"),
         ("--config.fold=4", "fold 4"),
         ("--config.augmentation=2.0", "config.augmentation=2.0: give a number from 0 to 1"),

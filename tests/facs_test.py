@@ -142,16 +142,41 @@ def test_own_aus_are_grouped_by_where_they_show():
     assert [region.aus for region in bp4d.regions] == [region.aus for region in facs.BP4D.regions]
 
 
-@pytest.mark.parametrize("name", ["mine", "aus", "aus-", "aus-0", "aus-1-100", "aus-1,2"])
+OTHERS = ["mine", "aus", "aus-", "aus-0", "aus-1-100", "aus-1,2", "aus-l12", "aus-12L", "aus-L"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_other_names_are_no_layouts(name):
     with pytest.raises(ValueError, match="unknown"):
         facs.layout(name)
 
 
-@pytest.mark.parametrize("au", [3, 47, 67, 99])
+@pytest.mark.parametrize("au", [3, 47, 67, 99, "L3"])
 def test_numbers_that_facs_has_not_are_no_aus(au):
-    with pytest.raises(ValueError, match=f"FACS has no AU {au}"):
+    with pytest.raises(ValueError, match=f"FACS has no AU {facs.number(au)}"):
         facs.layout(f"aus-1-{au}")
+
+
+def test_aus_of_one_side_are_named_and_grouped_like_those_of_both():
+    layout = facs.layout("aus-12-L12-R12-1")
+    assert layout.aus == (12, "L12", "R12", 1)
+    assert layout.au_names == ("AU12", "AUL12", "AUR12", "AU01")
+    assert {r.name: r.aus for r in layout.regions} == {"up": (1,), "down1": (12, "L12", "R12")}
+    np.testing.assert_array_equal(layout.bit_shifts, [2, 1, 0, 0])
+    assert facs.own_name(layout.aus) == layout.name
+    assert [(facs.number(au), facs.side(au)) for au in layout.aus[:2]] == [(12, ""), (12, "L")]
+    with pytest.raises(ValueError, match="exactly one region"):
+        facs.layout("aus-L12-L12")
+    with pytest.raises(ValueError, match="'X12'.* are no AUs"):
+        _layout((1, "X12"), (1, "X12"))
+
+
+def test_opengraphau_has_27_aus_and_seven_on_either_side():
+    aus = facs.OPENGRAPHAU.aus
+    assert [facs.side(au) for au in aus] == [""] * 27 + ["L", "R"] * 7
+    assert set(map(facs.number, aus)) == facs.AU_NAMES.keys()
+    assert facs.OPENGRAPHAU.au_names[-1] == "AUR14"
+    assert len(facs.OPENGRAPHAU.regions) == 4
 
 
 def test_an_au_twice_is_no_layout():

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
+from mdhr_jax import facs
 from mdhr_jax.data import clips, index_file, naming
 from mdhr_jax.data.codecs import CODECS
 from mdhr_jax.errors import InputError
@@ -63,7 +64,7 @@ class Metadata:
       source: where labels and pictures come from, one line.
       seed: of everything random in it.
       layout: name for `facs.layout`.
-      aus: the layout's AU numbers.
+      aus: the layout's.
       folds: test subjects of each fold.
       fps: frames per second of the clips.
       image_size: height and width of the square pictures, pixels.
@@ -77,7 +78,7 @@ class Metadata:
     source: str
     seed: int
     layout: str
-    aus: Sequence[int]
+    aus: Sequence[facs.Au]
     folds: Sequence[Sequence[str]]
     fps: float
     image_size: int
@@ -233,7 +234,8 @@ def _check_metadata(facts: Metadata) -> None:
     is_fine = (
         all(isinstance(text, str) and naming.is_name(text) for text in (*texts, *checksums))
         and facts.image_format in CODECS
-        and all(type(number) is int for number in (facts.seed, facts.image_size, *facts.aus))
+        and all(type(number) is int for number in (facts.seed, facts.image_size))
+        and all(facs.is_au(au) for au in facts.aus)
         and 0 < facts.image_size <= MOST_PIXELS
         and isinstance(facts.fps, int | float)
         and 0 < facts.fps < math.inf

@@ -8,6 +8,7 @@ What `views.folded_view` computes ahead of scoring is in the methods `narrow` an
 """
 
 import math
+import zlib
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -25,6 +26,12 @@ def uniform(bound: float) -> Callable[..., Array]:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -bound, bound
     )
+
+
+def slots(rngs: nnx.Rngs) -> Callable[[str], nnx.Rngs]:
+    """Own random numbers for each name: what fills one slot does not change others' values."""
+    key = rngs.params()
+    return lambda name: nnx.Rngs(jax.random.fold_in(key, zlib.crc32(name.encode())))
 
 
 def widened(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -7,7 +7,6 @@ a forward pass has no branches. A new kind is one class and one table line, such
 """
 
 import dataclasses
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -135,12 +134,7 @@ class MDHR(nnx.Module):
         if edge_kind.needs_heads and not auxiliary:
             raise ValueError(f"edges={edges!r} needs the auxiliary heads; set auxiliary=True")
         n = len(layout.aus)
-        key = rngs.params()
-
-        def slot(name: str) -> nnx.Rngs:
-            """Own random numbers: what fills one slot does not change the values of others."""
-            return nnx.Rngs(jax.random.fold_in(key, zlib.crc32(name.encode())))
-
+        slot = layers.slots(rngs)
         self.layout = layout
         self.backbone = choose("backbone", backbones.BACKBONES, backbone)(rngs=slot("backbone"))
         self.static = blocks.LinearBlock(self.backbone.features, features, rngs=slot("static"))
@@ -185,7 +179,7 @@ class MDHR(nnx.Module):
         Raises:
           ValueError: an image size that the backbone does not take.
         """
-        self._check_size(frames.shape[2], frames.shape[3])
+        backbones.check_size(self.backbone, frames.shape[2], frames.shape[3])
         with jax.named_scope("backbone"):
             tokens, maps = self.backbone(frames, key)
         with jax.named_scope("motion"):
@@ -212,14 +206,6 @@ class MDHR(nnx.Module):
             **dynamics_extra,
             **edges_extra,
         }
-
-    def _check_size(self, height: int, width: int) -> None:
-        multiple = self.backbone.image_multiple
-        if height != width or height % multiple:
-            raise ValueError(
-                f"this backbone takes square images of a multiple of {multiple} pixels, "
-                f"not {height}x{width}"
-            )
 
 
 def calm(model: MDHR) -> None:

@@ -27,7 +27,7 @@ def normalise_batch(
     epsilon: float,
     relu: bool,
 ) -> tuple[Array, Array, Array]:
-    """Every group with its own mean and biased variance, over all axes that `scale` has not.
+    """Every group with its own mean and biased variance, over all axes that `scale` does not fill.
 
     The statistics take one pass over `x`, and so do the sums of the gradient, each time one
     exchange on many devices. The ReLU's mask is computed again from `x`, so that on a GPU the
@@ -35,7 +35,7 @@ def normalise_batch(
 
     Args:
       x: values.
-      scale, bias: of the normalised values.
+      scale, bias: of the normalised values; what they have as an axis of 1 is averaged over, too.
       shift: near the mean; E(x - shift)^2 - (E x - shift)^2 cancels where it is far.
       epsilon: added to the variance.
       relu: whether negative results become 0.
@@ -46,10 +46,17 @@ def normalise_batch(
     return _normalise_batch_forward(x, scale, bias, shift, epsilon, relu)[0]
 
 
+def _averaged(x: Array, scale: Array) -> tuple[int, ...]:
+    """Axes of the groups that have no values of their own in `scale`."""
+    first = x.ndim - scale.ndim
+    inner = (first + axis for axis, size in enumerate(scale.shape) if size == 1)
+    return (*range(1, first), *inner)
+
+
 def _normalise_batch_forward(
     x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, relu: bool
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
-    axes = tuple(range(1, x.ndim - scale.ndim))
+    axes = _averaged(x, scale)
     shifted = x - shift
     shifted_mean = shifted.mean(axes, keepdims=True)
     square = jnp.square(shifted).mean(axes, keepdims=True)
@@ -65,7 +72,7 @@ def _normalise_batch_backward(
 ) -> tuple[Array, Array, Array, None]:
     del epsilon
     x, scale, bias, mean, inverse = saved
-    axes = tuple(range(1, x.ndim - scale.ndim))
+    axes = _averaged(x, scale)
     count = math.prod(x.shape[axis] for axis in axes)
     centred, slope, gradient = x - mean, scale * inverse, gradients[0]
     if relu:
@@ -83,6 +90,7 @@ normalise_batch.defvjp(_normalise_batch_forward, _normalise_batch_backward)
 class BatchNorm(layers.Layer):
     """Batch normalisation over all axes but the trailing ones in `shape`, as PyTorch does it.
 
+    A 1 in `shape` stands for a trailing axis that is averaged over like the leading ones.
     Normalises with the biased variance, keeps the unbiased one: new = 0.9 old + 0.1 batch.
     With `groups` > 1 the leading axis is cut into that many equal parts, each normalised with
     its own statistics; the running statistics follow the first part (the release's DataParallel

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ResNet backbone: four stages of bottleneck blocks, stride on the 3x3 convolution.
+"""ResNet backbone: four stages of residual blocks, stride on the (first) 3x3 convolution.
 
-With depths (3, 4, 6, 3) and width 64 this is torchvision's ResNet-50
-without pooling and classifier; narrower and shallower ones are the same class.
+With width 64 these are torchvision's without pooling and classifier: bottleneck blocks and depths
+(3, 4, 6, 3) are ResNet-50, basic ones and (2, 2, 2, 2) ResNet-18; narrower ones are the same class.
 """
 
 import itertools
@@ -102,6 +102,38 @@ class Shortcut(nnx.Module):
         return self.norm(self.linear(x[:, :: self.stride, :: self.stride]))
 
 
+def _shortcut(inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs) -> nnx.Module:
+    """What leads around a block: nothing but the input where that has the output's shape."""
+    if stride == 1 and inputs == outputs:
+        return layers.Identity()
+    return Shortcut(inputs, outputs, stride=stride, rngs=rngs)
+
+
+class Basic(layers.Residual):
+    """Two 3x3 convolutions, the first with stride, around a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, *, stride: int, rngs: nnx.Rngs):
+        super().__init__()
+        self.first = layers.Conv(3, inputs, width, stride=stride, rngs=rngs)
+        self.first_norm = norms.BatchNorm(width, relu=True)
+        self.second = layers.Conv(3, width, width, stride=1, rngs=rngs)
+        self.second_norm = norms.BatchNorm(width)
+        self.shortcut = _shortcut(inputs, width, stride=stride, rngs=rngs)
+
+    def fold(self) -> None:
+        """Called by `views.folded_view`."""
+        self.first_norm = self.first_norm.fold_into(self.first)
+        self.second_norm = self.second_norm.fold_into(self.second)
+
+    def forward(self, x: Float[Array, "m H W c"]) -> Float[Array, "m h w d"]:
+        """The block's output."""
+        y = self.first_norm(self.first(x))
+        y = self.second_norm(self.second(y))
+        return jax.nn.relu(y + self.shortcut(x))
+
+
 class Bottleneck(layers.Residual):
     """1x1, 3x3 (with stride) and 1x1 convolution around a shortcut; the width grows by 4."""
 
@@ -117,10 +149,7 @@ class Bottleneck(layers.Residual):
         self.conv_norm = norms.BatchNorm(width, relu=True)
         self.expand = layers.Linear(width, outputs, **product)
         self.expand_norm = norms.BatchNorm(outputs)
-        changes = stride != 1 or inputs != outputs
-        self.shortcut = (
-            Shortcut(inputs, outputs, stride=stride, rngs=rngs) if changes else layers.Identity()
-        )
+        self.shortcut = _shortcut(inputs, outputs, stride=stride, rngs=rngs)
 
     def fold(self) -> None:
         """Called by `views.folded_view`."""
@@ -147,18 +176,25 @@ class ResNet(nnx.Module):
 
     image_multiple = 32
 
-    def __init__(self, *, depths: tuple[int, ...], width: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        block: type[Basic] | type[Bottleneck] = Bottleneck,
+        depths: tuple[int, ...],
+        width: int,
+        rngs: nnx.Rngs,
+    ):
         self.stem = Stem(width, rngs=rngs)
-        self.stages: nnx.List[nnx.List[Bottleneck]] = nnx.List()
+        self.stages: nnx.List[nnx.List[Basic | Bottleneck]] = nnx.List()
         inputs = width
         for stage, depth in enumerate(depths):
-            blocks: nnx.List[Bottleneck] = nnx.List()
-            for block in range(depth):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(Bottleneck(inputs, width * 2**stage, stride=stride, rngs=rngs))
-                inputs = width * 2**stage * Bottleneck.expansion
+            blocks: nnx.List[Basic | Bottleneck] = nnx.List()
+            for number in range(depth):
+                stride = 2 if stage > 0 and number == 0 else 1
+                blocks.append(block(inputs, width * 2**stage, stride=stride, rngs=rngs))
+                inputs = width * 2**stage * block.expansion
             self.stages.append(blocks)
-        self.channels = tuple(width * Bottleneck.expansion * 2**stage for stage in range(4))
+        self.channels = tuple(width * block.expansion * 2**stage for stage in range(4))
         self.features = self.channels[-1]
 
     def __call__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Swin Transformer backbone (Swin-B: embed 128, depths 2/2/18/2, heads 4/8/16/32, window 7)."""
+"""Swin Transformer backbone, windows of 7x7 (Swin-B: width 128, depths 2/2/18/2)."""
 
 import functools
 import itertools

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loss (paper Eq. 10-12): weighted asymmetric loss plus region cross-entropy.
 
+The edges of GraphAU have a cross-entropy of their own in the latter's place.
 The release takes means where the paper sums (`REDUCTIONS`). A mask says which labels count;
 unknown labels and padded frames never reach either.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from mdhr_jax import facs
 
@@ -85,13 +87,47 @@ def region_cross_entropy(
     unknown = (~mask).astype(jnp.int32) @ layout.bit_weights
     losses = []
     for r, logits in enumerate(region_logits):
-        wide = logits.astype(jnp.promote_types(jnp.float32, logits.dtype))
-        log_p = jax.nn.log_softmax(wide)
-        is_chosen = combinations[..., r, None] == jnp.arange(logits.shape[-1])
-        # No indexing: its gradient would be a scatter, which is slow where it is deterministic.
-        chosen = jnp.where(is_chosen, log_p, 0).sum(-1)
+        chosen = _log_probability(logits, combinations[..., r])
         losses.append(-reduction.entries(chosen, unknown[..., r] == 0))
     return reduction.regions(jnp.stack(losses))
+
+
+def edge_cross_entropy(
+    edge_logits: Float[Array, "... e 4"] | tuple[()],
+    labels: Num[Array, "... _"],
+    mask: Bool[Array, "... _"],
+    reduction: Reduction = REDUCTIONS["mean"],
+) -> Float[Array, ""]:
+    """Cross-entropy of which AUs of each pair are active, mean over frames and edges.
+
+    Edge i*n + j has the class 2 y_i + y_j (release: ME-GraphAU). It counts when both AUs are known.
+    0 without edge logits.
+
+    Args:
+      edge_logits: of the n*n edges between the first n AUs, those without a side.
+      labels: 1 or 0; of all AUs.
+      mask: True where the label counts.
+      reduction: a value of `REDUCTIONS`.
+    """
+    if isinstance(edge_logits, tuple):
+        return jnp.zeros(())
+    n = math.isqrt(edge_logits.shape[-2])
+    active, known = (labels[..., :n] > 0).astype(jnp.int32), mask[..., :n]
+    classes = 2 * active[..., :, None] + active[..., None, :]
+    both = known[..., :, None] & known[..., None, :]
+    flat = (*labels.shape[:-1], n * n)
+    chosen = _log_probability(edge_logits, classes.reshape(flat))
+    return -reduction.entries(chosen, both.reshape(flat))
+
+
+def _log_probability(
+    logits: Float[Array, "... classes"], chosen: Int[Array, "..."]
+) -> Float[Array, "..."]:
+    """Of the chosen class, in float32 at least."""
+    log_p = jax.nn.log_softmax(logits.astype(jnp.promote_types(jnp.float32, logits.dtype)))
+    # No indexing: its gradient would be a scatter, which is slow where it is deterministic.
+    is_chosen = chosen[..., None] == jnp.arange(logits.shape[-1])
+    return jnp.where(is_chosen, log_p, 0).sum(-1)
 
 
 class Auxiliary(NamedTuple):
@@ -109,5 +145,11 @@ class Auxiliary(NamedTuple):
 REGIONS = Auxiliary(
     "region_loss",
     lambda outputs, *labels: region_cross_entropy(outputs["region_logits"], *labels),
+)
+EDGES = Auxiliary(
+    "edge_loss",
+    lambda outputs, labels, mask, layout, reduction: edge_cross_entropy(
+        outputs["edge_logits"], labels, mask, reduction
+    ),
 )
 NOTHING = Auxiliary("auxiliary_loss", lambda outputs, *labels: jnp.zeros(()))

@@ -17,11 +17,14 @@ from matplotlib.patches import Circle, FancyArrowPatch, Polygon
 from scipy.spatial import ConvexHull
 
 from mdhr_jax import facs
+from mdhr_jax.errors import InputError
 from mdhr_jax.report import plots
+
+Point = tuple[float, float]
 
 # Where an AU is seen, fractions of an aligned crop: right, down. What shows on both sides of a face
 # has its node on one of them, so that neighbours, and regions of the same rows, stay apart.
-PLACES = {
+PLACES: dict[facs.Au, Point] = {
     1: (0.39, 0.25),
     2: (0.20, 0.24),
     4: (0.55, 0.30),
@@ -46,9 +49,6 @@ BEND = 0.14  # keeps the two directions between two AUs apart
 NUMBERED = 4  # links of a frame whose weight is printed
 CAPTION = 155  # characters of a line of the caption
 TITLE, BOTTOM = 0.3, 1.1  # inches over each face, and under them all
-
-
-Point = tuple[float, float]
 
 
 class Link(NamedTuple):
@@ -95,7 +95,15 @@ def au_graphs(
       attention: as in `links`.
       titles: of the faces.
       caption: under the picture.
+
+    Raises:
+      InputError: an AU without a place on the face.
     """
+    if homeless := [au for au in layout.aus if au not in PLACES]:
+        raise InputError(
+            f"layout {layout.name!r}: where AU {homeless[0]} is seen on a face is not known; add "
+            "its place to report.au_graph.PLACES"
+        )
     columns = min(2, len(faces))
     rows = -(-len(faces) // columns)
     side = plots.WIDTH / 2 - 0.1

@@ -43,6 +43,7 @@ RANGES = {
     "eval_batch_size": _COUNT,
     "model.dynamics.k": _COUNT,
     "model.features": _COUNT,
+    "model.neighbours": _COUNT,
     "batch_norm_groups": _COUNT,
     "accumulate": _COUNT,
     "fsdp": _COUNT,

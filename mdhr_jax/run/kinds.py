@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 from mdhr_jax import facs
-from mdhr_jax.models import mdhr
+from mdhr_jax.models import graphau, mdhr
 from mdhr_jax.numerics import losses
 
 
@@ -35,7 +35,15 @@ class Kind(NamedTuple):
     handed_over: tuple[str, ...] = ()
 
 
-KINDS = {"mdhr": Kind(mdhr.Slots, mdhr.create, losses.REGIONS)}
+KINDS = {
+    "mdhr": Kind(mdhr.Slots, mdhr.create, losses.REGIONS),
+    "graphau": Kind(
+        graphau.Slots,
+        graphau.create,
+        losses.EDGES,
+        handed_over=("static", "au_features", "classifier", "side_classifier"),
+    ),
+}
 
 
 def filled(slots: type, values: Mapping[str, Any]) -> Any:

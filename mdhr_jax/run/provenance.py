@@ -6,6 +6,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+from mdhr_jax import facs
 from mdhr_jax.data import records
 from mdhr_jax.data.people import Seen, Videos
 from mdhr_jax.errors import InputError
@@ -22,7 +23,7 @@ class Learned:
       builder: of the data set, name and version.
       index: SHA-256 of the data set's frames and labels.
       crop: how faces were cut out.
-      aus: AU numbers, in the order of the scores.
+      aus: in the order of the scores.
       fps: frames per second of the clips.
       fingerprint: of the data set, its pictures included; empty in runs of earlier versions.
       people: whom it has learned from; None in runs of earlier versions.
@@ -32,7 +33,7 @@ class Learned:
     builder: str
     index: str
     crop: str
-    aus: Sequence[int]
+    aus: Sequence[facs.Au]
     fps: float
     fingerprint: str = ""
     people: Videos | None = None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mdhr_jax import facs
+from mdhr_jax.synth import people
 from mdhr_jax.synth.brushes import Scalar
 from mdhr_jax.synth.people import Identity
 
@@ -73,16 +73,16 @@ def express(person: Identity, aus: Float[Array, " a"], pucker: Scalar) -> Expres
 
     Args:
       person: where the AUs act, and the posture from which they start.
-      aus: intensities 0..1 in the order of `facs.AU_NAMES`.
+      aus: intensities 0..1 in the order of `people.AUS`.
       pucker: rounding of the lips in speech, 0..1; no AU of ours.
     """
     # Who rests in an AU's posture has less of it left to show.
     shown = person.resting + aus * (1 - 0.5 * jnp.maximum(person.resting, 0))
-    au = dict(zip(facs.AU_NAMES, shown, strict=True))
+    au = dict(zip(people.AUS, shown, strict=True))
     tense = {number: jnp.maximum(value, 0) for number, value in au.items()}
     smile = au[12] * (1 - 0.4 * tense[15])
     # Lips that part let go of the posture in which they rest; lips that press do not part.
-    acting = dict(zip(facs.AU_NAMES, aus, strict=True))
+    acting = dict(zip(people.AUS, aus, strict=True))
     apart = _either(acting[25], acting[26])
     pressed = _either(tense[24], 0.5 * tense[23]) * (1 - apart)
     closing = 1 - 0.8 * acting[24]

@@ -67,7 +67,7 @@ def render(
     Args:
       portrait: of this person.
       person: see `people.Identity`.
-      aus: intensities 0..1 in the order of `facs.AU_NAMES`.
+      aus: intensities 0..1 in the order of `people.AUS`.
       pose: of the head.
       light: see `Light`.
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mdhr_jax import errors, facs
+from mdhr_jax.synth import people
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class LabelStatistics:
     """What the label process reproduces; lengths in frames.
 
     Attributes:
-      aus: AU numbers, the order of everything below.
+      aus: the order of everything below.
       rates: share of frames with the AU.
       subject_spread: standard deviation of the subjects' own rates.
       activation_lengths: active frames per onset, which does not depend on the video's length.
@@ -30,7 +31,7 @@ class LabelStatistics:
       correlation: Pearson (phi) correlation between the AUs' labels over all frames.
     """
 
-    aus: tuple[int, ...]
+    aus: tuple[facs.Au, ...]
     rates: tuple[float, ...]
     subject_spread: tuple[float, ...]
     activation_lengths: tuple[float, ...]
@@ -39,12 +40,12 @@ class LabelStatistics:
 
 
 def measure(
-    aus: Sequence[int], videos: Sequence[tuple[str, Int[np.ndarray, "_ n"]]]
+    aus: Sequence[facs.Au], videos: Sequence[tuple[str, Int[np.ndarray, "_ n"]]]
 ) -> LabelStatistics:
     """Statistics of label sequences; unknown labels (-1) are left out.
 
     Args:
-      aus: AU numbers of the columns.
+      aus: of the columns.
       videos: `(subject, labels)` of each video, labels `(t, n)` of 0, 1 or -1.
 
     Raises:
@@ -108,11 +109,11 @@ def of_layout(layout: facs.AuLayout) -> LabelStatistics:
     Raises:
       InputError: the layout has an AU that faces are not rendered with.
     """
-    unknown = sorted(set(layout.aus) - set(facs.AU_NAMES))
+    unknown = [au for au in layout.aus if au not in people.AUS]
     if unknown:
         raise errors.InputError(
             f"layout {layout.name!r}: AUs {unknown} cannot be rendered, choose from "
-            f"{sorted(facs.AU_NAMES)}"
+            f"{list(people.AUS)}"
         )
     table = next((table for table in tables().values() if table.aus == layout.aus), None)
     if table:
@@ -120,14 +121,14 @@ def of_layout(layout: facs.AuLayout) -> LabelStatistics:
     return _mean_statistics(layout.aus)
 
 
-def _mean_statistics(aus: tuple[int, ...]) -> LabelStatistics:
+def _mean_statistics(aus: tuple[facs.Au, ...]) -> LabelStatistics:
     def vector(field: str) -> tuple[float, ...]:
         return tuple(
             np.mean([getattr(t, field)[t.aus.index(au)] for t in tables().values() if au in t.aus])
             for au in aus
         )
 
-    def correlation(a: int, b: int) -> float:
+    def correlation(a: facs.Au, b: facs.Au) -> float:
         holders = [t for t in tables().values() if a in t.aus and b in t.aus]
         return np.mean([t.correlation[t.aus.index(a)][t.aus.index(b)] for t in holders] or [0.0])
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int8
 
 from mdhr_jax import errors, facs
-from mdhr_jax.synth import course, label_statistics, seeds
+from mdhr_jax.synth import course, label_statistics, people, seeds
 
 # An AU counts as active at or above this intensity.
 THRESHOLD = 0.3
@@ -134,7 +134,7 @@ def _kernels(widths: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n k"]:
 def intensities(
     layout: facs.AuLayout, labels: Int[np.ndarray, "t n"], *, seed: int, subject: str, video: str
 ) -> Float32[np.ndarray, "t a"]:
-    """Intensities of all AUs of `facs.AU_NAMES`, in its order, that show these labels.
+    """Intensities of all AUs of `people.AUS`, in its order, that show these labels.
 
     A label is 1 exactly where the intensity is at or above `THRESHOLD`. An activation rises from
     flicker to its own apex within 3-15 frames: the first half of the ramp lies before the label's
@@ -171,22 +171,22 @@ def intensities(
     }
     intensity |= {au: UNLABELLED * intensity[au] for au in unlabelled.aus}
     intensity |= _talk(layout, intensity, course.speech(**name, times=np.arange(len(labels)))[:, 0])
-    return np.stack([intensity[au] for au in facs.AU_NAMES], axis=1).astype(np.float32)
+    return np.stack([intensity[au] for au in people.AUS], axis=1).astype(np.float32)
 
 
 @functools.cache
 def _unlabelled(layout: facs.AuLayout) -> facs.AuLayout:
     """Those AUs that a layout leaves out."""
-    aus = tuple(au for au in facs.AU_NAMES if au not in layout.aus)
+    aus = tuple(au for au in people.AUS if au not in layout.aus)
     region = facs.Region("face", (0, 7), aus)
     return facs.AuLayout(f"not {layout.name}", aus, (region,), region_blocks=False, fps=layout.fps)
 
 
 def _talk(
     layout: facs.AuLayout,
-    intensity: dict[int, Float[np.ndarray, " t"]],
+    intensity: dict[facs.Au, Float[np.ndarray, " t"]],
     openness: Float[np.ndarray, " t"],
-) -> dict[int, Float[np.ndarray, " t"]]:
+) -> dict[facs.Au, Float[np.ndarray, " t"]]:
     """Intensities of the AUs that open the mouth (25, 26), moved by speech.
 
     Where they are annotated the labels decide when the mouth is open, and speech how far. Nobody
@@ -194,7 +194,7 @@ def _talk(
     """
     pressed = np.clip((intensity[24] - FLICKER) / (THRESHOLD - FLICKER), 0, 1)
     openness = openness * (1 - pressed)
-    moved = {}
+    moved: dict[facs.Au, Float[np.ndarray, " t"]] = {}
     for au, reach in ((25, 0.8), (26, 0.4)):
         if au in layout.aus:
             above = np.maximum(intensity[au] - THRESHOLD, 0)

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mdhr_jax import facs
 from mdhr_jax.synth import seeds
+
+# AUs that rendered faces show, in the order of all intensities.
+AUS = (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 23, 24, 25, 26)
 
 # Of NumPy as they are drawn, of JAX in the renderer.
 Scalar = Float[Any, ""]
@@ -40,13 +42,13 @@ _IRIS = (
 # beyond the threshold of the label (`labels.THRESHOLD`).
 _RESTING = 0.25
 # But nobody's mouth is open at rest.
-_SLACK = np.array([0.2 if au in (25, 26) else 1.0 for au in facs.AU_NAMES])
+_SLACK = np.array([0.2 if au in (25, 26) else 1.0 for au in AUS])
 
 
 class Identity(NamedTuple):
     """What a person always looks like. Lengths in fractions of the picture, colours 0..1 RGB."""
 
-    resting: Float[Any, " a"]  # posture at rest, as intensities of `facs.AU_NAMES`
+    resting: Float[Any, " a"]  # posture at rest, as intensities of `AUS`
     lopsided: Scalar  # skin is pulled by this share more on the right of the picture, less left
     asymmetry: Scalar  # height difference between the halves
     face_width: Scalar  # half of it, at the cheek bones

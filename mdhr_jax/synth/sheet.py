@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mdhr_jax import facs
 from mdhr_jax.machine import files
-from mdhr_jax.synth import labels, video
+from mdhr_jax.synth import labels, people, video
 
 COLUMNS = 8
 PEOPLE = 2 * COLUMNS
@@ -55,9 +55,11 @@ def save(picture: Image.Image, path: str | os.PathLike[str], **options: Any) -> 
         picture.save(path, **options)
 
 
-def _face(seed: int, subject: str, size: int, au: int | None = None) -> UInt8[np.ndarray, "h w c"]:
+def _face(
+    seed: int, subject: str, size: int, au: facs.Au | None = None
+) -> UInt8[np.ndarray, "h w c"]:
     """A person at rest, or with one AU at its apex."""
-    shown = [[float(number == au) for number in facs.AU_NAMES]]
+    shown = [[float(number == au) for number in people.AUS]]
     rendered = video.render_intensities(
         np.array(shown), seed=seed, subject=subject, video="sheet", size=size
     )
@@ -93,7 +95,9 @@ def _pairs(layout: facs.AuLayout, seed: int, size: int) -> Image.Image:
         for offset, shown in enumerate((None, au)):
             portrait = Image.fromarray(_face(seed, _subject(row), size, shown))
             page.paste(portrait, (left + offset * (size - _GAP // 2), top))
-        write.text((left, top + size + 3), f"AU{au} {facs.AU_NAMES[au]}", _INK, _font())
+        write.text(
+            (left, top + size + 3), f"AU{au} {facs.AU_NAMES[facs.number(au)]}", _INK, _font()
+        )
     return page
 
 

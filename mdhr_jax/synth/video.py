@@ -66,7 +66,7 @@ def render_intensities(
     size: int = 256,
     frames: Iterable[int] | Int[np.ndarray, " f"] | None = None,
 ) -> UInt8[np.ndarray, "f h w c"]:
-    """As `render_video`, from intensities `(t, 15)` in 0..1 in the order of `facs.AU_NAMES`.
+    """As `render_video`, from intensities `(t, 15)` in 0..1 in the order of `people.AUS`.
 
     Raises:
       InputError: a frame lies outside the intensities.

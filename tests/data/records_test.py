@@ -110,6 +110,14 @@ def test_other_aus_under_a_known_name_are_refused(copy):
     refused(copy, "'disfa'", "27]", "26]")
 
 
+def test_aus_of_one_side_are_read(copy):
+    aus = [1, 2, 4, 6, 9, 12, 25, "L12"]
+    change_metadata(copy, layout=facs.own_name(aus), aus=aus)
+    assert list(records.open_dataset(copy).layout.aus) == aus
+    change_metadata(copy, aus=[*aus[:-1], "left 12"])
+    refused(copy, "not ours")
+
+
 def test_aus_in_another_order_are_refused(copy):
     change_metadata(copy, aus=[2, 1, 4, 6, 9, 12, 25, 26])
     refused(copy, "'disfa'", "[2, 1, 4")

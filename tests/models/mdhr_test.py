@@ -154,7 +154,7 @@ def test_activated_edges_without_heads_are_refused():
 @pytest.mark.parametrize(
     ("slot", "choices"),
     [
-        ("backbone", "resnet50, resnet_narrow, swin_b, swin_b_outputs"),
+        ("backbone", "resnet18, resnet50, resnet101, resnet_narrow, swin_t, swin_s, swin_b"),
         ("dynamics", "multiscale, sum, concatenation, none"),
         (
             "edges",

@@ -56,6 +56,28 @@ def test_running_statistics_take_a_tenth_of_the_batch_with_unbiased_variance():
     np.testing.assert_allclose(norm.var[...], 0.9 * var + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
 
 
+def test_a_trailing_axis_of_1_is_averaged_over_like_the_leading_ones():
+    """As the same norm with that axis in front, with its gradients and running statistics."""
+    x = 2 + _normal(4, 5, 3, 6)
+    moved, own = norms.BatchNorm(3, relu=True), norms.BatchNorm(3, 1, relu=True)
+    factors = _normal(4, 5, 3, 6, seed=1)
+    axes = {moved: lambda x: x.swapaxes(2, 3), own: lambda x: x}
+    results = []
+    for norm, turned in axes.items():
+        graph, state = nnx.split(norm)
+
+        def total(state, x, graph=graph, turned=turned):
+            merged = nnx.merge(graph, state)
+            y = turned(merged(turned(x)))
+            return (factors * y).sum(), (y, merged.mean[...], merged.var[...])
+
+        (_, out), gradients = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(state, x)
+        found = [*out, gradients[0]["scale"][...], gradients[0]["bias"][...]]
+        results.append([gradients[1], *(np.squeeze(array) for array in found)])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_a_mean_far_from_zero_costs_the_variance_no_digits():
     norm, x = norms.BatchNorm(3), 1000 + _normal(64, 5, 3)
     norm.mean[...] = jnp.full(3, 999.0)  # as after a few steps

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from mdhr_jax.models import backbones, resnet
+from mdhr_jax.models import backbones, norms, resnet
 from mdhr_jax.numerics import steps
 
 
@@ -23,7 +23,9 @@ def _picture(*shape):
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
-@pytest.mark.parametrize(("backbone", "width"), [("resnet50", 256), ("resnet_narrow", 32)])
+@pytest.mark.parametrize(
+    ("backbone", "width"), [("resnet18", 64), ("resnet50", 256), ("resnet_narrow", 32)]
+)
 @pytest.mark.parametrize("size", [64, 224])
 def test_maps_double_in_width_at_strides_4_to_32(backbone, width, size):
     frames = jax.ShapeDtypeStruct((2, 3, size, size, 3), jnp.float32)
@@ -44,22 +46,30 @@ def test_frames_pass_the_backbone_independently(make_in_testing):
     np.testing.assert_allclose(swapped[::-1, ::-1], tokens, rtol=1e-4, atol=1e-5)
 
 
-def test_the_stride_of_a_block_sits_on_its_3x3_convolution(make_in_testing):
-    block = make_in_testing(resnet.Bottleneck, 8, 4, stride=2)
-    assert block.conv.stride == 2
-    for norm in (block.reduce_norm, block.conv_norm, block.expand_norm):
-        norm.bias[...] = jnp.full(norm.bias.shape, 30.0)  # no ReLU cuts the change off
+@pytest.mark.parametrize(("kind", "width"), [(resnet.Basic, 16), (resnet.Bottleneck, 4)])
+def test_the_stride_of_a_block_sits_on_its_first_3x3_convolution(make_in_testing, kind, width):
+    block = make_in_testing(kind, 8, width, stride=2)
+    for _, norm in nnx.iter_modules(block):
+        if isinstance(norm, norms.BatchNorm):
+            norm.bias[...] = jnp.full(norm.bias.shape, 30.0)  # no ReLU cuts the change off
     x, moved = np.zeros((2, 1, 6, 6, 8), np.float32)
     moved[0, 3, 3] = 1  # an odd pixel: seen by the 3x3 kernel, skipped by a strided 1x1
     run = jax.jit(lambda x: block(x))
     changed = (np.asarray(run(x)) != np.asarray(run(moved)))[0].any(-1)
-    np.testing.assert_array_equal(changed, [[0, 0, 0], [0, 1, 1], [0, 1, 1]])
+    reached = [[0, 0, 0], [0, 1, 1], [0, 1, 1]]
+    if kind is resnet.Basic:  # its second convolution goes on from there
+        reached = [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
+    np.testing.assert_array_equal(changed, reached)
 
 
-def test_a_block_without_change_of_shape_adds_its_input(make_in_testing):
-    block = make_in_testing(resnet.Bottleneck, 16, 4, stride=1)
-    block.expand_norm.scale[...] = jnp.zeros(16)
-    block.expand_norm.bias[...] = jnp.zeros(16)
+@pytest.mark.parametrize(
+    ("kind", "width", "last"),
+    [(resnet.Basic, 16, "second_norm"), (resnet.Bottleneck, 4, "expand_norm")],
+)
+def test_a_block_without_change_of_shape_adds_its_input(make_in_testing, kind, width, last):
+    block = make_in_testing(kind, 16, width, stride=1)
+    norm = getattr(block, last)
+    norm.scale[...], norm.bias[...] = jnp.zeros(16), jnp.zeros(16)
     x = _picture(1, 3, 3, 16)
     np.testing.assert_array_equal(jax.jit(lambda x: block(x))(x), np.maximum(x, 0))
 

@@ -144,12 +144,19 @@ def test_a_stage_of_one_window_is_not_shifted(run_block):
 
 
 @pytest.mark.slow
-def test_every_second_block_is_shifted_and_drop_rates_rise_linearly():
-    model = nnx.eval_shape(lambda: backbones.BACKBONES["swin_b"](rngs=nnx.Rngs(0)))
+@pytest.mark.parametrize(
+    ("backbone", "width", "depth", "rate"),
+    [("swin_t", 96, 12, 0.2), ("swin_s", 96, 24, 0.3), ("swin_b", 128, 24, 0.5)],
+)
+def test_every_second_block_is_shifted_and_drop_rates_rise_linearly(backbone, width, depth, rate):
+    model = nnx.eval_shape(lambda: backbones.BACKBONES[backbone](rngs=nnx.Rngs(0)))
     blocks = [block for stage in model.stages for block in stage]
-    assert [block.shifted for block in blocks] == [False, True] * 12
+    assert [block.shifted for block in blocks] == [False, True] * (depth // 2)
     rates = [block.drop_path.rate for block in blocks]
-    np.testing.assert_allclose(rates, 0.5 * np.arange(24) / 23)
+    np.testing.assert_allclose(rates, rate * np.arange(depth) / (depth - 1))
+    assert model.channels == tuple(width * 2**stage for stage in range(4))
+    heads = [stage[0].attention.heads for stage in model.stages]
+    assert [c / h for c, h in zip(model.channels, heads, strict=True)] == [32] * 4
 
 
 def test_patches_merge_rows_first(make):

@@ -177,3 +177,21 @@ def test_the_papers_sums_are_the_means_times_what_is_summed_over():
     )
     np.testing.assert_allclose(total[0], mean[0] * frames * shape[-1], rtol=1e-5)
     np.testing.assert_allclose(total[1], mean[1] * frames * len(layout.regions), rtol=1e-5)
+
+
+def test_the_edges_classes_say_which_of_two_aus_are_active():
+    labels = jnp.array([[1, 0, 1]])
+    wanted = [3, 2, 3, 1, 0, 1, 3, 2, 3]  # 2 y_i + y_j
+    certain = 50 * jax.nn.one_hot(jnp.array([wanted]), 4)
+    mask = jnp.ones((1, 3), bool)
+    assert losses.edge_cross_entropy(certain, labels, mask) < 1e-6
+    # Without the third AU, only edges between the first two count.
+    wrong = certain.at[0, jnp.array([2, 5, 6, 7, 8])].set(0)
+    assert losses.edge_cross_entropy(wrong, labels, mask.at[0, 2].set(False)) < 1e-6
+    np.testing.assert_allclose(
+        losses.edge_cross_entropy(wrong, labels, mask), 5 / 9 * np.log(4), rtol=1e-5
+    )
+    # Labels of one side follow those of the nodes.
+    sided = jnp.array([[1, 0, 1, 0, 1]])
+    assert losses.edge_cross_entropy(certain, sided, jnp.ones((1, 5), bool)) < 1e-6
+    assert losses.edge_cross_entropy((), labels, mask) == 0

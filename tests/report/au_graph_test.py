@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionStyle
 from PIL import Image
 
-from mdhr_jax import facs
+from mdhr_jax import errors, facs
 from mdhr_jax.report import au_graph
 
 ATTENTION = np.array([[0.1, 0.6, 0.3], [0.0, 1.0, 0.0], [0.2, 0.0, 0.8]])
@@ -24,6 +24,8 @@ SMALL = facs.AuLayout(
     fps=25.0,
 )
 
+DRAWN = {n: layout for n, layout in facs.LAYOUTS.items() if {*layout.aus} <= {*au_graph.PLACES}}
+
 
 @pytest.fixture
 def axes():
@@ -33,14 +35,14 @@ def axes():
 
 
 def test_every_au_has_a_place_of_its_own_inside_the_face():
-    assert au_graph.PLACES.keys() == facs.AU_NAMES.keys()
+    assert au_graph.PLACES.keys() == {*facs.BP4D.aus, *facs.DISFA.aus}
     places = np.array(list(au_graph.PLACES.values()))
     assert (places > au_graph.OUTLINE).all() and (places < 1 - au_graph.OUTLINE).all()
     for first, second in itertools.combinations(places, 2):
         assert np.linalg.norm(first - second) > 2 * au_graph.RING
 
 
-@pytest.mark.parametrize("layout", facs.LAYOUTS.values(), ids=facs.LAYOUTS)
+@pytest.mark.parametrize("layout", DRAWN.values(), ids=DRAWN)
 def test_an_outline_goes_around_the_aus_of_its_region_alone(layout, axes):
     au_graph.draw_regions(axes, layout)
     for region, outline in zip(layout.regions, axes.patches, strict=True):
@@ -99,6 +101,20 @@ def test_dots_are_filled_if_predicted_and_ringed_if_true(axes):
     assert [dot.get_facecolor() == white for dot in dots] == [False, True, False]
     assert [ring.center for ring in rings] == [au_graph.PLACES[1], au_graph.PLACES[6]]
     assert [text.get_text() for text in axes.texts] == ["1", "6", "12"]
+
+
+def test_an_au_without_a_place_is_refused_by_name(tmp_path):
+    with pytest.raises(errors.InputError, match="where AU L12 is seen on a face is not known"):
+        au_graph.au_graphs(
+            tmp_path / "graph.png",
+            facs.layout("aus-1-L12"),
+            np.zeros((1, 8, 8, 3), np.uint8),
+            np.ones((1, 2), bool),
+            np.ones((1, 2), np.int8),
+            np.eye(2)[None],
+            ["a"],
+            "About it.",
+        )
 
 
 @pytest.mark.parametrize("count", [1, 3])

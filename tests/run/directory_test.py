@@ -7,7 +7,7 @@ import pytest
 from mdhr_jax import errors, facs
 from mdhr_jax.configs import base
 from mdhr_jax.data import people
-from mdhr_jax.run import checkpoint, config_check, directory, provenance
+from mdhr_jax.run import checkpoint, config_check, directory, kinds, provenance
 from mdhr_jax.run.recipe import Recipe
 from mdhr_jax.run.trained import load_trained
 
@@ -104,7 +104,8 @@ def test_whole_numbers_do_for_floats_and_every_range_has_a_key():
     config = base.get_config()
     with config.ignore_type():
         config.update(epochs=3, learning_rate=0, betas=[0, 0.999])
-    assert config_check.RANGES.keys() <= Recipe.of(config).flat().keys()
+    of_kinds = [config_check.flatten({"model": kinds.defaults(kind)}) for kind in kinds.KINDS]
+    assert config_check.RANGES.keys() <= Recipe.of(config).flat().keys() | set().union(*of_kinds)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from mdhr_jax import errors
-from mdhr_jax.configs import base
+from mdhr_jax.configs import base, graphau
 from mdhr_jax.evaluate import evaluate, load
 from mdhr_jax.models import backbones, layers
 from mdhr_jax.run import directory, kinds
@@ -52,6 +52,7 @@ def mean_config(monkeypatch, tiny_config):
 
 def test_the_release_is_the_default_of_every_slot():
     assert kinds.defaults("mdhr") == base.get_config().model.to_dict()
+    assert kinds.defaults("graphau") == graphau.get_config().model.to_dict()
 
 
 def test_a_run_of_another_kind_does_not_go_on(mean_config, tiny_config, tmp_path):

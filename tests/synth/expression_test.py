@@ -3,10 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdhr_jax import facs
 from mdhr_jax.synth import expression, people
 
-ALL_AUS = list(facs.AU_NAMES)
+ALL_AUS = list(people.AUS)
 
 
 def express(person, *aus):

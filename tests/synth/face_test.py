@@ -12,7 +12,7 @@ from mdhr_jax import facs
 from mdhr_jax.synth import expression, face, people, tissue
 
 SIZE = 224
-ALL_AUS = list(facs.AU_NAMES)
+ALL_AUS = list(people.AUS)
 PEOPLE = [f"P{number:02d}" for number in range(20)]
 AT_REST = np.zeros(len(ALL_AUS), np.float32)
 STILL = tissue.Pose(*jnp.zeros(10))._replace(scale=jnp.ones(()))

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from mdhr_jax import errors, facs
-from mdhr_jax.synth import label_statistics, labels
+from mdhr_jax.synth import label_statistics, labels, people
 
-LAYOUTS = pytest.mark.parametrize("layout", facs.LAYOUTS.values(), ids=facs.LAYOUTS)
+RENDERED = {n: layout for n, layout in facs.LAYOUTS.items() if {*layout.aus} <= {*people.AUS}}
+LAYOUTS = pytest.mark.parametrize("layout", RENDERED.values(), ids=RENDERED)
 NAME = {"seed": 0, "subject": "F001", "video": "T1"}
 OWN = facs.AuLayout(
     name="own",
@@ -70,7 +71,7 @@ def test_an_au_that_cannot_be_rendered_is_refused():
 def test_labels_are_intensities_at_or_above_the_threshold(layout):
     shown = labels.sample_labels(layout, **NAME, num_frames=1500)
     values = labels.intensities(layout, shown, **NAME)
-    columns = [list(facs.AU_NAMES).index(au) for au in layout.aus]
+    columns = [list(people.AUS).index(au) for au in layout.aus]
     np.testing.assert_array_equal(values[:, columns] >= labels.THRESHOLD, shown == 1)
     assert values.dtype == np.float32
     assert values.min() >= 0 and values.max() <= 1
@@ -79,7 +80,7 @@ def test_labels_are_intensities_at_or_above_the_threshold(layout):
 def test_intensities_ramp_across_both_edges_of_an_activation():
     shown = np.zeros((100, 12), np.int8)
     shown[40:70, facs.BP4D.aus.index(12)] = 1
-    au12 = labels.intensities(facs.BP4D, shown, **NAME)[:, list(facs.AU_NAMES).index(12)]
+    au12 = labels.intensities(facs.BP4D, shown, **NAME)[:, list(people.AUS).index(12)]
     assert np.abs(np.diff(au12)).max() < 0.4
     assert (au12[50:60] >= labels.APEX[0]).all()
     assert (au12[:30] <= labels.FLICKER).all()
@@ -88,7 +89,7 @@ def test_intensities_ramp_across_both_edges_of_an_activation():
 
 def test_active_aus_move_and_inactive_ones_twitch_at_times():
     """What a still picture cannot tell: who rests in a posture is still, who acts is not."""
-    columns = [list(facs.AU_NAMES).index(au) for au in facs.BP4D.aus]
+    columns = [list(people.AUS).index(au) for au in facs.BP4D.aus]
     moves = {}
     for active in (0, 1):
         shown = np.full((1000, 12), active, np.int8)
@@ -101,7 +102,7 @@ def test_active_aus_move_and_inactive_ones_twitch_at_times():
 def test_aus_outside_the_layout_are_active_too_but_weaker():
     shown = np.zeros((3000, 8), np.int8)
     values = labels.intensities(facs.DISFA, shown, **NAME)
-    others = [i for i, au in enumerate(facs.AU_NAMES) if au not in facs.DISFA.aus]
+    others = [i for i, au in enumerate(people.AUS) if au not in facs.DISFA.aus]
     strongest = values[:, others].max(axis=0)
     assert strongest.max() <= labels.UNLABELLED and (strongest > labels.FLICKER).sum() >= 4
 
@@ -115,7 +116,7 @@ def test_unlabelled_aus_know_nothing_of_the_labels():
         name = NAME | {"subject": str(number)}
         shown = labels.sample_labels(facs.DISFA, **name, num_frames=60)
         intensity = labels.intensities(facs.DISFA, shown, **name)
-        columns = [list(facs.AU_NAMES).index(au) for au in hidden.aus]
+        columns = [list(people.AUS).index(au) for au in hidden.aus]
         active = intensity[:, columns] > labels.UNLABELLED * labels.THRESHOLD
         rates.append(np.concatenate([shown.mean(axis=0), active.mean(axis=0)]))
     between = np.corrcoef(np.transpose(rates))[: len(facs.DISFA.aus), len(facs.DISFA.aus) :]
@@ -126,18 +127,18 @@ def test_nobody_talks_through_pressed_lips():
     shown = np.zeros((3000, 12), np.int8)
     shown[:, facs.BP4D.aus.index(24)] = 1
     values = labels.intensities(facs.BP4D, shown, **NAME)
-    hidden = values[20:, [list(facs.AU_NAMES).index(au) for au in (25, 26)]]
+    hidden = values[20:, [list(people.AUS).index(au) for au in (25, 26)]]
     assert hidden.max() <= labels.UNLABELLED
 
 
 def test_speech_opens_the_mouth_and_labels_overrule_it():
     silent = np.zeros((3000, 12), np.int8)
-    talking = labels.intensities(facs.BP4D, silent, **NAME)[:, list(facs.AU_NAMES).index(25)]
+    talking = labels.intensities(facs.BP4D, silent, **NAME)[:, list(people.AUS).index(25)]
     assert talking.max() > 0.6
     # Syllables: the mouth opens and closes within a quarter of a second.
     assert np.abs(np.diff(talking)).max() > 0.1
     shut = np.zeros((3000, 8), np.int8)
-    annotated = labels.intensities(facs.DISFA, shut, **NAME)[:, list(facs.AU_NAMES).index(25)]
+    annotated = labels.intensities(facs.DISFA, shut, **NAME)[:, list(people.AUS).index(25)]
     assert annotated.max() < labels.THRESHOLD
 
 

@@ -7,7 +7,7 @@ import pytest
 from mdhr_jax import facs
 from mdhr_jax.synth import labels, people
 
-COLUMNS = [list(facs.AU_NAMES).index(au) for au in facs.BP4D.aus]
+COLUMNS = [list(people.AUS).index(au) for au in facs.BP4D.aus]
 SUBJECTS, FRAMES = 150, 64
 
 

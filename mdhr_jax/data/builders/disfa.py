@@ -104,7 +104,9 @@ def _levels(
     There are as many frames as lines for AU1, as for the release.
     """
     notes: list[str] = []
-    columns = {au: _column(files[au], notes) for au in LAYOUT.aus if au in files}
+    columns: dict[facs.Au, list[int]] = {
+        au: _column(files[au], notes) for au in LAYOUT.aus if au in files
+    }
     if not columns:
         folder = next(iter(files.values())).parent
         raise InputError(f"{folder}: no label file of any of the AUs {LAYOUT.aus}")
