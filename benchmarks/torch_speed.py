@@ -22,11 +22,6 @@ import variants
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MEAN, STD = (torch.tensor(x) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-BACKBONES = {
-    "resnet50": lambda: torch_mdhr.ResNet((3, 4, 6, 3), 64),
-    "resnet_narrow": lambda: torch_mdhr.ResNet((1, 1, 1, 1), 8),
-    "swin_b": torch_mdhr.Swin,
-}
 LARGE, SMALL = (
     (8192, 2**28),
     (2048, 2**25),
@@ -119,9 +114,8 @@ class Peer:
         torch.backends.cudnn.deterministic = not variant.free
         torch.backends.cudnn.benchmark = variant.free
         torch.set_float32_matmul_precision("high" if variant.free else "highest")
-        model = torch_mdhr.MDHR(
-            self.layout, BACKBONES[facts["backbone"]](), features=facts["features"], k=facts["k"]
-        )
+        backbone = torch_mdhr.BACKBONES[facts["backbone"]]()
+        model = torch_mdhr.MDHR(self.layout, backbone, features=facts["features"], k=facts["k"])
         model.load_state_dict(torch.load(folder / "initial.pth")["state_dict"], strict=True)
         layout = torch.channels_last if variant.channels_last else torch.contiguous_format
         self.model = model.to(DEVICE, memory_format=layout)
