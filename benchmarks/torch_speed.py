@@ -90,6 +90,17 @@ def wait(result: object) -> None:
         torch.cuda.synchronize()
 
 
+def about() -> dict[str, str]:
+    """What this runs on."""
+    cuda = DEVICE.type == "cuda"
+    name = torch.cuda.get_device_name() if cuda else "cpu"
+    return {
+        "device": name,
+        "kind": "gpu" if cuda else "cpu",
+        "versions": f"torch {torch.__version__}",
+    }
+
+
 def machine(dtype: torch.dtype) -> dict[str, float]:
     """Operations per second of a large product, bytes per second of a large copy."""
     side, count = LARGE if DEVICE.type == "cuda" else SMALL
@@ -177,16 +188,6 @@ class Peer:
         self.model.load_state_dict(state)  # without what the norms have learned
         return {"scores": scores.tolist(), "timed": timed.tolist(), "loss": loss.item()}
 
-    def about(self) -> dict[str, str]:
-        """What this runs on."""
-        cuda = DEVICE.type == "cuda"
-        name = torch.cuda.get_device_name() if cuda else "cpu"
-        return {
-            "device": name,
-            "kind": "gpu" if cuda else "cpu",
-            "versions": f"torch {torch.__version__}",
-        }
-
     def machine(self) -> dict[str, float]:
         """As `machine`, in the precision asked for."""
         return machine(getattr(torch, self.facts["precision"]))
@@ -256,7 +257,7 @@ def main() -> None:
     folder, name = sys.argv[1:]
     peer = Peer(pathlib.Path(folder), variants.VARIANTS[name])
     programs = (peer.train_step, peer.clips, peer.one_clip, peer.validation)
-    facts = (peer.about, peer.machine, peer.check)
+    facts = (about, peer.machine, peer.check)
     answers.serve(
         {function.__name__: function for function in programs},
         wait,

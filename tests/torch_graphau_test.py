@@ -167,6 +167,48 @@ losses |= {"edge.loss": loss["edge"].item(), "edge.grad": x.grad.numpy()}
 numpy.savez("loss.npz", **losses)
 """
 
+# The programs, from what the recipe gives: a step that changes nothing, and one that does.
+TRAINING = """
+import json, runpy, sys
+sys.path.insert(0, sys.argv[1])
+import numpy, torch_graphau_speed
+import graphau_recipe as recipe
+
+facts, arrays = json.load(open(sys.argv[2] + ".json")), numpy.load(sys.argv[2] + ".npz")
+network = torch_graphau_speed.model(facts["config"])
+pictures = recipe.pictures(facts["B"], facts["input_seed"]).transpose(0, 2, 3, 1)
+numpy.savez(
+    "given.npz",
+    release="opengraph",
+    backbone=facts["backbone"],
+    stage=facts["stage"],
+    features=network.global_linear.fc.out_features,
+    edge_weight=0.0,
+    class_weights=arrays["class_weight"],
+    pictures=numpy.stack([pictures] * 2),
+    labels=numpy.stack([arrays["train.labels"]] * 2),
+    rates=[0.0, 1e-4],
+    **{f"state.{name}": x.numpy() for name, x in network.state_dict().items()},
+)
+sys.argv = ["torch_graphau_training.py", "given.npz", "after.npz", "float64"]
+runpy.run_module("torch_graphau_training", run_name="__main__")
+"""
+SPEED = """
+import io, runpy, sys
+sys.path.insert(0, sys.argv[1])
+sys.argv = ["torch_graphau_speed.py", *sys.argv[2:]]
+asked = '{"name": "%s", "windows": %d, "seconds": 0.1}'
+sys.stdin = io.StringIO("\\n".join((asked % ("check", 0), asked % ("frames", 2))))
+runpy.run_module("torch_graphau_speed", run_name="__main__")
+"""
+
+
+def read(configuration):
+    """Facts and arrays of a golden configuration."""
+    case = REFERENCE / "golden" / configuration
+    facts = json.loads(pathlib.Path(f"{case}.json").read_text())
+    return facts, dict(np.load(f"{case}.npz"))
+
 
 def passed(checks):
     failed = [str(check) for check in checks if not check.passed]
@@ -232,13 +274,9 @@ def training_checks(found, arrays, facts, swin):
     ],
 )
 def test_the_twin_passes_the_golden_vectors(run_torch, tmp_path, configuration):
-    case = REFERENCE / "golden" / configuration
-    run_torch(GOLDEN, ROOT / "benchmarks", case)
+    run_torch(GOLDEN, ROOT / "benchmarks", REFERENCE / "golden" / configuration)
     found = dict(np.load(tmp_path / "found.npz"))
-    arrays, facts = (
-        dict(np.load(f"{case}.npz")),
-        json.loads(pathlib.Path(f"{case}.json").read_text()),
-    )
+    facts, arrays = read(configuration)
     swin = facts["backbone"].startswith("swin")
     tolerances = json.loads((REFERENCE / "TOLERANCES.json").read_text())["tolerance"]
     apart = ("train.grad", "train.bn.", "train.labels", "class_weight", "eval.scores_f64")
@@ -278,3 +316,27 @@ def test_heads_and_losses_are_the_golden_ones(run_torch, tmp_path):
         for name in ("units", "loss")
     ]
     passed(small_checks(*(dict(np.load(file)) for file in files)))
+
+
+@pytest.mark.long
+def test_steps_in_float64_begin_at_the_golden_loss(run_torch, tmp_path):
+    configuration = "opengraph_resnet18_stage1"
+    run_torch(TRAINING, ROOT / "benchmarks", REFERENCE / "golden" / configuration)
+    given, after = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("given", "after"))
+    golden_loss = read(configuration)[0]["train_loss_f64"]["total"]
+    np.testing.assert_allclose(after["loss"], golden_loss, rtol=0, atol=1e-9)
+    # Twice the same gradient: AdamW's change is the rate, but for what weight decay takes.
+    before, then = (arrays["state.head.gnn.V.weight"] for arrays in (given, after))
+    change = np.abs(then - before + 5e-8 * before)
+    np.testing.assert_allclose(change.max(), 1e-4, rtol=1e-5)
+    np.testing.assert_allclose(np.median(change), 1e-4, rtol=1e-3)
+
+
+@pytest.mark.long
+def test_what_is_timed_has_the_golden_scores(run_torch):
+    facts, arrays = read(QUICK[1])
+    batch = "--frames", facts["B"], "--seed", facts["input_seed"], "--threads", 1
+    lines = run_torch(SPEED, ROOT / "benchmarks", QUICK[1], *batch).splitlines()
+    check, seconds = (json.loads(line)["answer"] for line in lines)
+    np.testing.assert_allclose(check["scores"], arrays["eval.scores"], rtol=0, atol=1e-5)
+    assert len(seconds) == 2 and min(seconds) > 0
