@@ -7,6 +7,7 @@ knows nothing of the package. Tensors are channels first; `m` is frames of all c
 """
 
 import dataclasses
+import functools
 import math
 
 import torch
@@ -45,23 +46,47 @@ LAYOUTS = {
 }
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3 (with stride) and 1x1 convolution around a shortcut."""
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    convolution = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (the first with stride) around a shortcut."""
+
+    expansion = 1
 
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
-        outputs = 4 * width
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = functional.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with stride) and 1x1 convolution around a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int):
+        super().__init__()
+        outputs = self.expansion * width
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+        self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = functional.relu(self.bn1(self.conv1(x)))
@@ -73,25 +98,35 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Frames to the outputs of the four stages; the last is the token map too."""
 
-    def __init__(self, depths: tuple[int, ...], width: int):
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        width: int,
+        block: type[BasicBlock | Bottleneck] = Bottleneck,
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         inputs = width
+        self.channels = [block.expansion * width * 2**stage for stage in range(STAGES)]
         for stage, depth in enumerate(depths):
             blocks = []
-            for block in range(depth):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(Bottleneck(inputs, width * 2**stage, stride))
-                inputs = 4 * width * 2**stage
+            for number in range(depth):
+                stride = 2 if stage > 0 and number == 0 else 1
+                blocks.append(block(inputs, width * 2**stage, stride))
+                inputs = self.channels[stage]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.channels = [4 * width * 2**stage for stage in range(STAGES)]
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """In their order."""
+        return [self.layer1, self.layer2, self.layer3, self.layer4]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         x = functional.relu(self.bn1(self.conv1(x)))
         x = functional.max_pool2d(x, 3, 2, 1)
         maps = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for stage in self.stages:
             x = stage(x)
             maps.append(x)
         return maps[-1].flatten(2).transpose(1, 2), maps
@@ -232,6 +267,11 @@ class SwinStage(nn.Module):
         if not last:
             self.downsample = PatchMerge(width, size)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.downsample(x) if hasattr(self, "downsample") else x
+
 
 class Swin(nn.Module):
     """Frames to tokens and to the inputs of the four stages."""
@@ -247,7 +287,7 @@ class Swin(nn.Module):
         super().__init__()
         self.patch_embed = PatchEmbed(width)
         self.channels = [width * 2**stage for stage in range(STAGES)]
-        drops = torch.linspace(0, drop, sum(depths)).tolist()
+        drops = torch.linspace(0, drop, sum(depths), device="cpu").tolist()
         self.layers = nn.ModuleList()
         for stage, depth in enumerate(depths):
             size, own = image_size // 4 // 2**stage, [drops.pop(0) for _ in range(depth)]
@@ -256,16 +296,29 @@ class Swin(nn.Module):
             )
         self.norm = nn.LayerNorm(self.channels[-1])
 
+    @property
+    def stages(self) -> list[nn.Module]:
+        """In their order, each with the merge after it."""
+        return list(self.layers)
+
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         x, maps = self.patch_embed(x), []
-        for stage in self.layers:
+        for stage in self.stages:
             size = math.isqrt(x.shape[1])
             maps.append(x.transpose(1, 2).unflatten(2, (size, size)))
-            for block in stage.blocks:
-                x = block(x)
-            if hasattr(stage, "downsample"):
-                x = stage.downsample(x)
+            x = stage(x)
         return self.norm(x), maps
+
+
+BACKBONES = {
+    "resnet18": functools.partial(ResNet, (2, 2, 2, 2), 64, BasicBlock),
+    "resnet50": functools.partial(ResNet, (3, 4, 6, 3), 64),
+    "resnet101": functools.partial(ResNet, (3, 4, 23, 3), 64),
+    "resnet_narrow": functools.partial(ResNet, (1, 1, 1, 1), 8),
+    "swin_t": functools.partial(Swin, 96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2),
+    "swin_s": functools.partial(Swin, 96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3),
+    "swin_b": Swin,
+}
 
 
 class LinearBlock(nn.Module):
@@ -469,8 +522,18 @@ class MDHR(nn.Module):
 
 def build(layout: str, backbone: str, *, k: int = 5) -> MDHR:
     """The released model: `layout` bp4d or disfa, `backbone` resnet or swin_transformer."""
-    kinds = {"resnet": lambda: ResNet((3, 4, 6, 3), 64), "swin_transformer": Swin}
-    return MDHR(LAYOUTS[layout], kinds[backbone](), k=k)
+    known = {"resnet": "resnet50", "swin_transformer": "swin_b"}
+    return MDHR(LAYOUTS[layout], BACKBONES[known[backbone]](), k=k)
+
+
+def weighted_asymmetric(
+    scores: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor
+) -> torch.Tensor:
+    """Loss of every score, (m, aus)."""
+    p, y, tiny = scores, labels.to(scores.dtype), 1e-8
+    positive = y * p.clamp(min=tiny).log()
+    negative = p.detach() * (1 - y) * (1 - p).clamp(min=tiny).log()
+    return -class_weights * (positive + negative)
 
 
 def loss(
@@ -489,10 +552,7 @@ def loss(
       layout: the model's.
       region_weight: lambda.
     """
-    p, y, tiny = outputs["scores"], labels.to(outputs["scores"].dtype), 1e-8
-    positive = y * p.clamp(min=tiny).log()
-    negative = p.detach() * (1 - y) * (1 - p).clamp(min=tiny).log()
-    au_loss = -(class_weights * (positive + negative)).mean()
+    au_loss = weighted_asymmetric(outputs["scores"], labels, class_weights).mean()
     regions = []
     for name, (_, aus) in layout.regions.items():
         bits = 2 ** torch.arange(len(aus) - 1, -1, -1, device=labels.device)

@@ -22,11 +22,6 @@ import variants
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MEAN, STD = (torch.tensor(x) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-BACKBONES = {
-    "resnet50": lambda: torch_mdhr.ResNet((3, 4, 6, 3), 64),
-    "resnet_narrow": lambda: torch_mdhr.ResNet((1, 1, 1, 1), 8),
-    "swin_b": torch_mdhr.Swin,
-}
 LARGE, SMALL = (
     (8192, 2**28),
     (2048, 2**25),
@@ -95,6 +90,17 @@ def wait(result: object) -> None:
         torch.cuda.synchronize()
 
 
+def about() -> dict[str, str]:
+    """What this runs on."""
+    cuda = DEVICE.type == "cuda"
+    name = torch.cuda.get_device_name() if cuda else "cpu"
+    return {
+        "device": name,
+        "kind": "gpu" if cuda else "cpu",
+        "versions": f"torch {torch.__version__}",
+    }
+
+
 def machine(dtype: torch.dtype) -> dict[str, float]:
     """Operations per second of a large product, bytes per second of a large copy."""
     side, count = LARGE if DEVICE.type == "cuda" else SMALL
@@ -119,9 +125,8 @@ class Peer:
         torch.backends.cudnn.deterministic = not variant.free
         torch.backends.cudnn.benchmark = variant.free
         torch.set_float32_matmul_precision("high" if variant.free else "highest")
-        model = torch_mdhr.MDHR(
-            self.layout, BACKBONES[facts["backbone"]](), features=facts["features"], k=facts["k"]
-        )
+        backbone = torch_mdhr.BACKBONES[facts["backbone"]]()
+        model = torch_mdhr.MDHR(self.layout, backbone, features=facts["features"], k=facts["k"])
         model.load_state_dict(torch.load(folder / "initial.pth")["state_dict"], strict=True)
         layout = torch.channels_last if variant.channels_last else torch.contiguous_format
         self.model = model.to(DEVICE, memory_format=layout)
@@ -182,16 +187,6 @@ class Peer:
                 loss = self._losses(*self._batch(self.model.train()))["loss"]
         self.model.load_state_dict(state)  # without what the norms have learned
         return {"scores": scores.tolist(), "timed": timed.tolist(), "loss": loss.item()}
-
-    def about(self) -> dict[str, str]:
-        """What this runs on."""
-        cuda = DEVICE.type == "cuda"
-        name = torch.cuda.get_device_name() if cuda else "cpu"
-        return {
-            "device": name,
-            "kind": "gpu" if cuda else "cpu",
-            "versions": f"torch {torch.__version__}",
-        }
 
     def machine(self) -> dict[str, float]:
         """As `machine`, in the precision asked for."""
@@ -262,7 +257,7 @@ def main() -> None:
     folder, name = sys.argv[1:]
     peer = Peer(pathlib.Path(folder), variants.VARIANTS[name])
     programs = (peer.train_step, peer.clips, peer.one_clip, peer.validation)
-    facts = (peer.about, peer.machine, peer.check)
+    facts = (about, peer.machine, peer.check)
     answers.serve(
         {function.__name__: function for function in programs},
         wait,
