@@ -186,8 +186,8 @@ def test_sides_hang_on_the_node_of_their_au_but_aus_12_of_the_release(build, sid
 @pytest.mark.parametrize(
     ("layout", "slots", "message"),
     [
-        ("aus-1-12-L12", {}, "AU L12 hangs on AU 11, which the layout has not"),
-        ("aus-1-L12", {"sides": "own"}, "AU L12 hangs on AU 12, which the layout has not"),
+        ("aus-1-12-L12", {"sides": "released"}, "AU L12 hangs on AU 11, which the layout has not"),
+        ("aus-1-L12", {}, "AU L12 hangs on AU 12, which the layout has not"),
         ("aus-1-L1-4", {}, "name the AUs of one side after the others"),
         ("aus-1-4", {"relations": "nearest", "neighbours": 3}, "neighbours=3: give 1 to 2"),
         ("aus-1-4", {"relations": "far"}, "relations='far' is unknown"),
