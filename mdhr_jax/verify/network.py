@@ -92,7 +92,7 @@ def _weights(layout: facs.AuLayout, backbone: str, seed: int) -> tuple[dict, dic
 
 
 def _draw(tree: dict, layout: facs.AuLayout, backbone: str, seed: int) -> dict:
-    found = names.entries(tree, layout, BACKBONES[backbone])
+    found = names.entries(tree, names.table(layout, BACKBONES[backbone]))
     official = {entry.name: golden.weight(entry.name, entry.shape, seed) for entry in found}
     return jax.tree.map(jnp.asarray, names.from_official(tree, found, official))
 
@@ -201,7 +201,7 @@ def _training(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> 
 
 def official_arrays(case: Case, tree: dict) -> dict[str, np.ndarray]:
     """A tree of parameters or statistics under its official names."""
-    found = names.entries(tree, case.layout, BACKBONES[case.backbone])
+    found = names.entries(tree, names.table(case.layout, BACKBONES[case.backbone]))
     return names.to_official(tree, found)
 
 
