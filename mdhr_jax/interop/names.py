@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Official state_dict names and shapes, and where each entry lives in our tree.
 
-The table pairs a pattern of our paths with an official name and an einops rule that turns our
+A table pairs a pattern of our paths with an official name and an einops rule that turns our
 array into the official one; read backwards it turns an official array into ours. Where the right
-side begins with `n`, our array stacks one official entry per AU.
+side begins with `n`, our array stacks one official entry per AU. MDHR's table is here, that of the
+GraphAU family in `graphau_names`.
 """
 
 import dataclasses
+import functools
 import math
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +25,7 @@ LINEAR = "i o -> o i"
 POINTWISE = "i o -> o i 1 1"
 CONV = "h w i o -> o i h w"
 PATCH = "(p q i) o -> o i p q"
+STACKED = "c n d -> n d c"
 # Last parts of entries that torch computes by itself; they have no place in our tree.
 COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 NORM_LEAVES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -34,13 +38,8 @@ class NameRule:
     ours: str
     official: str
     rule: str = "... -> ..."
-    patch: int = 0
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # that a rule cannot infer
     aus: tuple[int, ...] = ()  # positions of the stacked AUs in the layout's order
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Axis lengths that the rule cannot infer."""
-        return {"p": self.patch, "q": self.patch} if self.patch else {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,50 +62,69 @@ class Entry:
         return official if self.index is None else official[self.index]
 
 
-def _linear(ours: str, official: str, rule: str = LINEAR, **extra) -> list[NameRule]:
+def linear(ours: str, official: str, rule: str = LINEAR, **extra) -> list[NameRule]:
+    """Rows of a linear map or a convolution with a bias."""
     return [
         NameRule(f"{ours}.kernel", f"{official}.weight", rule, **extra),
         NameRule(f"{ours}.bias", f"{official}.bias"),
     ]
 
 
-def _norm(ours: str, official: str, **extra) -> list[NameRule]:
+def patches(ours: str, official: str, size: int) -> list[NameRule]:
+    """Rows of a convolution whose kernel, `size` x `size`, equals its stride."""
+    return linear(ours, official, PATCH, sizes={"p": size, "q": size})
+
+
+def norm(ours: str, official: str, **extra) -> list[NameRule]:
+    """Rows of a norm: scale and bias, and where it has them, running statistics."""
     return [NameRule(f"{ours}.{a}", f"{official}.{b}", **extra) for a, b in NORM_LEAVES.items()]
 
 
-def _resnet() -> list[NameRule]:
-    block, official = r"backbone.stages.(\d+).(\d+)", "Backbone.layer{+1}.{2}"
-    rows = [NameRule("backbone.stem.conv.kernel", "Backbone.conv1.weight", CONV)]
-    rows += _norm("backbone.stem.norm", "Backbone.bn1")
-    for number, (name, rule) in enumerate(
-        [("reduce", POINTWISE), ("conv", CONV), ("expand", POINTWISE)], start=1
-    ):
+def stacked(ours: str, official: str, aus: Sequence[int]) -> list[NameRule]:
+    """Rows of linear blocks, one official one for each of these AUs."""
+    stack: dict[str, Any] = {"aus": tuple(aus)}
+    return [
+        NameRule(f"{ours}.kernel", f"{official}.fc.weight", STACKED, **stack),
+        NameRule(f"{ours}.bias", f"{official}.fc.bias", "n d -> n d", **stack),
+        *norm(f"{ours}.norm", f"{official}.bn", rule="n d -> n d", **stack),
+    ]
+
+
+BASIC = (("first", CONV), ("second", CONV))
+BOTTLENECK = (("reduce", POINTWISE), ("conv", CONV), ("expand", POINTWISE))
+
+
+def _resnet(prefix: str, branch: Sequence[tuple[str, str]] = BOTTLENECK) -> list[NameRule]:
+    block, official = r"backbone.stages.(\d+).(\d+)", f"{prefix}.layer{{+1}}.{{2}}"
+    rows = [NameRule("backbone.stem.conv.kernel", f"{prefix}.conv1.weight", CONV)]
+    rows += norm("backbone.stem.norm", f"{prefix}.bn1")
+    for number, (name, rule) in enumerate(branch, start=1):
         rows.append(NameRule(f"{block}.{name}.kernel", f"{official}.conv{number}.weight", rule))
-        rows += _norm(f"{block}.{name}_norm", f"{official}.bn{number}")
+        rows += norm(f"{block}.{name}_norm", f"{official}.bn{number}")
     rows.append(
         NameRule(f"{block}.shortcut.linear.kernel", f"{official}.downsample.0.weight", POINTWISE)
     )
-    return rows + _norm(f"{block}.shortcut.norm", f"{official}.downsample.1")
+    return rows + norm(f"{block}.shortcut.norm", f"{official}.downsample.1")
 
 
-def _swin() -> list[NameRule]:
-    block, official = r"backbone.stages.(\d+).(\d+)", "Backbone.layers.{1}.blocks.{2}"
-    merge, merged = r"backbone.merges.(\d+)", "Backbone.layers.{1}.downsample"
+def _swin(prefix: str) -> list[NameRule]:
+    block, official = r"backbone.stages.(\d+).(\d+)", f"{prefix}.layers.{{1}}.blocks.{{2}}"
+    merge, merged = r"backbone.merges.(\d+)", f"{prefix}.layers.{{1}}.downsample"
     return [
-        *_linear("backbone.patches", "Backbone.patch_embed.proj", PATCH, patch=4),
-        *_norm("backbone.patch_norm", "Backbone.patch_embed.norm"),
-        *_norm(f"{block}.attention_norm", f"{official}.norm1"),
+        *patches("backbone.patches", f"{prefix}.patch_embed.proj", 4),
+        *norm("backbone.patch_norm", f"{prefix}.patch_embed.norm"),
+        *norm(f"{block}.attention_norm", f"{official}.norm1"),
         NameRule(
             f"{block}.attention.position_bias", f"{official}.attn.relative_position_bias_table"
         ),
-        *_linear(f"{block}.attention.qkv", f"{official}.attn.qkv"),
-        *_linear(f"{block}.attention.projection", f"{official}.attn.proj"),
-        *_norm(f"{block}.mlp_norm", f"{official}.norm2"),
-        *_linear(f"{block}.mlp_in", f"{official}.mlp.fc1"),
-        *_linear(f"{block}.mlp_out", f"{official}.mlp.fc2"),
-        *_linear(f"{merge}.reduction", f"{merged}.reduction"),
-        *_norm(f"{merge}.norm", f"{merged}.norm"),
-        *_norm("backbone.norm", "Backbone.norm"),
+        *linear(f"{block}.attention.qkv", f"{official}.attn.qkv"),
+        *linear(f"{block}.attention.projection", f"{official}.attn.proj"),
+        *norm(f"{block}.mlp_norm", f"{official}.norm2"),
+        *linear(f"{block}.mlp_in", f"{official}.mlp.fc1"),
+        *linear(f"{block}.mlp_out", f"{official}.mlp.fc2"),
+        *linear(f"{merge}.reduction", f"{merged}.reduction"),
+        *norm(f"{merge}.norm", f"{merged}.norm"),
+        *norm("backbone.norm", f"{prefix}.norm"),
     ]
 
 
@@ -114,18 +132,17 @@ def _dynamics() -> list[NameRule]:
     projections, norms, squeezes, squeeze_norms = [], [], [], []
     for scale in (1, 2, 3, 4):
         project, squeeze = f"dynamics.projections.{scale - 1}", f"dynamics.squeezes.{scale - 1}"
-        patch = 2 ** (4 - scale)
-        projections += _linear(f"{project}.convolution", f"MFD.conv{scale}", PATCH, patch=patch)
-        norms += _norm(f"{project}.norm", f"MFD.bn{scale}")
-        squeezes += _linear(f"{squeeze}.linear", f"MFD.weight_{scale}", POINTWISE)
-        squeeze_norms += _norm(f"{squeeze}.norm", f"MFD.wbn{scale}")
+        projections += patches(f"{project}.convolution", f"MFD.conv{scale}", 2 ** (4 - scale))
+        norms += norm(f"{project}.norm", f"MFD.bn{scale}")
+        squeezes += linear(f"{squeeze}.linear", f"MFD.weight_{scale}", POINTWISE)
+        squeeze_norms += norm(f"{squeeze}.norm", f"MFD.wbn{scale}")
     return [
         *projections,
-        *_linear("dynamics.fusion.linear", "MFD.convcat", POINTWISE),
+        *linear("dynamics.fusion.linear", "MFD.convcat", POINTWISE),
         *norms,
-        *_norm("dynamics.fusion.norm", "MFD.bn"),
+        *norm("dynamics.fusion.norm", "MFD.bn"),
         *squeezes,
-        *_linear("dynamics.choice", "MFD.weight", POINTWISE),
+        *linear("dynamics.choice", "MFD.weight", POINTWISE),
         *squeeze_norms,
     ]
 
@@ -133,16 +150,11 @@ def _dynamics() -> list[NameRule]:
 def _relations(layout: facs.AuLayout) -> list[NameRule]:
     extractors, blocks, heads = [], [], []
     for r, region in enumerate(layout.regions):
-        stack: dict[str, Any] = {"aus": tuple(layout.au_indices(region))}
-        ours, official = f"au_features.blocks.{r}", "LRM.class_linears.{n}"
-        extractors += [
-            NameRule(f"{ours}.kernel", f"{official}.fc.weight", "c n d -> n d c", **stack),
-            NameRule(f"{ours}.bias", f"{official}.fc.bias", "n d -> n d", **stack),
-            *_norm(f"{ours}.norm", f"{official}.bn", rule="n d -> n d", **stack),
-        ]
-        blocks += _linear(f"regions.blocks.{r}.linear", f"LRM.{region.name}_linear.fc")
-        blocks += _norm(f"regions.blocks.{r}.norm", f"LRM.{region.name}_linear.bn")
-        heads += _linear(f"heads.heads.{r}", f"LRM.{region.name}_fc")
+        aus = layout.au_indices(region)
+        extractors += stacked(f"au_features.blocks.{r}", "LRM.class_linears.{n}", aus)
+        blocks += linear(f"regions.blocks.{r}.linear", f"LRM.{region.name}_linear.fc")
+        blocks += norm(f"regions.blocks.{r}.norm", f"LRM.{region.name}_linear.bn")
+        heads += linear(f"heads.heads.{r}", f"LRM.{region.name}_fc")
     return extractors + blocks + heads
 
 
@@ -159,21 +171,30 @@ def _temporal(layout: facs.AuLayout) -> list[NameRule]:
     stack: dict[str, Any] = {"aus": tuple(range(len(layout.aus)))}
     filters = "TCN.temporal_cnn.{n}"
     return [
-        *_norm("temporal.norm", "TCN.bn"),
+        *norm("temporal.norm", "TCN.bn"),
         NameRule("temporal.kernel", f"{filters}.weight", "k n d -> n d 1 k", **stack),
         NameRule("temporal.bias", f"{filters}.bias", "n d -> n d", **stack),
     ]
 
 
-BACKBONE_ROWS = {"resnet50": _resnet, "swin_b": _swin, "swin_b_outputs": _swin}
+# Rows of a backbone, from its official name.
+BACKBONE_ROWS: dict[str, Callable[[str], list[NameRule]]] = {
+    "resnet18": functools.partial(_resnet, branch=BASIC),
+    "resnet50": _resnet,
+    "resnet101": _resnet,
+    "swin_t": _swin,
+    "swin_s": _swin,
+    "swin_b": _swin,
+    "swin_b_outputs": _swin,
+}
 
 
 def table(layout: facs.AuLayout, backbone: str) -> list[NameRule]:
-    """All rows for a model with the default slots, in the order of the official state_dict."""
+    """All rows for an MDHR with the default slots, in the order of the official state_dict."""
     return [
-        *BACKBONE_ROWS[backbone](),
-        *_linear("static.linear", "global_linear.fc"),
-        *_norm("static.norm", "global_linear.bn"),
+        *BACKBONE_ROWS[backbone]("Backbone"),
+        *linear("static.linear", "global_linear.fc"),
+        *norm("static.norm", "global_linear.bn"),
         *_dynamics(),
         *_relations(layout),
         *_edges(),
@@ -206,13 +227,16 @@ def _place(group: int, position: int, numbers: tuple[int, ...], au: int | None) 
     return (group, *within, *[math.inf] * (2 - len(within)), position)
 
 
-def entries(tree: dict, layout: facs.AuLayout, backbone: str) -> list[Entry]:
+def entries(tree: dict, rows: list[NameRule]) -> list[Entry]:
     """The official entries of a tree of arrays or shapes, in the order of the state_dict.
+
+    Args:
+      tree: of arrays or shapes.
+      rows: the table of its model.
 
     Raises:
       ValueError: leaves that match no row or several; all are named.
     """
-    rows = table(layout, backbone)
     groups = _groups(rows)
     found, problems = [], []
     for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -281,4 +305,5 @@ def _join(group: list[Entry], official: dict[str, np.ndarray]) -> np.ndarray:
     row = group[0].row
     ours, theirs = row.rule.split(" -> ")
     arrays = [official[entry.name] for entry in sorted(group, key=lambda entry: entry.index or 0)]
-    return rearrange(np.stack(arrays) if row.aus else arrays[0], f"{theirs} -> {ours}")
+    stack = np.stack(arrays) if row.aus else arrays[0]
+    return rearrange(stack, f"{theirs} -> {ours}", **row.sizes)

@@ -24,7 +24,7 @@ BACKBONES = tuple(_FIRST.values())
 _HEAD = re.compile(r"LRM\.\w+_fc\.weight")
 # Entries of ImageNet models that MDHR has no use for.
 CLASSIFIER = ("fc.weight", "fc.bias", "head.weight", "head.bias")
-_BLOCK = re.compile(r"(Backbone\.layers\.(\d)\.blocks\.(\d+))\.norm1\.weight")
+_BLOCK = re.compile(r"([Bb]ackbone\.layers\.(\d)\.blocks\.(\d+))\.norm1\.weight")
 _SWIN_MAPS = {0: 56, 1: 28, 2: 14}  # stage -> width of the maps in which windows are shifted
 
 
@@ -52,10 +52,11 @@ def recognise(arrays: dict[str, np.ndarray]) -> tuple[facs.AuLayout, str]:
 
 def export(state: dict, layout: facs.AuLayout, backbone: str) -> dict[str, np.ndarray]:
     """The official state_dict of a state (`step`, `params`, `batch_stats`), in its order."""
+    rows = names.table(layout, backbone)
     pairs = [
         (entry, names.lookup(state[part], entry.path))
         for part in PARTS
-        for entry in names.entries(state[part], layout, backbone)
+        for entry in names.entries(state[part], rows)
     ]
     pairs.sort(key=lambda pair: pair[0].place)
     arrays = {entry.name: entry.read(np.asarray(array)) for entry, array in pairs}
@@ -78,7 +79,8 @@ def load(arrays: dict[str, np.ndarray], like: dict, layout: facs.AuLayout, backb
     Raises:
       InputError: missing, left-over, mis-shaped entries or other types; all are named.
     """
-    entries = {part: names.entries(like[part], layout, backbone) for part in PARTS}
+    rows = names.table(layout, backbone)
+    entries = {part: names.entries(like[part], rows) for part in PARTS}
     weights = {n: a for n, a in arrays.items() if n.rpartition(".")[2] not in names.COMPUTED}
     problems = names.problems([entry for part in PARTS for entry in entries[part]], weights)
     problems += _wrong_types(weights) + _wrong_tables(arrays, weights) + _wrong_counters(arrays)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The deterministic weights, inputs and samples that golden vectors are made of.
 
-A golden directory holds outputs of the official release for weights and inputs that anyone can
+A golden directory holds outputs of an official release for weights and inputs that anyone can
 draw again: each entry of the state_dict comes from a generator seeded by its name, scaled by
 rules of kind and place that keep the random network alive. Everything here is numpy.
 """
@@ -11,67 +11,90 @@ import zlib
 
 import numpy as np
 
-# Modules of the official tree that normalise.
-_NORM = re.compile(r"(?:.*\.)?(?:bn\d?|wbn\d|norm\d?|downsample\.1)")
+# Modules of the official trees that normalise.
+_NORM = re.compile(r"(?:.*\.)?(?:bn\d?|wbn\d|bn[ve]\d?|norm\d?|downsample\.1)")
 
-# Gains by place; the first pattern that matches the whole name wins.
-_GAINS = (
-    (r"Backbone\.layers\..*", 1.0),  # Swin's blocks and merges
+Places = tuple[tuple[str, float], ...]
+"""A value by place; the first pattern that matches the whole name wins."""
+
+UNIT_GAINS: Places = (
+    (r"[Bb]ackbone\.layers\..*", 1.0),  # Swin's blocks and merges
     (r"CRM\.gat\.linear\..*", 1.0),
     (r"LRM\.\w+_fc\..*", 400.0),  # clear margins between AU combinations
     (r"MFD\.weight\.weight", 40.0),
+    (r"head\.edge_extractor\.(FAM|ARM)\.linear_[qk]\..*", 3.0),  # attention far from uniform
     (r".*", 2.0),
 )
+# But in the units of GraphAU: messages that matter, though they are divided by n twice.
+GAINS: Places = ((r"head\.gnn\.(V[12]|graph_layers\.\d\.V)\..*", 200.0), *UNIT_GAINS)
+_SCALES: Places = (
+    (r"backbone\.layer3\.([6-9]|\d\d)\.bn3", 0.15),  # blocks that ResNet-101 alone has
+    (r"[Bb]ackbone\.layer\d\.\d+\.bn3", 0.5),  # last of a branch
+    (r".*", 1.0),
+)
+_BIASES: Places = (
+    (r"TCN\.bn", 0.7),
+    (r"head\.(main_)?class_linears\.\d+\.bn", 0.4),
+    (r".*", 0.1),
+)
+_VARIANCES: Places = (
+    (r"MFD\.bn", 0.05),
+    (r"head\.edge_extractor\.bn", 5.0),
+    (r".*", 1.0),
+)
+_NARROW_VARIANCES: Places = ((r"global_linear\.bn", 40.0), *_VARIANCES)  # of ResNet-18's head
+_NARROW = (128,)
 _SAMPLE_STRIDE = 2654435761  # Knuth's multiplicative hash
 _INPUT_SCALES = ((1, 0.7), (7, 0.7), (28, 0.5), (224, 0.2))  # cells per side, amplitude
 
 
-def _gain(name: str) -> float:
-    return next(gain for pattern, gain in _GAINS if re.fullmatch(pattern, name))
+def _at(places: Places, name: str) -> np.float32:
+    return np.float32(next(value for pattern, value in places if re.fullmatch(pattern, name)))
 
 
-def _norm_value(name: str, leaf: str, z: np.ndarray) -> np.ndarray:
+def _norm_value(module: str, leaf: str, z: np.ndarray) -> np.ndarray:
     one, tenth = np.float32(1), np.float32(0.1)
     match leaf:
         case "weight":
-            last_of_branch = re.fullmatch(r"Backbone\.layer\d\.\d+\.bn3\.weight", name)
-            return np.float32(0.5 if last_of_branch else 1) * (one + tenth * z)
+            return _at(_SCALES, module) * (one + tenth * z)
         case "bias":
-            return np.float32(0.7 if name.startswith("TCN.bn.") else 0.1) * z
+            return _at(_BIASES, module) * z
         case "running_mean":
             return tenth * z
         case "running_var":
-            scale = np.float32(0.05 if name.startswith("MFD.bn.") else 1)
-            return scale * (one + tenth * z) ** 2
-    raise ValueError(f"{name}: a norm has no {leaf}")
+            places = _NARROW_VARIANCES if z.shape == _NARROW else _VARIANCES
+            return _at(places, module) * (one + tenth * z) ** 2
+    raise ValueError(f"{module}.{leaf}: a norm has no {leaf}")
 
 
-def _filters(name: str, z: np.ndarray) -> np.ndarray:
+def _filters(gain: float, z: np.ndarray) -> np.ndarray:
     """Filters centred over their inputs, but for image stems and depthwise convolutions."""
     wide = z.astype(np.float64)
     if z.shape[1] > 3:
         wide = wide - wide.mean(axis=tuple(range(1, z.ndim)), keepdims=True)
     fan_in = int(np.prod(z.shape[1:]))
-    return (wide * np.sqrt(_gain(name) / fan_in)).astype(np.float32)
+    return (wide * np.sqrt(gain / fan_in)).astype(np.float32)
 
 
-def weight(name: str, shape: tuple[int, ...], base_seed: int) -> np.ndarray:
-    """float32 value of one official entry (parameter or running statistic)."""
+def weight(
+    name: str, shape: tuple[int, ...], base_seed: int, *, gains: Places = GAINS
+) -> np.ndarray:
+    """float32 value of one official entry (parameter or running statistic) of either family."""
     seed = (zlib.crc32(name.encode()) ^ base_seed) & 0xFFFFFFFF
     z = np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
     module, _, leaf = name.rpartition(".")
     if _NORM.fullmatch(module):
-        return _norm_value(name, leaf, z)
+        return _norm_value(module, leaf, z)
     match leaf:
         case "weight":
-            return _filters(name, z)
+            return _filters(float(_at(gains, name)), z)
         case "bias":
             return np.float32(0.1) * z
         case "relative_position_bias_table":
             return np.float32(0.5) * z
         case "scoring_fn_source" | "scoring_fn_target":
             return z * np.float32(np.sqrt(4 / shape[-1]))
-        case "sc":
+        case "sc" | "main_sc" | "sub_sc":
             return np.float32(0.6) * z + np.linspace(-0.2, 1.4, shape[0])[:, None].astype(z.dtype)
     raise ValueError(f"{name}: no rule for this entry")
 

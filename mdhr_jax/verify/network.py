@@ -5,7 +5,6 @@ Tolerances are float32 noise with room: a correct port on a CPU stays 10 to 40 t
 Swin's noise is a tenth of the ResNet's, and so are its tolerances (a quarter on accelerators).
 """
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +20,7 @@ from mdhr_jax import facs
 from mdhr_jax.interop import names
 from mdhr_jax.models import mdhr, views
 from mdhr_jax.numerics import optim, steps
-from mdhr_jax.verify import golden, verdict
+from mdhr_jax.verify import golden, models, verdict
 from mdhr_jax.verify.cases import Case
 from mdhr_jax.verify.verdict import Check, Values
 
@@ -88,13 +87,8 @@ def _weights(layout: facs.AuLayout, backbone: str, seed: int) -> tuple[dict, dic
     """Parameters and statistics drawn by the recipe, in our tree."""
     model = nnx.eval_shape(lambda: _model(layout, backbone, k=1))
     _, params, batch_stats = steps.split(model)
-    return _draw(params, layout, backbone, seed), _draw(batch_stats, layout, backbone, seed)
-
-
-def _draw(tree: dict, layout: facs.AuLayout, backbone: str, seed: int) -> dict:
-    found = names.entries(tree, layout, BACKBONES[backbone])
-    official = {entry.name: golden.weight(entry.name, entry.shape, seed) for entry in found}
-    return jax.tree.map(jnp.asarray, names.from_official(tree, found, official))
+    rows = names.table(layout, BACKBONES[backbone])
+    return models.drawn(params, rows, seed), models.drawn(batch_stats, rows, seed)
 
 
 def _model(layout: facs.AuLayout, backbone: str, k: int) -> mdhr.MDHR:
@@ -183,13 +177,9 @@ def _objective(case: Case) -> steps.Objective:
     return steps.Objective(case.layout, weights, case.facts["lam"])
 
 
-def _train_graph(model: mdhr.MDHR) -> nnx.GraphDef:
-    return steps.split(views.train_view(model, dtype=jnp.float32, drop_path=False))[0]
-
-
 def _training(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> Iterator[Check]:
     step = jax.jit(
-        functools.partial(steps.loss_and_gradients, _train_graph(model), _objective(case))
+        functools.partial(steps.loss_and_gradients, models.train_graph(model), _objective(case))
     )
     losses, gradients, stats, outputs = step(params, batch_stats, *train_batch(case))
     yield from forward_checks(case, "train", official_layouts(outputs, case.layout))
@@ -201,7 +191,7 @@ def _training(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> 
 
 def official_arrays(case: Case, tree: dict) -> dict[str, np.ndarray]:
     """A tree of parameters or statistics under its official names."""
-    found = names.entries(tree, case.layout, BACKBONES[case.backbone])
+    found = names.entries(tree, names.table(case.layout, BACKBONES[case.backbone]))
     return names.to_official(tree, found)
 
 
@@ -216,33 +206,14 @@ def loss_checks(case: Case, total: Values, aus: Values, regions: Values) -> Iter
 def _settled(
     case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict, checks: list[Check]
 ) -> Iterator[Check]:
-    """Gradient checks as they are, but those that are out in float32 are judged in float64.
+    """The checks, where they are out in float32 those of float64."""
 
-    A gradient jumps where the input of a ReLU crosses zero. Of the millions of inputs some lie
-    within float32 noise of zero, so on another machine a correct port may differ by such a jump.
-    """
-    if all(check.passed for check in checks):
-        yield from checks
-        return
-    gradients = _float64_gradients(case, model, params, batch_stats)
-    wide = gradient_checks(case, official_arrays(case, gradients))
-    for check, judge in zip(checks, wide, strict=True):
-        note = f"in float64; {check.difference:.2e} in float32"
-        yield check if check.passed else dataclasses.replace(judge, note=note)
+    def in_float64() -> Iterator[Check]:
+        batch, objective = train_batch(case), _objective(case)
+        gradients = models.float64_gradients(model, objective, params, batch_stats, batch)
+        return gradient_checks(case, official_arrays(case, gradients))
 
-
-def _float64_gradients(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> dict:
-    """The training gradients of the same model in float64; blocks recomputed to save memory."""
-    view = views.train_view(model, dtype=jnp.float64, drop_path=False, remat=True)
-    graph, *_ = steps.split(view)
-    clips, *labels_and_mask = train_batch(case)
-
-    def gradients(*arguments: Any) -> dict:
-        return steps.loss_and_gradients(graph, _objective(case), *arguments)[1]
-
-    with jax.enable_x64(True):
-        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), (params, batch_stats, clips))
-        return jax.tree.map(np.asarray, jax.jit(gradients)(*wide, *labels_and_mask))
+    return models.settled(checks, in_float64)
 
 
 def gradient_checks(case: Case, ours: dict[str, np.ndarray]) -> Iterator[Check]:
@@ -289,7 +260,7 @@ def running_checks(case: Case, ours: dict[str, np.ndarray]) -> Iterator[Check]:
 
 def _optimisation(case: Case, model: mdhr.MDHR, params: dict, batch_stats: dict) -> Iterator[Check]:
     optimizer = optim.adamw(1e-4, **ADAMW)
-    graph, objective = _train_graph(model), _objective(case)
+    graph, objective = models.train_graph(model), _objective(case)
 
     @jax.jit
     def step(params: dict, opt_state: optax.OptState, batch: tuple):

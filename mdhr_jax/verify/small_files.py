@@ -232,7 +232,7 @@ def _swin_stage(arrays: Arrays) -> Iterator[Check]:
     module = _SwinStage(arrays["swin.x"].shape[-1], table.shape[1])
     _, params, _ = steps.split(module)
     tree = {"backbone": params}
-    found = names.entries(tree, facs.BP4D, "swin_b")
+    found = names.entries(tree, names.table(facs.BP4D, "swin_b"))
     prefix = "Backbone.layers.0."
     official = {entry.name: arrays[f"swin.p.{entry.name.removeprefix(prefix)}"] for entry in found}
     params = names.from_official(tree, found, official)["backbone"]

@@ -62,9 +62,14 @@ def relative(stage: str, ours: Values, golden: Values, tolerance: float) -> Chec
 
 def to_largest(stage: str, ours: Values, golden: Values, tolerance: float) -> Check:
     """Largest difference relative to the largest golden entry."""
-    check = absolute(stage, ours, golden, tolerance)
     scale = float(np.abs(golden).max(initial=0)) or 1.0
-    return dataclasses.replace(check, difference=check.difference / scale)
+    return in_units(stage, ours, golden, scale, tolerance)
+
+
+def in_units(stage: str, ours: Values, golden: Values, unit: float, tolerance: float) -> Check:
+    """Largest difference in this unit."""
+    check = absolute(stage, ours, golden, tolerance)
+    return dataclasses.replace(check, difference=check.difference / unit)
 
 
 def exact(stage: str, ours: Values, golden: Values) -> Check:

@@ -48,7 +48,7 @@ def tiny(monkeypatch):
     def build(layout, backbone):
         monkeypatch.setitem(backbones.BACKBONES, backbone, TINY[backbone])
         trees = [_random(tree) for tree in _shapes(layout, backbone, features=3)]
-        return [(tree, names.entries(tree, layout, backbone)) for tree in trees]
+        return [(tree, names.entries(tree, names.table(layout, backbone))) for tree in trees]
 
     return build
 
@@ -101,7 +101,7 @@ def test_arrays_take_the_official_layout(tiny):
 def test_a_leaf_without_a_row_is_refused_by_name():
     tree = {"static": {"linear": {"kernel": np.zeros((2, 2)), "gain": np.zeros(2)}}}
     with pytest.raises(ValueError, match="static.linear.gain matches 0 rows"):
-        names.entries(tree, facs.BP4D, "resnet50")
+        names.entries(tree, names.table(facs.BP4D, "resnet50"))
 
 
 def test_missing_left_over_and_misshaped_entries_are_reported_together(tiny):
