@@ -21,7 +21,7 @@ import numpy as np
 
 from mdhr_jax.bench import roofline
 from mdhr_jax.bench import steps as bench
-from mdhr_jax.interop import files, official
+from mdhr_jax.interop import files, names, official
 from mdhr_jax.machine import devices, sharding
 from mdhr_jax.models import views
 from mdhr_jax.numerics import metrics, preprocess, steps
@@ -48,7 +48,7 @@ class Ours:
         self.values = jax.tree.map(jnp.copy, self._prepared(self.scoring))
         clips = dict(np.load(folder / "clips.npz"))
         self.held = clips | {"mask": np.ones(clips["labels"].shape, bool)}
-        weights = official.export(self.state, self.layout, self.facts["official"])
+        weights = official.export(self.state, names.table(self.layout, self.facts["official"]))
         files.write(folder / "initial.pth", weights)
 
     def train_step(self) -> dict[str, jax.Array]:

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from mdhr_jax import facs
 from mdhr_jax.configs import base
 from mdhr_jax.data.builders import rendered
-from mdhr_jax.interop import files, official
+from mdhr_jax.interop import files, names, official
 from mdhr_jax.models import views
 from mdhr_jax.numerics import optim, preprocess, steps
 from mdhr_jax.run import inputs
@@ -88,7 +88,9 @@ def ours(folder: pathlib.Path, recipe: Recipe, dtype: str) -> list[float]:
     with jax.enable_x64(dtype == "float64"):
         graph, *like = steps.split(views.train_view(recipe.outline, dtype=jnp.dtype(dtype)))
         like = dict(zip(official.PARTS, like, strict=True))
-        state = official.load(files.read(folder / "initial.pth"), like, facs.BP4D, "resnet50")
+        state = official.load(
+            files.read(folder / "initial.pth"), like, names.table(facs.BP4D, "resnet50"), "resnet50"
+        )
         schedule = optim.cosine(recipe.learning_rate, total_steps=len(images))
         optimizer = optim.adamw(
             schedule,

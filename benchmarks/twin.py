@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mdhr_jax.data import records
-from mdhr_jax.interop import files, official
+from mdhr_jax.interop import files, names, official
 from mdhr_jax.numerics import steps
 from mdhr_jax.run import inputs
 from mdhr_jax.run.recipe import Recipe
@@ -33,7 +33,9 @@ def write_start(
       source: the data set, whose training labels give the class weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files.write(folder / "initial.pth", official.export(state, source.layout, "resnet50"))
+    files.write(
+        folder / "initial.pth", official.export(state, names.table(source.layout, "resnet50"))
+    )
     facts = {
         "layout": source.layout.name,
         "depths": DEPTHS,

@@ -4,25 +4,12 @@
 import dataclasses
 import pathlib
 
-from mdhr_jax.configs import base
 from mdhr_jax.errors import InputError
-from mdhr_jax.interop import files, official
+from mdhr_jax.interop import families, files, official
 from mdhr_jax.machine import locks
 from mdhr_jax.run import checkpoint, directory, provenance, seen
 from mdhr_jax.run.recipe import Recipe
 from mdhr_jax.run.trained import Trained, load_trained
-
-# Keys whose values the entries of an official file imply.
-SLOTS = (
-    "model.dynamics.kind",
-    "model.dynamics.scales",
-    "model.dynamics.window",
-    "model.features",
-    "model.afe",
-    "model.auxiliary",
-    "model.edges",
-    "model.temporal",
-)
 
 
 def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: int) -> None:
@@ -46,9 +33,7 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
         return
     recipe = trained.recipe
     if files.is_weight_file(source):
-        model = recipe.model
-        model = dataclasses.replace(model, dynamics=dataclasses.replace(model.dynamics, k=k))
-        recipe = dataclasses.replace(recipe, clip_length=clip_length, model=model)
+        recipe = _timed(recipe, clip_length, k)
     with locks.alone(target, "name another directory"):
         if directory.config_file(target).exists():
             raise InputError(f"{target}: holds a run already; name another directory")
@@ -58,6 +43,15 @@ def convert(source: pathlib.Path, target: pathlib.Path, *, clip_length: int, k: 
         facts = {} if is_file else checkpoint.facts(directory.checkpoints(source), kind, step)
         for each in {"last", kind}:  # `last` tells training that it cannot go on
             checkpoint.save(directory.checkpoints(target), each, step, trained.state, facts)
+
+
+def _timed(recipe: Recipe, clip_length: int, k: int) -> Recipe:
+    """The recipe of a file's model with what files do not say of time; of frames there is none."""
+    if recipe.kind.static:
+        return recipe
+    dynamics = dataclasses.replace(recipe.model.dynamics, k=k)
+    model = dataclasses.replace(recipe.model, dynamics=dynamics)
+    return dataclasses.replace(recipe, clip_length=clip_length, model=model)
 
 
 def _learned(source: pathlib.Path) -> provenance.Learned | None:
@@ -70,16 +64,12 @@ def _learned(source: pathlib.Path) -> provenance.Learned | None:
 
 
 def _official(trained: Trained) -> dict:
-    backbone = trained.recipe.model.backbone
-    own, released = trained.recipe.flat(), Recipe.of(base.get_config()).flat()
-    other = [f"{key}={own[key]}" for key in SLOTS if own[key] != released[key]]
-    if trained.layout not in official.LAYOUTS:
-        other.insert(0, f"layout={trained.layout.name}")
-    if backbone not in official.BACKBONES:
-        other.insert(0, f"model.backbone={backbone}")
-    if other:
+    recipe = trained.recipe
+    try:
+        release = families.of_model(recipe.kind_name, recipe.layout, recipe.model)
+    except ValueError as error:
         raise InputError(
-            f"{trained.path}: not a model of the release, which has no {', '.join(other)}; only "
-            "the release's have an official form"
-        )
-    return official.export(trained.state, trained.layout, backbone)
+            f"{trained.path}: not a model of the release, which has no {error}; only the "
+            "release's have an official form"
+        ) from error
+    return official.export(trained.state, release.rows)

@@ -22,7 +22,7 @@ from mdhr_jax.run.programs import Programs, Schedule, peak_learning_rate, progra
 from mdhr_jax.run.recipe import Recipe, chosen
 from mdhr_jax.run.scoring import Scores
 from mdhr_jax.run.step_log import LateLog
-from mdhr_jax.run.trained import initial_backbone, with_backbone
+from mdhr_jax.run.trained import initial_values, with_values
 
 _REMEDY = "the last checkpoint is kept: mend that, and the same command goes on from it"
 
@@ -68,7 +68,7 @@ def _train(
 ) -> None:
     saved, total_steps = directory.checkpoints(workdir), inputs.count_steps(recipe, source)
     start = checkpoint.latest_step(saved, "last") or 0
-    backbone = _claimed(recipe, workdir, source, programs, start)
+    values = _claimed(recipe, workdir, source, programs, start)
     restored = checkpoint.restore(saved, "last", programs.abstract) if start else None
     if hosts.is_first():
         print(
@@ -80,7 +80,7 @@ def _train(
         return
 
     def first_state() -> steps.State:
-        return restored or with_backbone(programs.init(programs.schedule), backbone)
+        return restored or with_values(programs.init(programs.schedule), values)
 
     schedule = programs.schedule.placed(mesh)
     with ThreadPoolExecutor(1) as beside:
@@ -128,7 +128,7 @@ def _claimed(
     programs: Programs,
     start: int,
 ) -> dict:
-    """Takes the directory, with all processes; returns the backbone to start from."""
+    """Takes the directory, with all processes; returns the values to start from."""
     hosts.agree(
         {
             "configuration": recipe.flat(),
@@ -136,11 +136,11 @@ def _claimed(
             "checkpoint to go on from": start,
         }
     )
-    backbone = {} if start else initial_backbone(recipe, programs.abstract)
+    values = {} if start else initial_values(recipe, programs.abstract)
     learned = provenance.Learned.of(source, seen.in_training(recipe, source))
     if hosts.is_first():
-        directory.claim(workdir, recipe, learned)  # a backbone that does not fit leaves no run
-    return backbone
+        directory.claim(workdir, recipe, learned)  # values that do not fit leave no run
+    return values
 
 
 def _compile_step(

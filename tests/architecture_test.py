@@ -53,7 +53,7 @@ ARROWS = {
     "verify": {"data", "errors", "facs", "interop", "models", "numerics"},
     "bench": {"data", "errors", "machine", "numerics", "report", "run"},
     "check_data": {"data", "errors", "machine", "report"},
-    "convert": {"configs", "errors", "interop", "machine", "run"},
+    "convert": {"errors", "interop", "machine", "run"},
     "train": {"data", "errors", "machine", "numerics", "run"},
     "evaluate": {"data", "errors", "faces", "interop", "machine", "report", "run"},
     "studies": {

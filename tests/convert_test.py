@@ -10,12 +10,12 @@ from flax import nnx
 from mdhr_jax import cli, convert, evaluate, facs, train
 from mdhr_jax.configs import base
 from mdhr_jax.errors import InputError
-from mdhr_jax.interop import files, official
-from mdhr_jax.models import backbones, resnet
+from mdhr_jax.interop import files, names, official
+from mdhr_jax.models import backbones, mdhr, resnet
 from mdhr_jax.numerics import steps
 from mdhr_jax.run import checkpoint, directory
 from mdhr_jax.run.recipe import Recipe
-from mdhr_jax.run.trained import abstract_state, initial_backbone, load_trained, with_backbone
+from mdhr_jax.run.trained import abstract_state, initial_values, load_trained, with_values
 
 
 @pytest.fixture
@@ -25,6 +25,8 @@ def config(tiny_config, monkeypatch, one_device):
     monkeypatch.setitem(backbones.BACKBONES, "resnet50", tiny)
     tiny_config.model.backbone = "resnet50"
     monkeypatch.setattr(base, "get_config", tiny_config.copy_and_resolve_references)
+    slots = functools.partial(mdhr.Slots, features=tiny_config.model.features)
+    monkeypatch.setattr(mdhr, "Slots", slots)
     return tiny_config.copy_and_resolve_references()
 
 
@@ -79,14 +81,14 @@ def test_a_file_is_evaluated_as_its_run_is(run, config, tmp_path):
 def test_a_run_starts_from_the_backbone_of_a_file(run, config, tmp_path):
     path, state = run
     file = tmp_path / "imagenet.pth"
-    own = official.backbone_alone(official.export(state, facs.BP4D, "resnet50"))
+    own = official.backbone_alone(official.export(state, names.table(facs.BP4D, "resnet50")))
     imagenet = {name.removeprefix("Backbone."): array for name, array in own.items()}
     files.write(file, imagenet | {"fc.weight": np.zeros((10, 4), np.float32)})
     config.model.init_from = str(file)
     recipe = Recipe.of(config)
     _, *fresh = steps.split(recipe.create(nnx.Rngs(0)))
     fresh = jax.device_put(dict(zip(official.PARTS, fresh, strict=True)), jax.devices()[0])
-    started = with_backbone(fresh, initial_backbone(recipe, fresh))
+    started = with_values(fresh, initial_values(recipe, fresh))
     for part in official.PARTS:
         jax.tree.map(
             np.testing.assert_array_equal, started[part]["backbone"], state[part]["backbone"]
@@ -127,5 +129,5 @@ def test_a_run_is_not_overwritten(run, tmp_path):
 
 def test_a_file_without_mdhr_is_refused(tmp_path):
     files.write(tmp_path / "other.pth", {"conv1.weight": np.zeros(3, np.float32)})
-    with pytest.raises(InputError, match="other.pth: holds no MDHR of the release"):
+    with pytest.raises(InputError, match="other.pth: holds no MDHR, ME-GraphAU or OpenGraphAU"):
         load_trained(tmp_path / "other.pth")

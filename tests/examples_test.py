@@ -14,7 +14,7 @@ from mdhr_jax import cli, facs
 from mdhr_jax.commands import flags
 from mdhr_jax.configs import base
 from mdhr_jax.data import list_check
-from mdhr_jax.interop import files, official
+from mdhr_jax.interop import files, names, official
 from mdhr_jax.machine import workers
 from mdhr_jax.run.recipe import Recipe
 from mdhr_jax.run.trained import abstract_state
@@ -86,7 +86,7 @@ def checkout(tmp_path, monkeypatch, tiny_quickstart):
 def _write_official(path):
     shapes, _ = abstract_state(Recipe.of(base.get_config()))
     state = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.1, leaf.dtype), shapes)
-    files.write(path, official.export(state, facs.BP4D, "resnet50"))
+    files.write(path, official.export(state, names.table(facs.BP4D, "resnet50")))
 
 
 def _here(function, jobs, where):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from einops import rearrange
 
-from mdhr_jax.interop import files, official
+from mdhr_jax.interop import files, names, official
 from mdhr_jax.verify import cases, network
 
 pytestmark = pytest.mark.long
@@ -45,7 +45,7 @@ numpy.savez("running.npz", **running)
 def test_the_twin_passes_the_golden_vectors(run_torch, tmp_path, case):
     params, batch_stats = network.weights(case)
     state = {"step": 0, "params": params, "batch_stats": batch_stats}
-    arrays = official.export(state, case.layout, network.BACKBONES[case.backbone])
+    arrays = official.export(state, names.table(case.layout, network.BACKBONES[case.backbone]))
     files.write(tmp_path / "model.pth", arrays)
     clips, labels, _ = network.train_batch(case)
     np.savez(

@@ -11,48 +11,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mdhr_jax import facs
 from mdhr_jax.errors import InputError
 from mdhr_jax.interop import names
 from mdhr_jax.models import swin
 
 PARTS = ("params", "batch_stats")
-LAYOUTS = (facs.BP4D, facs.DISFA)  # of the release
-# Backbones by the name of their first entry.
-_FIRST = {"Backbone.conv1.weight": "resnet50", "Backbone.patch_embed.proj.weight": "swin_b"}
-BACKBONES = tuple(_FIRST.values())
-_HEAD = re.compile(r"LRM\.\w+_fc\.weight")
-# Entries of ImageNet models that MDHR has no use for.
+# Entries of ImageNet models that no model here has a use for.
 CLASSIFIER = ("fc.weight", "fc.bias", "head.weight", "head.bias")
 _BLOCK = re.compile(r"([Bb]ackbone\.layers\.(\d)\.blocks\.(\d+))\.norm1\.weight")
 _SWIN_MAPS = {0: 56, 1: 28, 2: 14}  # stage -> width of the maps in which windows are shifted
 
 
-def recognise(arrays: dict[str, np.ndarray]) -> tuple[facs.AuLayout, str]:
-    """The layout and backbone of the MDHR that a state_dict holds.
+def export(state: dict, rows: list[names.NameRule]) -> dict[str, np.ndarray]:
+    """The official state_dict of a state (`step`, `params`, `batch_stats`), in its order.
 
-    Raises:
-      InputError: it holds none.
+    `rows` are the names of its model's entries.
     """
-    backbones = [backbone for name, backbone in _FIRST.items() if name in arrays]
-    heads = {name for name in arrays if _HEAD.fullmatch(name)}
-    layouts = [
-        layout
-        for layout in LAYOUTS
-        if heads == {f"LRM.{region.name}_fc.weight" for region in layout.regions}
-    ]
-    if not backbones or not layouts:
-        first = ascii(next(iter(arrays), "nothing"))
-        raise InputError(
-            f"holds no MDHR of the release (its first entry is {first}); for a backbone alone use "
-            "config.model.init_from"
-        )
-    return layouts[0], backbones[0]
-
-
-def export(state: dict, layout: facs.AuLayout, backbone: str) -> dict[str, np.ndarray]:
-    """The official state_dict of a state (`step`, `params`, `batch_stats`), in its order."""
-    rows = names.table(layout, backbone)
     pairs = [
         (entry, names.lookup(state[part], entry.path))
         for part in PARTS
@@ -63,15 +37,15 @@ def export(state: dict, layout: facs.AuLayout, backbone: str) -> dict[str, np.nd
     return dict(_with_computed(arrays, int(state["step"])))
 
 
-def load(arrays: dict[str, np.ndarray], like: dict, layout: facs.AuLayout, backbone: str) -> dict:
+def load(arrays: dict[str, np.ndarray], like: dict, rows: list[names.NameRule], what: str) -> dict:
     """The state that an official state_dict describes.
 
     Args:
       arrays: the state_dict.
       like: shapes of `params` and `batch_stats`, of the model with the release's slots or of its
         backbone alone.
-      layout: the AU layout.
-      backbone: a key of `names.BACKBONE_ROWS`.
+      rows: the names of its model's entries.
+      what: the model or backbone, in words.
 
     Returns:
       `step` (the batches that the norms have seen), `params`, `batch_stats`.
@@ -79,14 +53,13 @@ def load(arrays: dict[str, np.ndarray], like: dict, layout: facs.AuLayout, backb
     Raises:
       InputError: missing, left-over, mis-shaped entries or other types; all are named.
     """
-    rows = names.table(layout, backbone)
     entries = {part: names.entries(like[part], rows) for part in PARTS}
     weights = {n: a for n, a in arrays.items() if n.rpartition(".")[2] not in names.COMPUTED}
     problems = names.problems([entry for part in PARTS for entry in entries[part]], weights)
     problems += _wrong_types(weights) + _wrong_tables(arrays, weights) + _wrong_counters(arrays)
     if problems:
         shown = "; ".join(problems[:20]) + ("; ..." if len(problems) > 20 else "")
-        raise InputError(f"{len(problems)} entries do not fit {backbone}: {shown}")
+        raise InputError(f"{len(problems)} entries do not fit {what}: {shown}")
     seen = [int(array) for array in _counters(arrays).values()]
     return {"step": np.int32(max(seen, default=0))} | {
         part: names.from_official(like[part], entries[part], weights) for part in PARTS
@@ -94,7 +67,7 @@ def load(arrays: dict[str, np.ndarray], like: dict, layout: facs.AuLayout, backb
 
 
 def backbone_alone(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The backbone's entries of an official file, of torchvision's ResNet-50 or of Swin-B."""
+    """The backbone's entries of an official file, of torchvision's ResNets or of Swin's authors."""
     own = {name: array for name, array in arrays.items() if name.startswith("Backbone.")}
     return own or {f"Backbone.{n}": a for n, a in arrays.items() if n not in CLASSIFIER}
 

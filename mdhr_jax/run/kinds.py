@@ -26,12 +26,14 @@ class Kind(NamedTuple):
       create: from layout, slots and random numbers to the model before training; ValueError where
         a slot has no such kind.
       auxiliary: the second loss that it learns from.
+      static: whether it scores frames by themselves, whatever stands before and after them.
       handed_over: parts beside the backbone that another model of the kind starts from.
     """
 
     slots: type
     create: Callable[[facs.AuLayout, Any, nnx.Rngs], nnx.Module]
     auxiliary: losses.Auxiliary = losses.NOTHING
+    static: bool = False
     handed_over: tuple[str, ...] = ()
 
 
@@ -41,6 +43,7 @@ KINDS = {
         graphau.Slots,
         graphau.create,
         losses.EDGES,
+        static=True,
         handed_over=("static", "au_features", "classifier", "side_classifier"),
     ),
 }

@@ -10,14 +10,18 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mdhr_jax import facs
-from mdhr_jax.configs import base
+from mdhr_jax.configs import base, graphau
 from mdhr_jax.errors import InputError
-from mdhr_jax.interop import files, names, official
-from mdhr_jax.machine import devices, sharding
+from mdhr_jax.interop import families, files, names, official
+from mdhr_jax.interop.official import CLASSIFIER
+from mdhr_jax.machine import devices, notes, sharding
 from mdhr_jax.numerics import steps
 from mdhr_jax.run import checkpoint, directory, protocol, provenance
 from mdhr_jax.run.programs import build_scoring
 from mdhr_jax.run.recipe import Recipe
+
+# Of the kinds of which releases published weights.
+_CONFIGS = {"mdhr": base, "graphau": graphau}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,17 +82,32 @@ def _check_aus(path: pathlib.Path, layout: facs.AuLayout) -> None:
 
 
 def _load_file(path: pathlib.Path) -> Trained:
-    arrays = files.read(path)
-    config = base.get_config()
-    config.protocol = protocol.FILE.name
+    arrays = _without_classifier(files.read(path))
     with directory.naming(path):
-        layout, config.model.backbone = official.recognise(arrays)
-        config.layout = layout.name
-        recipe = Recipe.of(config)
+        release = families.recognise(arrays)
+        recipe = _recipe_of(release)
         shapes, shardings = abstract_state(recipe)
-        state = official.load(arrays, shapes, layout, recipe.model.backbone)
-    thresholds = np.full(len(layout.aus), recipe.threshold)
+        state = official.load(arrays, shapes, release.rows, release.title)
+    count = len(release.layout.aus)
+    notes.once(f"{path}: {release.title}, {count} AUs; {len(arrays)} entries, 0 left over")
+    thresholds = np.full(count, recipe.threshold)
     return Trained(path, recipe, protocol.FILE, jax.device_put(state, shardings), thresholds)
+
+
+def _without_classifier(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The entries without the backbone's own classifier, which its training may have left."""
+    unused = {f"{prefix}.{name}" for prefix in ("backbone", "Backbone") for name in CLASSIFIER}
+    return {name: array for name, array in arrays.items() if name not in unused}
+
+
+def _recipe_of(release: families.Release) -> Recipe:
+    """The release's settings for what a file of its holds."""
+    config = _CONFIGS[release.kind].get_config()
+    config.protocol = protocol.FILE.name
+    config.layout = release.layout.name
+    config.evaluation_crop = release.crop
+    config.model.update_from_flattened_dict(release.slots)
+    return Recipe.of(config)
 
 
 def abstract_state(recipe: Recipe) -> tuple[dict, dict]:
@@ -118,55 +137,79 @@ def _thresholds(
     )
 
 
-def initial_backbone(recipe: Recipe, abstract: dict) -> dict:
-    """The backbone that `config.model.init_from` names, laid out as in an abstract state.
+def initial_values(recipe: Recipe, abstract: dict) -> dict:
+    """What `config.model.init_from` hands over, laid out as in an abstract state.
+
+    From a model of the same kind and AUs that is the backbone and the kind's `handed_over`, from
+    others the backbone alone. A line says what is taken over and what begins anew.
 
     Returns:
       its `params` and `batch_stats`; nothing where none is named.
 
     Raises:
-      InputError: no such run or file, or its backbone is another one.
+      InputError: no such run or file, or what it hands over has other shapes.
     """
-    path = pathlib.Path(recipe.model.init_from)
-    if not recipe.model.init_from:
+    if not (start := recipe.model.init_from):
         return {}
-    wanted = {part: {"backbone": abstract[part]["backbone"]} for part in official.PARTS}
+    other, is_alike = _start(pathlib.Path(start), recipe, abstract)
+    parts = ("backbone", *(recipe.kind.handed_over if is_alike else ()))
+    taken = [part for part in parts if part in abstract["params"]]
+    values, wanted = (
+        {group: {part: tree[group].get(part, {}) for part in taken} for group in official.PARTS}
+        for tree in (other, abstract)
+    )
+    for part in taken:
+        if any(_shapes(values[g][part]) != _shapes(wanted[g][part]) for g in official.PARTS):
+            whose = repr(recipe.model.backbone) if part == "backbone" else "this model"
+            raise InputError(
+                f"config.model.init_from={start}: its {part} does not fit {whose}; name a run with "
+                f"the same {part}"
+            )
+    anew = sorted(abstract["params"].keys() - set(taken))
+    notes.once(
+        f"config.model.init_from={start}: takes over {', '.join(taken)}; anew: {', '.join(anew)}"
+    )
+    return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), values, wanted)
+
+
+def _start(path: pathlib.Path, recipe: Recipe, abstract: dict) -> tuple[dict, bool]:
+    """A state to start from, and whether it is of a model of the same kind and AUs."""
     if files.is_weight_file(path):
-        other = _official_backbone(path, recipe, wanted)
-    else:
-        other = load_trained(path).state
-    backbone = {part: {"backbone": other[part]["backbone"]} for part in official.PARTS}
-    if _shapes(backbone) != _shapes(wanted):
+        arrays = _without_classifier(files.read(path))
+        with directory.naming(path):
+            if not families.is_known(arrays):
+                return _backbone_of(path, arrays, recipe, abstract), False
+    other = load_trained(path)
+    same = other.recipe.kind_name == recipe.kind_name
+    return other.state, same and other.layout.aus == recipe.layout.aus
+
+
+def _backbone_of(
+    path: pathlib.Path, arrays: dict[str, np.ndarray], recipe: Recipe, abstract: dict
+) -> dict:
+    """The backbone in a file of torchvision (ResNets) or of Swin's authors."""
+    backbone = recipe.model.backbone
+    if backbone not in names.BACKBONE_ROWS:
         raise InputError(
-            f"config.model.init_from={path}: its backbone does not fit {recipe.model.backbone!r}; "
-            "name a run with the same backbone"
+            f"config.model.init_from={path}: no official file holds a {backbone!r}; "
+            f"use one of {', '.join(names.BACKBONE_ROWS)}"
         )
-    return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), backbone, wanted)
+    like = {part: {"backbone": abstract[part]["backbone"]} for part in official.PARTS}
+    rows = names.BACKBONE_ROWS[backbone]("Backbone")
+    return official.load(official.backbone_alone(arrays), like, rows, backbone)
 
 
 def _shapes(tree: dict) -> dict:
     return jax.tree.map(lambda x: x.shape, tree)
 
 
-def with_backbone(state: dict, backbone: dict) -> dict:
-    """`state` with the backbone of `initial_backbone` in place of its own."""
-    started = state | {part: state[part] | values for part, values in backbone.items()}
-    if backbone and "trained" in state:
+def with_values(state: dict, values: dict) -> dict:
+    """`state` with those of `initial_values` in place of its own."""
+    started = state | {part: state[part] | given for part, given in values.items()}
+    if values and "trained" in state:
         # A copy: a training step overwrites both.
         started["trained"] = jax.tree.map(jnp.copy, started["params"])
     return started
-
-
-def _official_backbone(path: pathlib.Path, recipe: Recipe, like: dict) -> dict:
-    """The backbone in a file of MDHR, of torchvision (ResNet-50) or of Swin's authors (Swin-B)."""
-    if recipe.model.backbone not in names.BACKBONE_ROWS:
-        raise InputError(
-            f"config.model.init_from={path}: no official file holds a {recipe.model.backbone!r}; "
-            f"use one of {', '.join(names.BACKBONE_ROWS)}"
-        )
-    arrays = official.backbone_alone(files.read(path))
-    with directory.naming(path):
-        return official.load(arrays, like, recipe.layout, recipe.model.backbone)
 
 
 class Predictor:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The official state_dicts of all released configurations: names, order, shapes, and back."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -21,8 +20,8 @@ FEATURES = {"resnet18": 128, "resnet50": 512, "resnet101": 512, "swin_t": 384, "
 
 def _trees(layout, backbone, **slots):
     """Parameters and statistics, as shapes."""
-    slots = dataclasses.asdict(graphau.Slots(backbone=backbone)) | slots
-    model = nnx.eval_shape(lambda: graphau.GraphAU(layout, **slots, rngs=nnx.Rngs(0)))
+    filled = graphau.Slots(backbone=backbone, **slots)
+    model = nnx.eval_shape(lambda: graphau.create(layout, filled, nnx.Rngs(0)))
     return steps.split(model)[1:]
 
 
@@ -45,6 +44,7 @@ def test_names_order_shapes_and_types_are_the_releases():
             features=FEATURES.get(backbone, 512),
             relations={"stage1": "nearest", "stage2": "gated"}[stage],
             edge_head=family == "megraph",
+            sides="released",
         )
         entries = _entries(trees, layout, backbone)
         arrays = {entry.name: np.broadcast_to(np.float32(0), entry.shape) for entry in entries}
@@ -58,7 +58,7 @@ def test_names_order_shapes_and_types_are_the_releases():
 @pytest.mark.parametrize(("aus", "relations"), [("aus-1-2-L2", "gated"), ("aus-1-2", "nearest")])
 def test_there_and_back_is_the_identity_bit_for_bit(aus, relations):
     layout, rng = facs.layout(aus), np.random.default_rng(0)
-    slots = {"relations": relations, "features": 4, "neighbours": 1, "sides": "own"}
+    slots = {"relations": relations, "features": 4, "neighbours": 1}
     for tree in _trees(layout, "resnet18", **slots):
         tree = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), tree)
         tree.pop("backbone")
