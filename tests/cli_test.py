@@ -323,7 +323,9 @@ def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_devic
 @pytest.mark.parametrize(
     ("trained", "crop", "template", "expected", "warned"),
     [
-        (None, None, None, squares.Stated(crops.center), False),
+        (None, None, None, align.TEMPLATES["portrait"], False),
+        (None, "mtcnn", "disfa", align.TEMPLATES["disfa"], False),
+        (None, "center", None, squares.Stated(crops.center), False),
         ("none", None, None, squares.Stated(crops.center), True),
         ("1,2,30,30", None, None, squares.Stated(crops.Box(1, 2, 30)), False),
         ("none", "none", None, squares.Stated(crops.whole), False),
@@ -337,10 +339,13 @@ def test_predict_writes_a_row_for_every_picture(tiny_config, tmp_path, one_devic
 def test_faces_are_cut_as_in_training(
     trained, crop, template, expected, warned, capsys, faces_extra
 ):
-    cutter = models._cutter_like(trained, crop, template)
+    model = types.SimpleNamespace(crop=trained, template="portrait")
+    cutter = models._cutter_like(model, crop, template)
     found = cutter.template if isinstance(cutter, squares.Found) else cutter
     assert found == expected
-    assert ("its scores may be worse" in capsys.readouterr().err) == warned
+    said = capsys.readouterr().err
+    assert ("its scores may be worse" in said) == warned
+    assert ("does not say by what" in said) == (trained is None)
 
 
 def test_other_people_and_missing_frames_are_told_of(capsys):
@@ -361,7 +366,9 @@ def test_other_people_and_missing_frames_are_told_of(capsys):
 def test_faces_of_a_size_are_looked_for_by_mtcnn_alone(
     command, crop, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(trained, "Predictor", lambda path: types.SimpleNamespace(crop=None))
+    monkeypatch.setattr(
+        trained, "Predictor", lambda path: types.SimpleNamespace(crop=None, template="bp4d")
+    )
     arguments = ["folder", "--raw", str(tmp_path)] if command == "prepare" else ["a.mp4"]
     arguments += ["--checkpoint", "run"] if command == "predict" else []
     line = _refused(

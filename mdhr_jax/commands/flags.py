@@ -100,8 +100,8 @@ def crop_flags(values: Flags, crop: str | None) -> None:
     flags.DEFINE_string(
         "template",
         None,
-        "How a found face lies in its square: bp4d, disfa, or EYE_DISTANCE,EYE_ROW"
-        + ("; default: the data set's." if crop else "; default: as in training, or bp4d."),
+        "How a found face lies in its square: bp4d, disfa, portrait, or EYE_DISTANCE,EYE_ROW"
+        + ("; default: the data set's." if crop else "; default: as in training."),
         flag_values=values,
     )
 

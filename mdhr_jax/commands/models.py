@@ -159,7 +159,7 @@ def _predict(values: Flags, arguments: Sequence[str]) -> int:
     done = predict.predict(
         source,
         model,
-        cutter=_cutter_like(model.crop, values.crop, values.template, values.smallest_face),
+        cutter=_cutter_like(model, values.crop, values.template, values.smallest_face),
         out=pathlib.Path(values.out),
         progress=True,
         photos=values.photos,
@@ -219,19 +219,29 @@ def _warn_of_other_pace(source: str, shown: float | None, trained: float | None)
 
 
 def _cutter_like(
-    trained: str | None, crop: str | None, template: str | None, smallest_face: int | None = None
+    model: Any, crop: str | None, template: str | None, smallest_face: int | None = None
 ) -> Any:
-    """The cutter of the flags; what they leave open is as in training, or the centre."""
+    """The cutter of the flags; what they leave open is as in training.
+
+    Where that is not known, faces are looked for, and lie as the model expects them; where it
+    cannot be done again, the centre is cut.
+    """
     from mdhr_jax.faces import align, squares
 
-    kind, _, trained_template = (trained or "none").partition(", template ")
-    crop = crop or ("center" if kind.partition(" ")[0] in ("none", "csv", "yunet") else kind)
-    lies = align.parse(template or trained_template or "bp4d")
-    ours = squares.describe(crop, lies)
-    if trained not in (None, ours):
+    kind, _, trained_template = (model.crop or "mtcnn").partition(", template ")
+    again = "center" if kind.partition(" ")[0] in ("none", "csv", "yunet") else kind
+    lies = align.parse(template or trained_template or model.template)
+    ours = squares.describe(crop or again, lies)
+    if model.crop is None:
         print(
-            f"mdhr predict: the model was trained on faces cut by {trained}, these are cut by "
+            f"mdhr predict: faces are cut by {ours}; the model does not say by what those were "
+            "that it was trained on",
+            file=sys.stderr,
+        )
+    elif ours != model.crop:
+        print(
+            f"mdhr predict: the model was trained on faces cut by {model.crop}, these are cut by "
             f"{ours}: its scores may be worse",
             file=sys.stderr,
         )
-    return squares.parse(crop, lies, smallest_face)
+    return squares.parse(crop or again, lies, smallest_face)

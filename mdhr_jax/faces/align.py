@@ -45,8 +45,15 @@ class Template:
         return named[0] if named else f"{self.eye_distance:g},{self.eye_row:g}"
 
 
-# As cut in the pictures with which the release and its forerunner were trained: one sample each.
-TEMPLATES = {"bp4d": Template(0.39, 0.28), "disfa": Template(0.285, 0.29)}
+TEMPLATES = {
+    # As the pictures are cut with which the release and its forerunner were trained: one sample
+    # each.
+    "bp4d": Template(0.39, 0.28),
+    "disfa": Template(0.285, 0.29),
+    # As FFHQ aligns portraits (Karras et al. 2019, appendix A), of the face with the proportions
+    # above; OpenGraphAU's examples look so.
+    "portrait": Template(0.25, 0.475),
+}
 
 
 def parse(text: str) -> Template:

@@ -191,8 +191,9 @@ TRAINING: dict[str, Callable[..., Array]] = {
     "random": functools.partial(train, any_order=True),
 }
 
-# How test pictures are cut: `config.evaluation_crop`.
-EVALUATION = {"whole": evaluate, "centre": evaluate_centre}
+# How test pictures are cut: `config.evaluation_crop`. A portrait is a picture with more around the
+# face (`align.TEMPLATES`), of which OpenGraphAU sees the centre.
+EVALUATION = {"whole": evaluate, "centre": evaluate_centre, "portrait": evaluate_centre}
 
 
 def _network_input(frames: Num[Array, "b t s s 3"]) -> Float[Array, "b t s s 3"]:

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from mdhr_jax import facs
 from mdhr_jax.configs import base, graphau
 from mdhr_jax.errors import InputError
+from mdhr_jax.faces import align
 from mdhr_jax.interop import families, files, names, official
 from mdhr_jax.interop.official import CLASSIFIER
 from mdhr_jax.machine import devices, notes, sharding
@@ -212,17 +213,23 @@ def with_values(state: dict, values: dict) -> dict:
     return started
 
 
+AT_ONCE = 16  # frames that a static model scores at a time
+
+
 class Predictor:
     """A trained model ready for pictures.
 
     Attributes:
       layout: AUs in the order of the scores.
-      clip_length: T, the frames of a clip that are scored.
+      clip_length: T, the frames of a clip that are scored; of a static model, as many as it gets
+        at a time.
       context: frames before and after them that the model reads.
       record_size: height and width of the pictures that `scores` takes.
       thresholds: score from which each AU counts as active.
       hold: so many missing frames in a row do not end a clip.
       crop: how the faces were cut out that it was trained on; None: unknown.
+      template: a key of `align.TEMPLATES`, how it expects faces to lie in their squares where
+        `crop` is unknown.
       fps: frame rate of the clips that it was trained on; None: unknown.
     """
 
@@ -232,12 +239,18 @@ class Predictor:
         trained = load_trained(path)
         recipe = trained.recipe
         self.layout = trained.layout
-        self.clip_length, self.context = recipe.clip_length, recipe.context
+        self.clip_length = AT_ONCE if recipe.kind.static else recipe.clip_length
+        self.context = recipe.context
         self.thresholds = trained.thresholds
         self.hold = recipe.hold
         learned = provenance.read(pathlib.Path(path))
         self.crop = learned.crop if learned else None
         self.fps = learned.fps if learned else None
+        self.template = next(
+            name
+            for name in (recipe.evaluation_crop, self.layout.name, "bp4d")
+            if name in align.TEMPLATES
+        )
         here = sharding.make_mesh(devices=devices.found()[:1])
         self._scoring = build_scoring(recipe, here)
         state = trained.state
