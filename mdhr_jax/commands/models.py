@@ -231,6 +231,7 @@ def _cutter_like(
     kind, _, trained_template = (model.crop or "mtcnn").partition(", template ")
     again = "center" if kind.partition(" ")[0] in ("none", "csv", "yunet") else kind
     lies = align.parse(template or trained_template or model.template)
+    cutter = squares.parse(crop or again, lies, smallest_face)
     ours = squares.describe(crop or again, lies)
     if model.crop is None:
         print(
@@ -244,4 +245,4 @@ def _cutter_like(
             f"{ours}: its scores may be worse",
             file=sys.stderr,
         )
-    return squares.parse(crop or again, lies, smallest_face)
+    return cutter
