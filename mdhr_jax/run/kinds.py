@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 from mdhr_jax import facs
+from mdhr_jax.errors import InputError
 from mdhr_jax.models import graphau, mdhr
 from mdhr_jax.numerics import losses
 
@@ -60,6 +61,22 @@ def filled(slots: type, values: Mapping[str, Any]) -> Any:
     return slots(**made)
 
 
+def changed(model: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The keys of `config.model` of another kind: as far as both have them, with these values.
+
+    Raises:
+      InputError: there is no such kind.
+    """
+    other = defaults(kind)
+    return other | {key: model[key] for key in model.keys() & other.keys() - {"kind"}}
+
+
 def defaults(kind: str) -> dict[str, Any]:
-    """The keys of `config.model` of a kind, nested, and their defaults."""
+    """The keys of `config.model` of a kind, nested, and their defaults.
+
+    Raises:
+      InputError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise InputError(f"config.model.kind={kind!r}: choose from {', '.join(KINDS)}")
     return {"kind": kind} | dataclasses.asdict(KINDS[kind].slots())

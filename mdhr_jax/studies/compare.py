@@ -20,7 +20,7 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.machine import files
 from mdhr_jax.numerics import bootstrap, metrics
 from mdhr_jax.report import markdown, plots
-from mdhr_jax.run import config_check, protocol
+from mdhr_jax.run import config_check, kinds, protocol
 from mdhr_jax.studies import experiments
 from mdhr_jax.studies.experiments import Run, Variant
 
@@ -66,10 +66,12 @@ def parse_variant(text: str, config: ConfigDict) -> Variant:
       InputError: the configuration has no such key, or a value is not of its kind.
     """
     name, _, settings = text.partition(":")
-    known = config_check.flatten(config.to_dict())
+    given = [setting.partition("=")[::2] for setting in settings.split()]
+    kind = dict(given).get("model.kind", config.model.kind)
+    model = kinds.changed(config.model.to_dict(), kind)
+    known = config_check.flatten(config.to_dict() | {"model": model})
     overrides = {}
-    for setting in settings.split():
-        key, _, value = setting.partition("=")
+    for key, value in given:
         if key in COMMON_KEYS:
             raise InputError(f"variant {name!r}: {key} is common to all variants")
         if key not in known:
@@ -77,7 +79,7 @@ def parse_variant(text: str, config: ConfigDict) -> Variant:
                 f"variant {name!r}: no key {key!r}{config_check.nearest(key, list(known))}; "
                 "write it as NAME: KEY=VALUE KEY=VALUE"
             )
-        overrides[key] = _parse_value(value, known[key], f"variant {name!r}: {setting}")
+        overrides[key] = _parse_value(value, known[key], f"variant {name!r}: {key}={value}")
     return Variant(name.strip(), overrides)
 
 

@@ -27,7 +27,7 @@ from mdhr_jax import evaluate, train
 from mdhr_jax.errors import InputError, NonFiniteLossError
 from mdhr_jax.machine import locks, notes, workers
 from mdhr_jax.machine.progress import Bar
-from mdhr_jax.run import config_check, directory, seen
+from mdhr_jax.run import config_check, directory, kinds, seen
 from mdhr_jax.run.recipe import Recipe
 from mdhr_jax.run.trained import load_trained
 
@@ -280,6 +280,8 @@ def _folder(name: str) -> str:
 
 def _configured(config: ConfigDict, variant: Variant) -> ConfigDict:
     config = config.copy_and_resolve_references()
+    if kind := variant.overrides.get("model.kind"):
+        config.model = ConfigDict(kinds.changed(config.model.to_dict(), kind))
     config.update_from_flattened_dict(dict(variant.overrides))
     return config
 

@@ -83,3 +83,10 @@ def test_keys_of_another_kind_are_refused(mean_config, model, said):
     values["model"] |= model
     with pytest.raises(errors.InputError, match=said):
         Recipe.of_values(values)
+
+
+def test_a_model_of_another_kind_keeps_the_keys_that_both_have(mean_config):
+    mean_config.model.backbone = "resnet18"
+    assert kinds.changed(mean_config.model.to_dict(), "graphau") == kinds.defaults("graphau") | {
+        "backbone": "resnet18"
+    }

@@ -150,6 +150,10 @@ def test_unfinished_comparisons_have_a_table_too(runs_of_two):
         ("no motion: model.dynamics.kind=none", {"model.dynamics.kind": "none"}),
         ("a: model.temporal=False epochs=2", {"model.temporal": False, "epochs": 2.0}),
         ("b: model.dynamics.scales=[1,2]", {"model.dynamics.scales": [1, 2]}),
+        (
+            "c: model.kind=graphau model.neighbours=2",
+            {"model.kind": "graphau", "model.neighbours": 2},
+        ),
     ],
 )
 def test_variants_are_names_and_settings(text, overrides):
@@ -163,6 +167,8 @@ def test_variants_are_names_and_settings(text, overrides):
         ("a: model.temporl=false", "no key 'model.temporl'; did you mean model.temporal"),
         ("a: model.temporal=perhaps", "model.temporal=perhaps: expected a value like true"),
         ("a: model.dynamics.k=x", "model.dynamics.k=x: expected a value like 5"),
+        ("a: model.kind=none", "model.kind='none': choose from mdhr, graphau"),
+        ("a: model.kind=graphau model.temporal=false", "no key 'model.temporal'"),
         ("a: epochs=null", "expected a value like 200.0"),
         ("a: seed=7", "seed is common to all variants"),
         ("a: batch_size=2.5", "batch_size=2.5: expected a value like 8"),
