@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mdhr_jax import cli, facs
-from mdhr_jax.data import folds, list_check, lists
+from mdhr_jax.data import folds, list_check, list_files
 
 LAYOUT = facs.DISFA
 FOLD = 2
@@ -18,7 +18,7 @@ def golden_facts(golden, layout, fold):
     clips = json.loads((golden / "clip_index.json").read_text())[name]
     weights = json.loads((golden / "class_weights.json").read_text())[name]["file"]
     region_lists = {
-        split: clips["list_files"][lists.NAMES[layout.name].file("region", fold, split)]
+        split: clips["list_files"][list_files.NAMES["MDHR"][layout.name].file("region", fold, split)]
         for split in ("train", "test")
     }
     return {
@@ -95,7 +95,7 @@ def root(tmp_path, write_lists):
 
 
 def list_file(root, kind, split="train"):
-    return lists.find_file(root, LAYOUT, kind=kind, fold=FOLD, split=split)
+    return list_files.find(root, LAYOUT).file(kind, FOLD, split)
 
 
 def inconsistencies(root):
