@@ -13,9 +13,10 @@ from mdhr_jax.errors import InputError
 from mdhr_jax.faces import pace
 from mdhr_jax.interop import files
 from mdhr_jax.machine import locks, notes, sharding
-from mdhr_jax.report import tables
+from mdhr_jax.report import paper, published, tables
 from mdhr_jax.run import protocol, provenance, seen
 from mdhr_jax.run.programs import build_scoring
+from mdhr_jax.run.recipe import Recipe
 from mdhr_jax.run.scoring import Scores, score_split, whole_batches
 from mdhr_jax.run.trained import Trained, load_trained
 
@@ -66,7 +67,7 @@ def write_tables(
     with locks.alone(out, "name another --out"):
         scored = test(trained)
         result = table(trained, scored, oracle)
-        tables.write(trained.layout, result, "F1", out)
+        tables.write(trained.layout, result, "F1", beside(trained.recipe), out)
         if not other:
             return result.text()
         compared = difference(trained, scored, other, test(other))
@@ -162,6 +163,7 @@ def table(trained: Trained, scored: Scores, oracle: bool = False) -> tables.Tabl
         people,
         counts,
         scored.roc_auc(),
+        beside(trained.recipe),
         details={
             "layout": trained.layout.name,
             "data": scored.source,
@@ -172,6 +174,11 @@ def table(trained: Trained, scored: Scores, oracle: bool = False) -> tables.Tabl
         },
         oracle=scored.counts(chosen_here) if oracle else None,
     )
+
+
+def beside(recipe: Recipe) -> dict[str, paper.System]:
+    """What is published of such models, by the heading of its column."""
+    return published.beside(recipe.kind_name, recipe.layout.name, recipe.model.backbone)
 
 
 def difference(

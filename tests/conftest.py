@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from einops import rearrange
 
 from mdhr_jax import facs, quickstart
 from mdhr_jax.configs import base
 from mdhr_jax.configs import quickstart as quickstart_config
-from mdhr_jax.data import lists
+from mdhr_jax.data import list_files
 from mdhr_jax.data.builders import rendered
 from mdhr_jax.machine import compile_cache, sharding
 from mdhr_jax.run import checkpoint, config_check, directory, provenance, seen
@@ -193,16 +194,21 @@ def config_file(tiny_config, tmp_path):
     return write
 
 
-def _write_lists(root, layout, fold, split, paths, labels):
-    """Write path, label and region list of a fold; unknown labels count as 0 in regions."""
-    names = lists.NAMES[layout.name]
-    folder = root / names.folder
+def _write_lists(root, layout, fold, split, paths, labels, release="MDHR"):
+    """Write path, label and region or relation list; unknown labels count as 0 in the latter."""
+    names = list_files.NAMES[release][layout.name]
+    folder = root / names.folders[0]
     folder.mkdir(parents=True, exist_ok=True)
     labels = np.asarray(labels)
-    regions = (labels == 1) @ layout.bit_weights
-    rows = {"path": [[path] for path in paths], "label": labels, "region": regions}
-    for kind, lines in rows.items():
-        text = "".join(" ".join(map(str, line)) + "\n" for line in lines)
+    active = (labels == 1).astype(int)
+    rows = {
+        "path": [[path] for path in paths],
+        "label": labels,
+        "region": active @ layout.bit_weights,
+        "relation": rearrange(2 * active[:, :, None] + active[:, None], "m i j -> m (i j)"),
+    }
+    for kind in rows.keys() & names.patterns.keys():
+        text = "".join(" ".join(map(str, line)) + "\n" for line in rows[kind])
         (folder / names.file(kind, fold, split)).write_text(text)
 
 

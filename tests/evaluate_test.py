@@ -74,7 +74,7 @@ def test_batches_are_rounded_up_to_the_devices():
 def _result(layout, counts, auc):
     details = {"protocol": "last", "step": 7, "test subjects": ["F001"], "frames": 20}
     details["seen in training"] = "none"
-    return tables.evaluation(layout, list("abcd"), np.array(counts), np.array(auc), details)
+    return tables.evaluation(layout, list("abcd"), np.array(counts), np.array(auc), {}, details)
 
 
 def test_cross_validation_shows_folds_their_mean_and_all_frames_together(two_aus, table_cells):

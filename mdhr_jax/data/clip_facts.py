@@ -10,7 +10,7 @@ import numpy as np
 from einops import rearrange
 
 from mdhr_jax import facs
-from mdhr_jax.data import clips, lists
+from mdhr_jax.data import clips, list_files, lists
 
 CLIP_LENGTH = 16
 
@@ -99,6 +99,11 @@ def evaluation_facts(test: lists.FoldLists) -> dict[str, Any]:
     }
 
 
+def paths_digest(paths: Iterable[str]) -> str:
+    """SHA-256 of a path list, line by line."""
+    return _sha256("".join(f"{path}\n" for path in paths))
+
+
 def regions_digest(split: lists.FoldLists) -> str:
     """SHA-256 of the region list that these labels give, line by line `1 0 0 2`."""
     rows = split.regions.tolist()
@@ -141,9 +146,9 @@ def _sha256(text: str) -> str:
 def _file_facts(root: str | pathlib.Path, layout: facs.AuLayout, fold: int) -> dict[str, Any]:
     kinds = [("test", "path"), ("test", "label"), ("test", "region")]
     kinds += [("train", "path"), ("train", "label"), ("train", "region"), ("train", "weight")]
-    facts = {}
+    folder, facts = list_files.find(root, layout), {}
     for split, kind in kinds:
-        file = lists.find_file(root, layout, kind=kind, fold=fold, split=split)
+        file = folder.file(kind, fold, split)
         data = file.read_bytes()
         facts[file.name] = {
             "lines": len(data.splitlines()),

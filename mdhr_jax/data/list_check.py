@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The official lists against themselves and against the release's numbers (`mdhr check-lists`).
 
-`release_lists.json` holds what the release's lists amount to: counts, class weights to six
-decimals, digests. The lists themselves are licensed and nowhere in the package.
+`release_lists.json` holds what MDHR's lists amount to: counts, class weights to six decimals,
+digests. ME-GraphAU's amount to the same, but for the names of DISFA's frames; how either writes its
+path lists stands in `path_lists.json`. The lists themselves are licensed and nowhere in the
+package.
 """
 
 import dataclasses
@@ -12,28 +14,36 @@ import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from mdhr_jax import facs
-from mdhr_jax.data import clip_facts, folds, lists
+from mdhr_jax.data import clip_facts, folds, list_files, lists
 from mdhr_jax.errors import InputError
 
 Fact = int | float | str
 Facts = dict[str, dict[str, Fact]]
 
-SPLITS = ("train", "test")
 DECIMALS = 6  # of the class weights in the official files
 DIGITS = 16  # of a SHA-256 that are kept
 
 
 @functools.cache
 def released() -> dict[str, list[Facts]]:
-    """The release's facts by layout name, one entry per fold."""
-    return json.loads(
-        importlib.resources.files("mdhr_jax.data").joinpath("release_lists.json").read_text()
-    )
+    """MDHR's facts by layout name, one entry per fold."""
+    return _read_json("release_lists.json")
+
+
+@functools.cache
+def path_digests() -> dict[str, dict[str, list[dict[str, str]]]]:
+    """Digests of path lists as written, by release and layout name, one entry per fold."""
+    return _read_json("path_lists.json")
+
+
+def _read_json(name: str) -> Any:
+    return json.loads(importlib.resources.files("mdhr_jax.data").joinpath(name).read_text())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +51,19 @@ class Fold:
     """The lists of one fold.
 
     Attributes:
-      layout: whose lists.
+      layout: of which data set.
+      release: whose lists, a key of `list_files.NAMES`.
       number: which fold, from 1.
+      labelled: whether there are label lists, not examples of them alone.
       splits: the frames of `train` and of `test`.
       listed_weights: what the weight list says.
-      weights: class weights that the training labels give.
+      weights: class weights that the training labels give; without labels, the listed ones.
     """
 
     layout: facs.AuLayout
+    release: str
     number: int
+    labelled: bool
     splits: dict[str, lists.FoldLists]
     listed_weights: Float[np.ndarray, " n"]
     weights: Float[np.ndarray, " n"]
@@ -59,11 +73,20 @@ class Fold:
         """Counts, class weights and digests, with the names that `release_lists.json` has.
 
         `train starts` are the frames at which a clip may begin, `test padding` the frames that are
-        missing at the ends of the test clips. The digests of lists are taken over paths, labels
-        and region ids, clip after clip.
+        missing at the ends of the test clips. The digests of paths are of these lists, as written;
+        those of lists are taken over paths as MDHR writes them, labels and region ids, clip after
+        clip.
         """
-        train = clip_facts.training_facts(self.splits["train"])
-        test = clip_facts.evaluation_facts(self.splits["test"])
+        train = clip_facts.training_facts(_named_by_mdhr(self.splits["train"]))
+        test = clip_facts.evaluation_facts(_named_by_mdhr(self.splits["test"]))
+        of_labels = {
+            "train lists": train["train_sha256"][:DIGITS],
+            "test lists": test["val_sha256"][:DIGITS],
+            **{
+                f"{name} region ids": clip_facts.regions_digest(split)[:DIGITS]
+                for name, split in self.splits.items()
+            },
+        }
         return {
             "counts": {
                 "train subjects": len(train["train_subjects"]),
@@ -79,14 +102,32 @@ class Fold:
             },
             "class weights": _by_au(self.layout, self.weights),
             "digests": {
-                "train lists": train["train_sha256"][:DIGITS],
-                "test lists": test["val_sha256"][:DIGITS],
-                **{
-                    f"{name} region ids": clip_facts.regions_digest(split)[:DIGITS]
-                    for name, split in self.splits.items()
-                },
+                **{f"{name} paths": _digest(split.paths) for name, split in self.splits.items()},
+                **(of_labels if self.labelled else {}),
             },
         }
+
+    @property
+    def expected(self) -> Facts:
+        """Those of `facts` that are known of the release."""
+        place = self.number - 1
+        known = released()[self.layout.name][place]
+        paths = path_digests()[self.release][self.layout.name][place]
+        return {**known, "digests": {**paths, **known["digests"]}}
+
+    def likeness(self, name: str, release: str) -> str:
+        """Whether the path list of a split is a release's: `same lines`, `same frames`, neither.
+
+        Args:
+          name: train or test.
+          release: a key of `list_files.NAMES`; DISFA's frames have other names in each.
+        """
+        theirs = path_digests()[release][self.layout.name][self.number - 1][f"{name} paths"]
+        own = self.splits[name].paths
+        if _digest(own) == theirs:
+            return "same lines"
+        renamed = _digest(list_files.frame_names(own, release))
+        return "same frames" if renamed == theirs else "other frames"
 
     @property
     def shared_subjects(self) -> list[str]:
@@ -108,12 +149,14 @@ class Fold:
                 yield f"{_named(listed - wanted)} in the {name} list, but not of this split"
             if wanted - listed:
                 yield f"{_named(wanted - listed)} missing from the {name} list"
+        if not self.labelled:
+            yield "the label lists are examples of a few rows: paths and weights alone are checked"
         weights = _by_au(self.layout, self.listed_weights)
         if wrong := _unlike(weights, self.facts["class weights"]):
             yield f"the weight list is not what the train labels give: {wrong}"
 
     def _differing(self) -> Iterator[str]:
-        for group, expected in released()[self.layout.name][self.number - 1].items():
+        for group, expected in self.expected.items():
             if wrong := _unlike(self.facts[group], expected):
                 yield f"{group} are not the release's: {wrong}"
 
@@ -125,20 +168,26 @@ def read(root: str | pathlib.Path, layout: facs.AuLayout, number: int) -> Fold:
       InputError: as `lists.read_fold` and `lists.read_weights`, or an AU is never active in the
         training list, so that it has no class weight.
     """
-    splits = {name: lists.read_fold(root, layout, number, name) for name in SPLITS}
+    folder = list_files.find(root, layout)
+    labelled = not any(
+        lists.labels_are_examples(root, layout, number, name) for name in list_files.SPLITS
+    )
+    read_split = lists.read_fold if labelled else lists.read_paths
+    splits = {name: read_split(root, layout, number, name) for name in list_files.SPLITS}
     listed = lists.read_weights(root, layout, number)
     try:
-        return Fold(layout, number, splits, listed, splits["train"].class_weights)
+        weights = splits["train"].class_weights if labelled else listed
     except ValueError as error:
-        file = lists.find_file(root, layout, kind="label", fold=number, split="train")
+        file = folder.file("label", number, "train")
         raise InputError(f"{file}: {error}, so they have no class weight; restore it") from error
+    return Fold(layout, folder.release, number, labelled, splits, listed, weights)
 
 
 def check(root: str | pathlib.Path) -> bool:
     """Prints the facts of all folds whose lists are there, then a verdict; True when all is exact.
 
     Args:
-      root: the folder that holds `BP4D_dataset` and `DISFA_dataset` or one of them, or is one.
+      root: directory of the lists, as for `list_files.find`.
 
     Raises:
       InputError: no such folder, no list in it, or a list that is missing or broken.
@@ -146,9 +195,9 @@ def check(root: str | pathlib.Path) -> bool:
     if not pathlib.Path(root).is_dir():
         raise InputError(f"{root}: no such directory; give the one with the official lists")
     layouts = [facs.LAYOUTS[name] for name in released()]
-    numbers = {layout.name: lists.find_folds(root, layout) for layout in layouts}
+    numbers = {layout.name: list_files.find_folds(root, layout) for layout in layouts}
     if not any(numbers.values()):
-        folders = " or ".join(lists.NAMES[layout.name].folder for layout in layouts)
+        folders = " or ".join(map(list_files.folder_names, layouts))
         raise InputError(f"{root}: holds no official lists; give the directory with {folders}")
     problems = []
     for layout in layouts:
@@ -169,12 +218,16 @@ def _verdict(checked: int, problems: Sequence[str]) -> str:
 def _describe(layout: facs.AuLayout, read_folds: Sequence[Fold]) -> str:
     if not read_folds:
         return f"{layout.name}: no lists here\n"
+    whose = f"{layout.name}, lists of {read_folds[0].release}"
     tables = [
-        (f"{layout.name}: clips of {clip_facts.CLIP_LENGTH} frames", _counts(read_folds)),
+        (f"{whose}: clips of {clip_facts.CLIP_LENGTH} frames", _counts(read_folds)),
         ("class weights", _by_fold("class weights", read_folds)),
         (f"SHA-256, first {DIGITS} digits", _by_fold("digests", read_folds)),
-        ("\n  ".join(["frames per region id", *_formulas(layout)]), _regions(layout, read_folds)),
+        ("path lists beside a release's", _likeness(read_folds)),
     ]
+    if all(fold.labelled for fold in read_folds):
+        title = "\n  ".join(["frames per region id", *_formulas(layout)])
+        tables.append((title, _regions(layout, read_folds)))
     return "\n".join(f"{title}\n{_aligned(rows)}\n" for title, rows in tables)
 
 
@@ -187,9 +240,23 @@ def _counts(read_folds: Sequence[Fold]) -> list[Sequence]:
 
 def _by_fold(group: str, read_folds: Sequence[Fold]) -> list[Sequence]:
     """A row per fact, a column per fold."""
-    names = read_folds[0].facts[group]
-    header = ("", *(f"fold {fold.number}" for fold in read_folds))
-    return [header, *((name, *(fold.facts[group][name] for fold in read_folds)) for name in names)]
+    facts = [fold.facts[group] for fold in read_folds]
+    rows = [(name, *(own.get(name, "-") for own in facts)) for name in max(facts, key=len)]
+    return [_header(read_folds), *rows]
+
+
+def _likeness(read_folds: Sequence[Fold]) -> list[Sequence]:
+    """A row per release and split, a column per fold."""
+    rows = [
+        (f"{release} {name}", *(fold.likeness(name, release) for fold in read_folds))
+        for release in list_files.NAMES
+        for name in list_files.SPLITS
+    ]
+    return [_header(read_folds), *rows]
+
+
+def _header(read_folds: Sequence[Fold]) -> Sequence[str]:
+    return ("", *(f"fold {fold.number}" for fold in read_folds))
 
 
 def _formulas(layout: facs.AuLayout) -> Iterator[str]:
@@ -224,9 +291,17 @@ def _by_au(layout: facs.AuLayout, weights: Float[np.ndarray, " n"]) -> dict[str,
     return dict(zip(layout.au_names, weights.round(DECIMALS).tolist(), strict=True))
 
 
+def _named_by_mdhr(split: lists.FoldLists) -> lists.FoldLists:
+    return dataclasses.replace(split, paths=tuple(list_files.frame_names(split.paths, "MDHR")))
+
+
+def _digest(paths: Iterable[str]) -> str:
+    return clip_facts.paths_digest(paths)[:DIGITS]
+
+
 def _unlike(facts: Mapping[str, Fact], expected: Mapping[str, Fact]) -> str:
-    """The facts that are not as expected, in words; empty when all are."""
-    wrong = {name: value for name, value in expected.items() if facts[name] != value}
+    """The facts that are not as expected, in words; empty when all are that there are."""
+    wrong = {n: value for n, value in expected.items() if n in facts and facts[n] != value}
     return ", ".join(f"{name} {facts[name]} instead of {value}" for name, value in wrong.items())
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The list files of the official release: frame paths, AU labels, region combinations, weights.
+"""Official lists, of MDHR or ME-GraphAU: frame paths, AU labels, regions or relations, weights.
 
 One text file each, line by line in parallel, per fold (1, 2, 3) and split (train, test). They are
-the release's interchange format and name the frames of BP4D and DISFA:
+the releases' interchange format and name the frames of BP4D and DISFA (`list_files`):
 
-    path      F001/T1/2440.jpg          SN001/SN001_0.png
+    path      F001/T1/2440.jpg          SN001/SN001_0.png, or SN001/0.png
     label     0 0 1 0 ...               0, 1, or -1 and 9 for unknown, one value per AU
-    region    1 0 0 2                   optional; combination number of each region
+    region    1 0 0 2                   MDHR, optional; combination number of each region
+    relation  0 1 2 3 ...               ME-GraphAU, optional; 2 label i + label j of all AUs i, j
     weight    1.342985 1.689665 ...     one line, the AUs' weights in the loss (train only)
 
 A path is `subject/.../...number.ext`; its folders name the video, whose numbers increase. Windows
@@ -22,10 +23,11 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, Int
 
 from mdhr_jax import facs
-from mdhr_jax.data import clips, folds
+from mdhr_jax.data import clips, folds, list_files
 from mdhr_jax.errors import InputError
 from mdhr_jax.machine import files
 
@@ -33,31 +35,6 @@ _FRAME_PATH = re.compile(
     r"(?P<video>(?P<subject>[^/\s]+)(/[^/\s]+)*)/([^/\s]*[^/\s0-9])?(?P<number>[0-9]{1,9})\.\w+"
 )
 _LABEL_VALUES = {"0": 0, "1": 1, "-1": -1, "9": -1}
-
-
-@dataclasses.dataclass(frozen=True)
-class ListNames:
-    """How a data set names its list files: the prefix, and the word for the path list."""
-
-    prefix: str
-    path: str
-
-    @property
-    def folder(self) -> str:
-        """The folder that holds the files."""
-        return f"{self.prefix}_dataset"
-
-    def file(self, kind: str, fold: int, split: str) -> str:
-        """File name of a list; `kind` is path, label, region or weight."""
-        word = {"path": self.path, "region": "sub_label"}.get(kind, kind)
-        return f"{self.prefix}_{split}_{word}_fold{fold}.txt"
-
-
-NAMES = {
-    "bp4d": ListNames(prefix="BP4D", path="img_path"),
-    "disfa": ListNames(prefix="DISFA", path="path"),
-}
-"""By layout name. Lists of another AU set need one more line here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,68 +61,49 @@ class FoldLists:
         return facs.class_weights((self.frames.labels == 1).mean(0))
 
 
-def find_file(
-    root: str | pathlib.Path, layout: facs.AuLayout, *, kind: str, fold: int, split: str
-) -> pathlib.Path:
-    """Where a list file is, or would be.
+def read_fold(root: str | pathlib.Path, layout: facs.AuLayout, fold: int, split: str) -> FoldLists:
+    """Read path, label and (where it exists) region or relation list of one split.
 
     Args:
-      root: the folder that holds `BP4D_dataset` and `DISFA_dataset`, or one of these two.
+      root: directory of the lists, as for `list_files.find`.
       layout: whose lists.
-      kind: path, label, region or weight.
       fold: 1, 2 or 3.
       split: train or test.
 
     Raises:
-      InputError: no such directory, or no list names are known for the layout.
-    """
-    if layout.name not in NAMES:
-        raise InputError(
-            f"layout {layout.name!r} has no official lists: choose one of {', '.join(NAMES)}"
-        )
-    names, folder = NAMES[layout.name], _folder(root, layout)
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such directory; name the folder that holds {names.folder} with the "
-            "official list files"
-        )
-    return folder / names.file(kind, fold, split)
-
-
-def find_folds(root: str | pathlib.Path, layout: facs.AuLayout) -> tuple[int, ...]:
-    """The folds of which there is at least one list file; `root` as in `find_file`."""
-    folder = _folder(root, layout)
-    numbers = range(1, folds.NUM_FOLDS + 1)
-    return tuple(fold for fold in numbers if any(folder.glob(f"*_fold{fold}.txt")))
-
-
-def _folder(root: str | pathlib.Path, layout: facs.AuLayout) -> pathlib.Path:
-    root, name = pathlib.Path(root), NAMES[layout.name].folder
-    return root if root.resolve().name == name else root / name
-
-
-def read_fold(root: str | pathlib.Path, layout: facs.AuLayout, fold: int, split: str) -> FoldLists:
-    """Read path, label and (where it exists) region list of one split.
-
-    Raises:
       InputError: a file is missing, or a line is broken, missing, or contradicts another file.
     """
-    file = {
-        kind: find_file(root, layout, kind=kind, fold=fold, split=split)
-        for kind in ("path", "label", "region")
-    }
-    matches = _parse_lines(file["path"], _parse_path)
+    folder = list_files.find(root, layout)
+    path_file, label_file = (folder.file(kind, fold, split) for kind in ("path", "label"))
+    matches = _parse_lines(path_file, _parse_path)
     parse = functools.partial(_parse_labels, count=len(layout.aus))
-    labels = np.array(_parse_lines(file["label"], parse), np.int8)
-    _check_count(file["label"], len(labels), file["path"], len(matches))
-    regions = (labels == 1) @ layout.bit_weights
-    if file["region"].exists():
-        _check_regions(file, layout, labels, regions)
-    return FoldLists(
-        paths=tuple(match[0] for match in matches),
-        frames=_frame_table(file["path"], matches, labels),
-        regions=regions,
-    )
+    labels = np.array(_parse_lines(label_file, parse), np.int8)
+    _check_count(label_file, len(labels), path_file, len(matches))
+    for kind in folder.names.patterns.keys() & _DERIVED.keys():
+        if (file := folder.file(kind, fold, split)).exists():
+            _DERIVED[kind](file, label_file, layout, labels)
+    return _fold_lists(path_file, matches, layout, labels)
+
+
+def read_paths(root: str | pathlib.Path, layout: facs.AuLayout, fold: int, split: str) -> FoldLists:
+    """As `read_fold` of the path list alone: every label is unknown."""
+    file = list_files.find(root, layout).file("path", fold, split)
+    matches = _parse_lines(file, _parse_path)
+    unknown = np.full((len(matches), len(layout.aus)), -1, np.int8)
+    return _fold_lists(file, matches, layout, unknown)
+
+
+def labels_are_examples(
+    root: str | pathlib.Path, layout: facs.AuLayout, fold: int, split: str
+) -> bool:
+    """Whether a label list shows the form alone, as those in ME-GraphAU's repository do.
+
+    Raises:
+      InputError: as `read_fold`, where path or label list cannot be read.
+    """
+    folder = list_files.find(root, layout)
+    rows, frames = (len(_read_lines(folder.file(kind, fold, split))) for kind in ("label", "path"))
+    return rows == folder.names.examples != frames
 
 
 def read_test_sets(
@@ -156,7 +114,7 @@ def read_test_sets(
     Raises:
       InputError: as `read_fold`, or a subject stands in two test lists.
     """
-    tests = tuple(read_fold(root, layout, fold, "test") for fold in range(1, folds.NUM_FOLDS + 1))
+    tests = tuple(read_fold(root, layout, fold, "test") for fold in list_files.FOLDS)
     subjects = tuple(tuple(dict.fromkeys(test.frames.subjects)) for test in tests)
     folds.check_disjoint(subjects)
     return tests, subjects
@@ -170,7 +128,7 @@ def read_weights(
     Raises:
       InputError: the file is missing, or is not one line of n positive numbers.
     """
-    file = find_file(root, layout, kind="weight", fold=fold, split="train")
+    file = list_files.find(root, layout).file("weight", fold, "train")
     rows = _parse_lines(file, functools.partial(_parse_weights, count=len(layout.aus)))
     if len(rows) > 1:
         raise InputError(f"{file}, line 2: a weight file has one line, delete the rest")
@@ -231,6 +189,13 @@ def _parse_regions(line: str, count: int) -> list[int]:
     return [int(value) for value in values]
 
 
+def _parse_relations(line: str, count: int) -> Int[np.ndarray, " k"]:
+    values = line.split()
+    if len(values) != count or not {*values} <= {*"0123"}:
+        raise ValueError(f"{line[:80]!r} are not the {count} relations of AUs, each from 0 to 3")
+    return np.array(values, np.int8)
+
+
 def _parse_weights(line: str, count: int) -> list[float]:
     values = [float(value) for value in line.split()]
     if len(values) != count or not all(0 < value < np.inf for value in values):
@@ -247,23 +212,59 @@ def _check_count(file: pathlib.Path, count: int, other: pathlib.Path, expected: 
 
 
 def _check_regions(
-    file: dict[str, pathlib.Path],
-    layout: facs.AuLayout,
-    labels: np.ndarray,
-    regions: np.ndarray,
+    file: pathlib.Path, label_file: pathlib.Path, layout: facs.AuLayout, labels: np.ndarray
 ) -> None:
+    regions = _regions(layout, labels)
     parse = functools.partial(_parse_regions, count=regions.shape[1])
-    listed = np.array(_parse_lines(file["region"], parse))
-    _check_count(file["region"], len(listed), file["label"], len(labels))
+    listed = np.array(_parse_lines(file, parse))
+    _check_count(file, len(listed), label_file, len(labels))
     unknown_aus = (labels < 0) @ (layout.bit_weights > 0).astype(int)
     wrong = np.argwhere((unknown_aus == 0) & (listed != regions))
     if len(wrong):
         row, region = wrong[0]
         raise InputError(
-            f"{file['region']}, line {row + 1}: region {layout.regions[region].name!r} is "
-            f"{listed[row, region]}, but line {row + 1} of {file['label'].name} makes it "
+            f"{file}, line {row + 1}: region {layout.regions[region].name!r} is "
+            f"{listed[row, region]}, but line {row + 1} of {label_file.name} makes it "
             f"{regions[row, region]}; one of the two lists is wrong"
         )
+
+
+def _check_relations(
+    file: pathlib.Path, label_file: pathlib.Path, layout: facs.AuLayout, labels: np.ndarray
+) -> None:
+    """Edge i*n + j: 2 where AU i is active, and 1 where AU j is."""
+    n = len(layout.aus)
+    parse = functools.partial(_parse_relations, count=n * n)
+    listed = rearrange(np.array(_parse_lines(file, parse)), "m (i j) -> m i j", i=n)
+    _check_count(file, len(listed), label_file, len(labels))
+    known = labels >= 0
+    relations = 2 * labels[:, :, None] + labels[:, None, :]
+    wrong = np.argwhere(known[:, :, None] & known[:, None, :] & (listed != relations))
+    if len(wrong):
+        row, i, j = wrong[0]
+        raise InputError(
+            f"{file}, line {row + 1}: the relation of {layout.au_names[i]} and "
+            f"{layout.au_names[j]} is {listed[row, i, j]}, but line {row + 1} of "
+            f"{label_file.name} makes it {relations[row, i, j]}; one of the two lists is wrong"
+        )
+
+
+# Lists that follow from the labels, and may be absent.
+_DERIVED = {"region": _check_regions, "relation": _check_relations}
+
+
+def _regions(layout: facs.AuLayout, labels: np.ndarray) -> Int[np.ndarray, "m r"]:
+    return (labels == 1) @ layout.bit_weights
+
+
+def _fold_lists(
+    file: pathlib.Path, matches: list[re.Match], layout: facs.AuLayout, labels: np.ndarray
+) -> FoldLists:
+    return FoldLists(
+        paths=tuple(match[0] for match in matches),
+        frames=_frame_table(file, matches, labels),
+        regions=_regions(layout, labels),
+    )
 
 
 def _frame_table(

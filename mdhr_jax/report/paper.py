@@ -6,6 +6,7 @@ The printed means are theirs; some are not the mean of their row. They stand in 
 
 import importlib.resources
 import json
+import math
 import statistics
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ class System(NamedTuple):
       name: as printed.
       kind: the paper's group.
       printed_mean: of F1 over AUs, percent.
-      f1: percent per AU, in the layout's order.
+      f1: percent per AU, in the layout's order; nan where the mean alone is published.
     """
 
     name: str
@@ -29,8 +30,8 @@ class System(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Of the row, percent."""
-        return statistics.fmean(self.f1)
+        """Of the row, percent; the printed one where that is all."""
+        return statistics.fmean([x for x in self.f1 if not math.isnan(x)] or [self.printed_mean])
 
     @property
     def is_misprinted(self) -> bool:

@@ -13,7 +13,7 @@ import json
 import math
 import pathlib
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +25,6 @@ from mdhr_jax.numerics import bootstrap, metrics
 from mdhr_jax.report import markdown, paper
 
 SUMMARIES = ("mean", "mean, occurring", "all AUs as one")
-# Rows of the paper's tables that stand beside every result, as columns.
-MDHR = {"paper ResNet-50": "MDHR (ResNet-50)", "paper Swin-B": "MDHR (Swin-B)"}
 LONGEST_LIST = 20  # longer ones are cut in the caption; JSON holds them whole
 HEADER_WIDTH, CAPTION_WIDTH = 8, 100  # characters, in a terminal
 
@@ -120,18 +118,25 @@ class Table:
             files.write(stem.with_name(f"{stem.name}.{suffix}"), text)
 
 
-def write(layout: facs.AuLayout, result: Table, measure: str, out: pathlib.Path) -> None:
+def write(
+    layout: facs.AuLayout,
+    result: Table,
+    measure: str,
+    published: Mapping[str, paper.System],
+    out: pathlib.Path,
+) -> None:
     """Writes `f1` and, for BP4D and DISFA, `paper` into a directory: `.csv`, `.json`, `.md` each.
 
     Args:
       layout: the AUs of the result.
       result: an `evaluation`, or a table with its rows.
       measure: its column that stands beside the paper's F1.
+      published: as in `evaluation`.
       out: the directory.
     """
     result.write(out / "f1")
     if layout.name in paper.SYSTEMS:
-        beside_paper(layout, result, measure).write(out / "paper")
+        beside_paper(layout, result, measure, published.values()).write(out / "paper")
 
 
 def evaluation(
@@ -139,13 +144,14 @@ def evaluation(
     subjects: Sequence[str],
     counts: Int[np.ndarray, "s n 4"],
     roc_auc: Float[np.ndarray, " n"],
+    published: Mapping[str, paper.System],
     details: Mapping[str, Any],
     oracle: metrics.Counts | None = None,
 ) -> Table:
     """What a model reaches on a test fold: an AU per row, a measure per column.
 
-    Beside F1 stand its interval over subjects, what trivial answers reach on the same labels and,
-    for BP4D and DISFA, the paper's. The F1 of an AU that never occurs is n/a; `mean` counts it as
+    Beside F1 stand its interval over subjects, what trivial answers reach on the same labels and
+    what others have published. The F1 of an AU that never occurs is n/a; `mean` counts it as
     0, as the release does, `mean, occurring` leaves it out. `all AUs as one` holds the micro
     average.
 
@@ -154,6 +160,7 @@ def evaluation(
       subjects: the people tested on.
       counts: tp, fp, tn, fn of each of them and every AU.
       roc_auc: per AU.
+      published: results to stand beside, by the heading of their columns (`published.beside`).
       details: what the caption says.
       oracle: counts with thresholds chosen on these frames, shown as such in one more column.
 
@@ -178,10 +185,9 @@ def evaluation(
     if oracle is not None:
         columns["F1, thresholds chosen on test"] = _f1(oracle)
         details["thresholds chosen on test"] = "fit the frames that they are scored on: no result"
-    printed = {system.name: system.f1 for system in paper.SYSTEMS.get(layout.name, ())}
-    for column, system in MDHR.items():
-        if system in printed:
-            columns[column] = _with_mean(np.divide(printed[system], 100).round(3))
+    for column, system in published.items():
+        mean = system.mean / 100
+        columns[column] = np.append(np.divide(system.f1, 100).round(3), [mean, mean, np.nan])
     return Table.of_columns(details, (*layout.au_names, *SUMMARIES), columns)
 
 
@@ -221,8 +227,10 @@ def difference(
     return Table.of_columns(details, (*layout.au_names, *SUMMARIES), columns)
 
 
-def beside_paper(layout: facs.AuLayout, result: Table, measure: str) -> Table:
-    """All systems of the paper's table and, in the last row, a result: AUs as columns.
+def beside_paper(
+    layout: facs.AuLayout, result: Table, measure: str, published: Iterable[paper.System]
+) -> Table:
+    """All systems of the paper's table, others and, in the last row, a result: AUs as columns.
 
     Both the printed mean and the mean of the row are shown, and marked where they differ.
 
@@ -230,8 +238,9 @@ def beside_paper(layout: facs.AuLayout, result: Table, measure: str) -> Table:
       layout: that of BP4D or DISFA.
       result: an `evaluation`, or a table with its rows.
       measure: its column.
+      published: further systems; those that the paper has, too, stand once.
     """
-    systems = paper.SYSTEMS[layout.name]
+    systems = list(dict.fromkeys([*paper.SYSTEMS[layout.name], *published]))
     ours = result.column(measure)[: len(layout.aus) + 1]
     rows = [
         Row(

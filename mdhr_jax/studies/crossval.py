@@ -57,10 +57,11 @@ def crossval(
         subjects += people
         counts.append(own)
         with locks.in_turn(place / "evaluation"):
-            tables.write(trained.layout, results[-1], "F1", place / "evaluation")
+            published = evaluate.beside(trained.recipe)
+            tables.write(trained.layout, results[-1], "F1", published, place / "evaluation")
     summary = summarise(results, subjects, np.concatenate(counts))
     with locks.in_turn(workdir):
-        tables.write(recipe.layout, summary, "F1 mean of folds", workdir)
+        tables.write(recipe.layout, summary, "F1 mean of folds", evaluate.beside(recipe), workdir)
     return summary
 
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
+import itertools
 import json
 
 import numpy as np
 import pytest
 
 from mdhr_jax import cli, facs
-from mdhr_jax.data import folds, list_check, lists
+from mdhr_jax.data import folds, list_check, list_files
+from tests.conftest import SHARED
 
 LAYOUT = facs.DISFA
 FOLD = 2
@@ -18,7 +20,9 @@ def golden_facts(golden, layout, fold):
     clips = json.loads((golden / "clip_index.json").read_text())[name]
     weights = json.loads((golden / "class_weights.json").read_text())[name]["file"]
     region_lists = {
-        split: clips["list_files"][lists.NAMES[layout.name].file("region", fold, split)]
+        split: clips["list_files"][
+            list_files.NAMES["MDHR"][layout.name].file("region", fold, split)
+        ]
         for split in ("train", "test")
     }
     return {
@@ -46,6 +50,26 @@ def test_the_numbers_in_the_package_are_the_golden_ones(golden):
         assert list_check.released()[layout.name] == expected
 
 
+def test_the_path_digests_in_the_package_are_me_graphau_s():
+    file = SHARED / "reference/graphau/golden/lists.json"
+    if not file.exists():
+        pytest.skip("the golden vectors of GraphAU lie outside the repository, in ../shared")
+    golden = json.loads(file.read_text())
+    digests = list_check.path_digests()
+    for layout, fold in itertools.product((facs.BP4D, facs.DISFA), (1, 2, 3)):
+        ours = {release: own[layout.name][fold - 1] for release, own in digests.items()}
+        name = layout.name.upper()
+        for split in list_files.SPLITS:
+            expected = golden["lists"][f"{name}_{split}_fold{fold}"]
+            digest = ours["ME-GraphAU"][f"{split} paths"]
+            assert digest == expected["sha256"][:16]
+            assert (digest == ours["MDHR"][f"{split} paths"]) == expected["same_as_mdhr"]
+            counts = list_check.released()[layout.name][fold - 1]["counts"]
+            assert counts[f"{split} frames"] == expected["entries"]
+        weights = list_check.released()[layout.name][fold - 1]["class weights"]
+        assert list(weights.values()) == golden["weights"][f"{name}_fold{fold}"]
+
+
 @pytest.mark.slow
 def test_official_lists_give_the_golden_numbers(official_lists, golden):
     facts = list_check.read(official_lists, LAYOUT, FOLD).facts
@@ -69,6 +93,35 @@ def test_official_lists_with_another_number_are_not_the_release_s(official_lists
 def test_all_six_folds_are_exact(official_lists, capsys):
     assert cli.main(["check-lists", str(official_lists)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "all six folds: exact"
+
+
+@pytest.mark.long
+def test_all_six_folds_are_exact_in_me_graphau_s_form(official_lists, tmp_path, capsys):
+    for layout, fold in itertools.product((facs.BP4D, facs.DISFA), (1, 2, 3)):
+        theirs = list_files.find(official_lists, layout)
+        ours = list_files.NAMES["ME-GraphAU"][layout.name]
+        folder = tmp_path / ours.folders[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, split in itertools.product(("path", "label", "weight"), list_files.SPLITS):
+            text = theirs.file(kind, fold, "train" if kind == "weight" else split).read_text()
+            lines = list_files.frame_names(text.splitlines(), "ME-GraphAU")
+            (folder / ours.file(kind, fold, split)).write_text("\n".join(lines) + "\n")
+    assert cli.main(["check-lists", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert output.splitlines()[-1] == "all six folds: exact"
+    bp4d, _, disfa = output.partition("disfa, lists of ME-GraphAU")
+    assert bp4d.count("same lines") == 12 and "same frames" not in bp4d
+    assert disfa.count("same frames") == disfa.count("same lines") == 6
+
+    for file in tmp_path.glob("*/list/*_label_*"):
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:5]))
+    assert cli.main(["check-lists", str(tmp_path)]) == 1
+    output = capsys.readouterr().out
+    problems = output.partition("not exact:\n")[2].splitlines()
+    assert [line.partition(": ")[2].partition(":")[0] for line in problems] == 6 * [
+        "the label lists are examples of a few rows"
+    ]
+    assert "region id" not in output
 
 
 def people(split):
@@ -95,7 +148,7 @@ def root(tmp_path, write_lists):
 
 
 def list_file(root, kind, split="train"):
-    return lists.find_file(root, LAYOUT, kind=kind, fold=FOLD, split=split)
+    return list_files.find(root, LAYOUT).file(kind, FOLD, split)
 
 
 def inconsistencies(root):
@@ -104,6 +157,27 @@ def inconsistencies(root):
     own = [problem for problem in found if "not the release's" not in problem]
     assert len(found) == len(own) + 3  # counts, weights, digests
     return [problem.removeprefix("disfa fold 2: ") for problem in own]
+
+
+def test_label_lists_that_are_examples_leave_paths_and_weights_to_check(tmp_path, write_lists):
+    """As in the repository of ME-GraphAU, which may not give the labels away."""
+    for split in list_files.SPLITS:
+        paths = list_files.frame_names(frames(*people(split)), "ME-GraphAU")
+        write_lists(
+            tmp_path, LAYOUT, FOLD, split, paths, labels(frames(*people(split))), "ME-GraphAU"
+        )
+        for kind in ("label", "relation"):
+            file = list_file(tmp_path, kind, split)
+            file.write_text("".join(file.read_text().splitlines(keepends=True)[:5]))
+    list_file(tmp_path, "weight").write_text("1.000000\t" * len(LAYOUT.aus))
+    fold = list_check.read(tmp_path, LAYOUT, FOLD)
+    assert fold.facts["counts"]["train frames"] == 36
+    examples, counts, weights, digests = fold.problems()
+    assert examples.endswith("examples of a few rows: paths and weights alone are checked")
+    assert "train frames 36 instead of 87209" in counts
+    assert "AU01 1.0 instead of 1.390215" in weights
+    assert "train paths" in digests and "lists" not in digests
+    assert fold.likeness("train", "MDHR") == "other frames"
 
 
 def test_consistent_lists_have_no_inconsistency(root):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mdhr_jax import errors, facs
-from mdhr_jax.data import lists
+from mdhr_jax.data import list_files, lists
 
 PATHS = ["F001/T1/7.jpg", "F001/T1/8.jpg", "F001/T2/07.jpg", "M002/T1/1.jpg"]
 LABELS = np.eye(4, 12, dtype=int)
@@ -24,7 +24,7 @@ def read(folder):
 
 
 def rewrite(folder, kind, change):
-    file = folder / lists.NAMES["bp4d"].file(kind, 1, "train")
+    file = folder / list_files.NAMES["MDHR"]["bp4d"].file(kind, 1, "train")
     file.write_bytes(change(file.read_bytes()))
     return file
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mdhr_jax import errors, facs
-from mdhr_jax.report import tables
+from mdhr_jax.report import published, tables
 
 # Two people; tp, fp, tn, fn of two AUs: in all 6 2 8 4 and 1 0 3 0.
 COUNTS = np.array([[[5, 2, 3, 0], [1, 0, 1, 0]], [[1, 0, 5, 4], [0, 0, 2, 0]]])
@@ -17,8 +17,9 @@ DETAILS = {"protocol": "official", "step": 1200, "test subjects": PEOPLE, "frame
 
 @pytest.fixture
 def tabulate(two_aus):
-    def table(layout=two_aus, counts=COUNTS, auc=(0.75, 1.0)):
-        return tables.evaluation(layout, PEOPLE, counts, np.array(auc), DETAILS)
+    def table(layout=two_aus, counts=COUNTS, auc=(0.75, 1.0), kind="mdhr", backbone="resnet50"):
+        beside = published.beside(kind, layout.name, backbone)
+        return tables.evaluation(layout, PEOPLE, counts, np.array(auc), beside, DETAILS)
 
     return table
 
@@ -108,8 +109,9 @@ def test_the_papers_table_ends_with_ours_and_marks_misprinted_means(
 ):
     n = len(facs.DISFA.aus)
     result = tabulate(facs.DISFA, np.tile(COUNTS[:, :1], (1, n, 1)), np.ones(n))
-    tables.write(facs.DISFA, result, "F1", tmp_path)
-    table = tables.beside_paper(facs.DISFA, result, "F1")
+    beside = published.beside("mdhr", "disfa", "resnet50")
+    tables.write(facs.DISFA, result, "F1", beside, tmp_path)
+    table = tables.beside_paper(facs.DISFA, result, "F1", beside.values())
     assert (tmp_path / "paper.md").read_text() == table.markdown()
     assert len(table.rows) == 15
     marked = [row.name for row in table.rows if row.name.endswith("*")]
@@ -123,6 +125,28 @@ def test_the_papers_table_ends_with_ours_and_marks_misprinted_means(
     assert "static image EAC-Net JAA-Net ARL SMA-Net," in table.caption
 
 
+@pytest.mark.parametrize(
+    ("layout", "backbone", "shown", "added"),
+    [
+        (facs.BP4D, "resnet50", ["53.7", "64.7"], ["ME-GraphAU (ResNet-50)"]),
+        (facs.BP4D, "resnet101", ["n/a", "64.8"], ["ME-GraphAU (ResNet-101)"]),
+        (facs.BP4D, "swin_b", ["52.7", "65.5"], []),  # the paper quotes it
+        (facs.DISFA, "swin_b", ["52.5", "62.4"], ["ME-GraphAU (Swin-B)"]),
+    ],
+)
+def test_what_is_published_of_a_graphau_stands_beside_one(tabulate, layout, backbone, shown, added):
+    n = len(layout.aus)
+    result = tabulate(layout, np.ones((2, n, 4), int), np.ones(n), "graphau", backbone)
+    assert result.columns[-1] == "ME-GraphAU" and "paper Swin-B" not in result.columns
+    lines = dict(line.split(maxsplit=1) for line in result.text().splitlines()[2:] if line.strip())
+    assert [lines[row].split()[-1] for row in ("AU01", "mean")] == shown
+    beside = published.beside("graphau", layout.name, backbone).values()
+    table = tables.beside_paper(layout, result, "F1", beside)
+    assert [row.name for row in table.rows[14:]] == [*added, "ours"]
+    for name in added:
+        assert f"its authors' README {name}" in table.caption
+
+
 def test_another_layout_has_no_paper_table(tabulate, two_aus, tmp_path):
-    tables.write(two_aus, tabulate(), "F1", tmp_path)
+    tables.write(two_aus, tabulate(), "F1", {}, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"f1.csv", "f1.json", "f1.md"}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures already cut to squares, with labels from the official lists.
 
-The lists name pictures such as F001/T1/2440.jpg or SN001/SN001_0.png; the tree that holds them, or
-a folder `img` or `img_o` in it, is where these names begin.
+The lists name pictures such as F001/T1/2440.jpg, SN001/SN001_0.png or (ME-GraphAU's) SN001/0.png;
+the tree that holds them, or a folder `img` or `img_o` in it, is where these names begin.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdhr_jax import facs
-from mdhr_jax.data import lists
+from mdhr_jax.data import list_files, lists
 from mdhr_jax.data.builders import recordings
 from mdhr_jax.data.builders.recordings import UNKNOWN, Pictures, RawSet, Recording
 from mdhr_jax.errors import InputError
@@ -23,7 +23,7 @@ def find(root: pathlib.Path, pictures: pathlib.Path, layout: facs.AuLayout) -> R
     """Every frame of the three test lists.
 
     Args:
-      root: directory of the official lists, as for `lists.find_file`.
+      root: directory of the official lists, as for `list_files.find`.
       pictures: the tree of pictures.
       layout: whose lists.
 
@@ -49,10 +49,9 @@ def find(root: pathlib.Path, pictures: pathlib.Path, layout: facs.AuLayout) -> R
                     source=Pictures({n: file for n, file in files.items() if file.is_file()}),
                 )
             )
+    folder = list_files.find(root, layout)
     label_files = tuple(
-        lists.find_file(root, layout, kind=kind, fold=fold, split="test")
-        for fold in range(1, len(tests) + 1)
-        for kind in ("path", "label")
+        folder.file(kind, fold, "test") for fold in list_files.FOLDS for kind in ("path", "label")
     )
     shown = [recording for recording in listed if recording.source.files]
     ordered = sorted(shown, key=lambda recording: (recording.subject, recording.name))
