@@ -9,7 +9,6 @@ a ResNet's, and so are most of its tolerances.
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,12 +62,8 @@ DEEP_ENTRY = (0.15, 3e-2)
 HEAD_ENTRY = (0.3, 3e-2)
 
 
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """Weighted asymmetric loss + `edge_weight` * cross-entropy of the edges."""
-
-    class_weights: tuple[float, ...]
-    edge_weight: float
+class Objective(steps.Objective):
+    """Weighted asymmetric loss + `region_weight` * cross-entropy, of the edges."""
 
     def __call__(
         self, outputs: dict, labels: Num[Array, "b t n"], mask: Bool[Array, "b t n"]
@@ -77,7 +72,7 @@ class Objective:
         weights = jnp.array(self.class_weights)
         au_loss = losses.weighted_asymmetric(outputs["scores"], labels, mask, weights)
         edge_loss = losses.edge_cross_entropy(outputs["edge_logits"], labels, mask)
-        total = au_loss + self.edge_weight * edge_loss
+        total = au_loss + self.region_weight * edge_loss
         return total, {"au_loss": au_loss, "edge_loss": edge_loss}
 
 
@@ -183,12 +178,12 @@ def forward_checks(case: Case, mode: str, tensors: dict[str, np.ndarray]) -> Ite
     for name, ours in tensors.items():
         tolerance, stage, key = STAGES[name][column], f"{mode} {name}", f"{mode}.{name}"
         if key in case.arrays:
-            unit = case.arrays[key].std() or 1.0
+            unit = float(case.arrays[key].std()) or 1.0
             yield verdict.in_units(stage, ours, case.arrays[key], unit, tolerance)
             continue
         statistics = case.arrays[f"{key}.stat"]
         if f"{key}.sub" in case.arrays:
-            sampled, unit = golden.sample(ours, SAMPLED), statistics[1]
+            sampled, unit = golden.sample(ours, SAMPLED), float(statistics[1])
             yield verdict.in_units(stage, sampled, case.arrays[f"{key}.sub"], unit, tolerance)
         yield from _statistic_checks(name, stage, ours, statistics, tolerance)
 
@@ -196,7 +191,7 @@ def forward_checks(case: Case, mode: str, tensors: dict[str, np.ndarray]) -> Ite
 def _statistic_checks(
     name: str, stage: str, ours: np.ndarray, stored: np.ndarray, tolerance: float
 ) -> Iterator[Check]:
-    wide, unit = ours.astype(np.float64), stored[1]
+    wide, unit = ours.astype(np.float64), float(stored[1])
     least = STATISTIC[name in ("s1", "s2", "s3", "s4", "bb", "global")]
     moments, ends = (wide.mean(), wide.std()), (wide.min(), wide.max())
     yield verdict.in_units(f"{stage} mean, std", moments, stored[:2], unit, least)
@@ -218,8 +213,9 @@ def train_batch(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return case.clips, labels, labels >= 0
 
 
-def _objective(case: Case) -> Any:
-    return Objective(tuple(case.arrays["class_weight"].tolist()), case.facts.get("lam", 0.0))
+def _objective(case: Case) -> Objective:
+    weights = tuple(case.arrays["class_weight"].tolist())
+    return Objective(case.layout, weights, case.facts.get("lam", 0.0))
 
 
 def _training(

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator
 import numpy as np
 
 from mdhr_jax.errors import InputError
-from mdhr_jax.verify import cases, network, small_files, verdict
-from mdhr_jax.verify.verdict import Check
+from mdhr_jax.verify import cases, graphau, graphau_files, network, small_files, verdict
+from mdhr_jax.verify.verdict import Check, Unchecked
 
 
 def verify(
@@ -22,7 +22,7 @@ def verify(
     """Prints the verdict of each stage; True when all are within tolerance.
 
     Args:
-      directory: golden vectors; any seeds, any subset of the files.
+      directory: golden vectors of either family; any seeds, any subset of the files.
       lists: official label lists, for clip index and class weights.
       only: files to check, by name without ending; all by default.
       training: check a configuration's training, gradients and optimisation, too.
@@ -52,7 +52,7 @@ def verify(
 
 
 def _check_names(directory: pathlib.Path, names: Collection[str]) -> None:
-    there = sorted({file.stem for file in directory.iterdir()})
+    there = sorted({file.stem for file in directory.iterdir() if file.is_file()})
     for name in names:
         if name not in there:
             raise InputError(f"--only: {directory} holds no {name}; choose from {', '.join(there)}")
@@ -63,14 +63,14 @@ def _files(
     lists: str | pathlib.Path | None,
     only: Collection[str] | None,
     training: bool,
-) -> Iterator[tuple[str, Iterator[Check]]]:
+) -> Iterator[tuple[str, Iterator[Check | Unchecked]]]:
     def asked(name: str) -> bool:
         return only is None or name in only
 
-    for name, check in small_files.ARRAY_FILES.items():
+    for name in small_files.ARRAY_FILES:
         if (file := directory / f"{name}.npz").exists() and asked(name):
-            yield file.name, check(_load(file))
-    for name, check_lists in small_files.LIST_FILES.items():
+            yield file.name, _array_checks(name, file)
+    for name, check_lists in (small_files.LIST_FILES | graphau_files.LIST_FILES).items():
         if (directory / f"{name}.json").exists() and asked(name):
             if lists is None:
                 print(f"{name}.json\n  not checked: --lists gives the official label lists")
@@ -78,7 +78,16 @@ def _files(
                 yield f"{name}.json", check_lists(directory, pathlib.Path(lists))
     for case in cases.read(directory):
         if asked(case.name):
-            yield case.name, network.verify(case, training=training)
+            family = graphau if "family" in case.facts else network
+            yield case.name, family.verify(case, training=training)
+
+
+def _array_checks(name: str, file: pathlib.Path) -> Iterator[Check | Unchecked]:
+    """Those of the family whose entries the file has."""
+    arrays = _load(file)
+    if graphau_files.SIGNS.get(name) in arrays:
+        return graphau_files.ARRAY_FILES[name](arrays, file.parent)
+    return small_files.ARRAY_FILES[name](arrays)
 
 
 def _load(file: pathlib.Path) -> dict[str, np.ndarray]:

@@ -40,6 +40,18 @@ class Check:
         ).rstrip()
 
 
+@dataclasses.dataclass(frozen=True)
+class Unchecked:
+    """What a golden file holds and nothing here answers to, and why."""
+
+    stage: str
+    why: str
+    passed = True
+
+    def __str__(self) -> str:
+        return f"  {self.stage:<42} not checked: {self.why}"
+
+
 HEADER = f"  {'stage':<42} {'difference':>10}  {'at most':>8}"
 
 
