@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from absl import flags
 from einops import rearrange
+from ml_collections import ConfigDict
 
 from mdhr_jax import facs, quickstart
 from mdhr_jax.configs import base
@@ -22,7 +23,7 @@ from mdhr_jax.configs import quickstart as quickstart_config
 from mdhr_jax.data import list_files
 from mdhr_jax.data.builders import rendered
 from mdhr_jax.machine import compile_cache, sharding
-from mdhr_jax.run import checkpoint, config_check, directory, provenance, seen
+from mdhr_jax.run import checkpoint, config_check, directory, kinds, provenance, seen
 from mdhr_jax.run.recipe import Recipe
 from mdhr_jax.run.trained import abstract_state
 from mdhr_jax.studies import experiments
@@ -131,6 +132,23 @@ def tiny_config(rendered_set):
     config.eval_every = 4
     config.checkpoint_every = 3
     return config
+
+
+def as_graphau(config, **slots):
+    """Turns a configuration into one of a GraphAU's stage 2, of clips of one frame."""
+    model = kinds.changed(config.model.to_dict(), "graphau") | slots
+    config.model = ConfigDict(model)
+    config.clip_length, config.clips_per_video, config.jitter_order = 1, 0, "random"
+    config.steps, config.epochs = 8, 0.0
+    return config
+
+
+@pytest.fixture(params=["mdhr", "graphau"])
+def config_of_a_kind(request, tiny_config):
+    """The tiny configuration of every kind of model."""
+    if request.param == "mdhr":
+        return tiny_config
+    return as_graphau(tiny_config, features=32)  # see `sharded_config` of tests/machine
 
 
 @pytest.fixture

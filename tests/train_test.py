@@ -48,15 +48,15 @@ def _assert_equal_runs(one, other, config, total_steps=8):
 
 @pytest.mark.long
 def test_an_interrupted_run_ends_bit_equal_to_one_that_was_not(
-    tiny_config, tmp_path, stop_at_step, one_device
+    config_of_a_kind, tmp_path, stop_at_step, one_device
 ):
-    train.train(tiny_config, tmp_path / "whole")
+    train.train(config_of_a_kind, tmp_path / "whole")
     stop_at_step(6)
     with pytest.raises(KeyboardInterrupt):
-        train.train(tiny_config, tmp_path / "stopped")
+        train.train(config_of_a_kind, tmp_path / "stopped")
     assert checkpoint.latest_step(directory.checkpoints(tmp_path / "stopped"), "last") == 4
-    train.train(tiny_config, tmp_path / "stopped")
-    _assert_equal_runs(tmp_path / "whole", tmp_path / "stopped", tiny_config)
+    train.train(config_of_a_kind, tmp_path / "stopped")
+    _assert_equal_runs(tmp_path / "whole", tmp_path / "stopped", config_of_a_kind)
 
     rows = writers.read(tmp_path / "whole" / "metrics.jsonl")
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 9))

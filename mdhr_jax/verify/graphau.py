@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Num
 
 from mdhr_jax.interop import graphau_names, names
 from mdhr_jax.models import graphau, views
@@ -60,20 +59,6 @@ ANY_NORM = (3e-2, 2e-2)
 DEEP = ("backbone.", "global_linear.")
 DEEP_ENTRY = (0.15, 3e-2)
 HEAD_ENTRY = (0.3, 3e-2)
-
-
-class Objective(steps.Objective):
-    """Weighted asymmetric loss + `region_weight` * cross-entropy, of the edges."""
-
-    def __call__(
-        self, outputs: dict, labels: Num[Array, "b t n"], mask: Bool[Array, "b t n"]
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Total loss and its parts `au_loss` and `edge_loss`."""
-        weights = jnp.array(self.class_weights)
-        au_loss = losses.weighted_asymmetric(outputs["scores"], labels, mask, weights)
-        edge_loss = losses.edge_cross_entropy(outputs["edge_logits"], labels, mask)
-        total = au_loss + self.region_weight * edge_loss
-        return total, {"au_loss": au_loss, "edge_loss": edge_loss}
 
 
 def _is_swin(case: Case) -> bool:
@@ -213,9 +198,10 @@ def train_batch(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return case.clips, labels, labels >= 0
 
 
-def _objective(case: Case) -> Objective:
+def _objective(case: Case) -> steps.Objective:
     weights = tuple(case.arrays["class_weight"].tolist())
-    return Objective(case.layout, weights, case.facts.get("lam", 0.0))
+    lam = case.facts.get("lam", 0.0)
+    return steps.Objective(case.layout, weights, lam, auxiliary=losses.EDGES)
 
 
 def _training(

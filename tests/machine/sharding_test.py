@@ -34,12 +34,13 @@ def _trained(config, source, mesh):
 
 
 @pytest.fixture
-def sharded_config(tiny_config, monkeypatch):
+def sharded_config(config_of_a_kind, monkeypatch):
+    config = config_of_a_kind
     monkeypatch.setattr(sharding, "SMALLEST_SHARDED", 256)
-    tiny_config.learning_rate = 1e-5  # Adam's first steps turn noise into +-learning rate
+    config.learning_rate = 1e-5  # Adam's first steps turn noise into +-learning rate
     # A score jumps where a feature vector is zero to rounding: not one of so many entries.
-    tiny_config.model.features = 32
-    return tiny_config
+    config.model.features = 32
+    return config
 
 
 @pytest.mark.slow
@@ -58,7 +59,7 @@ def test_eight_devices_train_and_score_as_one_does(sharded_config, rendered_set)
 def in_float64(sharded_config, monkeypatch):
     """In float32 rounding moves some input past a kink, and gradients by up to a hundredth."""
     monkeypatch.setitem(PRECISIONS, "float64", jnp.dtype("float64"))
-    monkeypatch.setattr(preprocess, "train", _corner)  # the real one is exact in 32 bits
+    monkeypatch.setitem(preprocess.TRAINING, "fixed", _corner)  # the real one is exact in 32 bits
     sharded_config.precision = "float64"
     with jax.enable_x64(True):
         yield sharded_config
