@@ -54,8 +54,8 @@ FAULTS = (
         "static-late",
         "an offset: static features of the frames k later than the motion's",
         "mdhr_jax/models/mdhr.py",
-        "tokens[:, context : tokens.shape[1] - context]",
-        "tokens[:, 2 * context :]",
+        "tokens[:, self.context : tokens.shape[1] - self.context]",
+        "tokens[:, 2 * self.context :]",
         ("tests/models",),
     ),
     Fault(

@@ -196,8 +196,8 @@ class GatedGraph(layers.Layer):
 
     Every position of an AU's map looks at the whole face; that is the AU's new map. Every position
     of a sender's new map looks at a receiver's; that is the edge's map, whose average is the edge's
-    feature. All that is seen is an average of the face's positions, so products with matrices are
-    left to these: no map of an AU, let alone of an edge, passes one.
+    feature. All that is seen is an average of the face's positions, so what is asked, answered and
+    shown between maps is computed at these, once; no map of an edge passes a matrix.
     """
 
     def __init__(
