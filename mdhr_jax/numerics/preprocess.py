@@ -14,7 +14,7 @@ Offsets lie in 0..`resized(image_size) - image_size`.
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -73,10 +73,24 @@ def host_train(
     picture = picture.crop((left, top, left + image_size, top + image_size))
     if flip:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return _normalise(host_jitter(np.asarray(picture), factors, ORDERS[int(order)]))
+
+
+def host_jitter(
+    image: UInt8[np.ndarray, "h w 3"], factors: Sequence[float], order: Sequence[int]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture with other brightness, contrast and saturation (release).
+
+    Args:
+      image: RGB.
+      factors: of these three; 1 changes nothing.
+      order: one of the `ORDERS`.
+    """
     enhancers = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
-    for kind in ORDERS[int(order)]:
+    picture = Image.fromarray(image)
+    for kind in order:
         picture = enhancers[kind](picture).enhance(factors[kind])
-    return _normalise(np.asarray(picture))
+    return np.asarray(picture)
 
 
 def host_eval(image: UInt8[np.ndarray, "h w 3"], image_size: int) -> Float[np.ndarray, "s s 3"]:
@@ -86,6 +100,15 @@ def host_eval(image: UInt8[np.ndarray, "h w 3"], image_size: int) -> Float[np.nd
       InputError: the picture is not square.
     """
     return _normalise(to_record_size(image, image_size))
+
+
+def host_eval_centre(
+    image: UInt8[np.ndarray, "h w 3"], image_size: int
+) -> Float[np.ndarray, "s s 3"]:
+    """Evaluation transform of the middle of one picture, normalised float32 (ME-GraphAU)."""
+    picture = _resize_shorter_side(Image.fromarray(image), resized(image_size))
+    left, top = (round((side - image_size) / 2) for side in picture.size)
+    return _normalise(np.asarray(picture)[top : top + image_size, left : left + image_size])
 
 
 def to_record_size(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s s 3"]:

@@ -6,7 +6,6 @@ float32's noise in the original code, or ten times that of another port; Swin's 
 a ResNet's, and so are most of its tolerances.
 """
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -77,9 +76,9 @@ def _model(case: Case) -> graphau.GraphAU:
         metric=METRICS[family][facts.get("metric", "dots")],
         update=UPDATES[family],
         edge_head=family == "megraph",
+        sides="released",
     )
-    settings = dataclasses.asdict(slots)
-    return nnx.eval_shape(lambda: graphau.GraphAU(case.layout, **settings, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: graphau.create(case.layout, slots, nnx.Rngs(0)))
 
 
 def _rows(case: Case) -> list[names.NameRule]:

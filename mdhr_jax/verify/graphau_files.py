@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The small golden files of the GraphAU family: units, losses, preprocessing, lists."""
 
-import dataclasses
-import hashlib
 import json
 import pathlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,11 +13,10 @@ from einops import rearrange
 from flax import nnx
 
 from mdhr_jax import facs
-from mdhr_jax.data import lists
 from mdhr_jax.interop import graphau_names, names
 from mdhr_jax.models import au_graph, graphau, layers, views
 from mdhr_jax.numerics import losses, preprocess, steps
-from mdhr_jax.verify import golden, models, small_files, verdict
+from mdhr_jax.verify import golden, graphau_lists, models, small_files, verdict
 from mdhr_jax.verify.graphau import METRICS, RELATIONS, UPDATES, head_layouts
 from mdhr_jax.verify.small_files import Arrays
 from mdhr_jax.verify.verdict import Check, Unchecked
@@ -66,9 +62,9 @@ class _Head(NamedTuple):
             metric=METRICS[family][metric or "dots"],
             update=UPDATES[family],
             edge_head=family == "megraph",
+            sides="released",
         )
-        settings = dataclasses.asdict(slots)
-        model: Any = nnx.eval_shape(lambda: graphau.GraphAU(layout, **settings, rngs=nnx.Rngs(0)))
+        model: Any = nnx.eval_shape(lambda: graphau.create(layout, slots, nnx.Rngs(0)))
         model.backbone = model.static = layers.Identity()
         rows = graphau_names.table(layout, "resnet50")
         params, batch_stats = (
@@ -187,51 +183,33 @@ def _loss_checks(
 
 
 def preprocessing(arrays: Arrays, directory: pathlib.Path) -> Iterator[Check | Unchecked]:
-    """Test pictures, of which the middle is taken, and training crops."""
+    """Test pictures, of which the middle is taken, training crops, colours in any order."""
     del directory
     for case in sorted({key.split(".")[0] for key in arrays if key.endswith(".hw_seed")}):
         picture = golden.picture(*arrays[f"{case}.hw_seed"].tolist())
         facts = [picture.sum(dtype=np.int64), picture.flat[0], picture.flat[-1]]
         yield verdict.exact(f"{case} input", facts, arrays[f"{case}.image_sum"])
-        if picture.shape[0] == picture.shape[1]:
-            test = preprocess.evaluate_centre(jnp.asarray(picture)[None, None], image_size=224)
-            yield from small_files.picture_checks(f"{case}.test", np.asarray(test)[0, 0], arrays)
-        else:
-            yield Unchecked(f"{case} test", "the picture is not square")
+        yield from _test_pictures(case, picture, arrays)
         for key, draw in arrays.items():
             if key.startswith(f"{case}.train") and key.endswith(".params"):
                 crop = key.removesuffix(".params")
-                ours = preprocess.host_train(picture, np.array([*draw, 1, 1, 1]), 224)
+                ours = preprocess.host_train(picture, np.array([*draw, 1, 1, 1, 0]), 224)
                 levels, stage = small_files.grey_levels(ours), crop.replace(".", " ")
                 yield verdict.exact(f"{stage} sum of levels", levels.sum(), arrays[f"{crop}.u8sum"])
-    yield Unchecked("jitter", "colours change in one order only")
+    picture = golden.picture(*arrays["sq256.hw_seed"].tolist())
+    for case in sorted({key.split(".")[0] for key in arrays if key.endswith(".order")}):
+        factors, order = arrays[f"{case}.factors"].tolist(), arrays[f"{case}.order"].tolist()
+        levels = preprocess.host_jitter(picture, factors, order)
+        yield verdict.exact(f"{case} sum of levels", levels.sum(), arrays[f"{case}.u8sum"])
 
 
-def path_lists(directory: pathlib.Path, lists_root: pathlib.Path) -> Iterator[Check]:
-    """Which frames the lists of ME-GraphAU name, as MDHR's do, and their class weights."""
-    stored = json.loads((directory / "lists.json").read_text())
-    for name, facts in stored["lists"].items():
-        dataset, split, fold = name.split("_")
-        frames = lists.read_fold(
-            lists_root, facs.layout(dataset.lower()), int(fold.removeprefix("fold")), split
-        )
-        # In DISFA, MDHR has the subject in a picture's name as well.
-        paths = [re.sub(r"([^/]+)/\1_", r"\1/", path) for path in frames.paths]
-        text = "".join(f"{path}\n" for path in paths)
-        found = {
-            "entries": len(paths),
-            "subjects": len({path.split("/")[0] for path in paths}),
-            "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        }
-        wrong = sorted(key for key, value in found.items() if facts[key] != value)
-        yield Check(f"{name} frames", float(len(wrong)), 0.0, ", ".join(wrong))
-    for name, weights in stored["weights"].items():
-        dataset, fold = name.split("_")
-        frames = lists.read_fold(
-            lists_root, facs.layout(dataset.lower()), int(fold.removeprefix("fold")), "train"
-        )
-        stage, tolerance = f"{name} class weights", small_files.CLASS_WEIGHT
-        yield verdict.absolute(stage, frames.class_weights, weights, tolerance)
+def _test_pictures(case: str, picture: np.ndarray, arrays: Arrays) -> Iterator[Check]:
+    """On the host, and square ones on the device as well."""
+    ours = preprocess.host_eval_centre(picture, 224)
+    yield from small_files.picture_checks(f"{case}.test", ours, arrays)
+    if picture.shape[0] == picture.shape[1]:
+        device = preprocess.evaluate_centre(jnp.asarray(picture)[None, None], image_size=224)
+        yield small_files.levels(f"{case} test on the device", device, ours)
 
 
 ARRAY_FILES: dict[str, Callable[[Arrays, pathlib.Path], Iterator[Check | Unchecked]]] = {
@@ -240,5 +218,5 @@ ARRAY_FILES: dict[str, Callable[[Arrays, pathlib.Path], Iterator[Check | Uncheck
     "preprocess": preprocessing,
 }
 LIST_FILES: dict[str, Callable[[pathlib.Path, pathlib.Path], Iterator[Check]]] = {
-    "lists": path_lists
+    "lists": graphau_lists.lists
 }

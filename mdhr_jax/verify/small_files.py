@@ -93,7 +93,7 @@ def preprocessing(arrays: Arrays) -> Iterator[Check]:
             yield from picture_checks(f"{case}.test", ours, arrays)
             if on_device:
                 device = preprocess.evaluate(jnp.asarray(picture)[None, None], image_size=224)
-                yield _levels(f"{case} test on the device", device, ours)
+                yield levels(f"{case} test on the device", device, ours)
         for row, augment in enumerate(arrays[f"{case}.train.params"]):
             augment = np.append(augment, 0)  # the one order that the release has
             ours = preprocess.host_train(picture, augment, 224)
@@ -101,7 +101,7 @@ def preprocessing(arrays: Arrays) -> Iterator[Check]:
             if on_device:
                 draw = jnp.asarray(augment[None], jnp.float32)
                 device = preprocess.train(jnp.asarray(picture)[None, None], draw, image_size=224)
-                yield _levels(f"{case} train {row} on the device", device, ours)
+                yield levels(f"{case} train {row} on the device", device, ours)
 
 
 def grey_levels(picture: jax.Array | np.ndarray) -> np.ndarray:
@@ -121,7 +121,8 @@ def picture_checks(key: str, ours: np.ndarray, arrays: Arrays) -> Iterator[Check
     yield verdict.absolute(f"{stage} mean, std", statistics, arrays[f"{key}.stat"][:2], PIXEL)
 
 
-def _levels(stage: str, device: jax.Array, host: np.ndarray) -> Check:
+def levels(stage: str, device: jax.Array, host: np.ndarray) -> Check:
+    """A picture of a batch of one, made on the device, against the host's, in grey levels."""
     difference = np.abs(grey_levels(device[0, 0]) - grey_levels(host))
     note = f"grey levels; {100 * (difference > 0).mean():.3f} % of values differ"
     return Check(stage, float(difference.max()), 1.0, note)
