@@ -208,6 +208,7 @@ def training_clips(
     epoch: int,
     context: int = 0,
     hold: int = 0,
+    mirror: bool = True,
 ) -> tuple[Clips, Float[np.ndarray, "b 7"]]:
     """The clips of one epoch in random order, and how each of them is augmented.
 
@@ -227,6 +228,7 @@ def training_clips(
       epoch: counted from 0.
       context: frames of the run before and after a clip that it carries.
       hold: so many missing frames in a row are no gap.
+      mirror: half of the clips; else none, as AUs of one side would change it.
 
     Returns:
       The clips, and per clip the columns `AUGMENTATION`: offsets out of `crop_offsets`, flip 0 or
@@ -248,7 +250,8 @@ def training_clips(
     jitter = low + (high - low) * (draws[:, 5:] >> 11) * 2.0**-53
     offsets = [crop_offsets.start + _below(draw, len(crop_offsets)) for draw in crop]
     colours = _below(generator.random_raw(count), ORDERS)
-    augment = np.column_stack([*offsets, _below(flip, 2), jitter, colours]).astype(np.float32)
+    flips = _below(flip, 2) if mirror else np.zeros(count)
+    augment = np.column_stack([*offsets, flips, jitter, colours]).astype(np.float32)
     return _clips(line, run, first, clip_length, context), augment
 
 

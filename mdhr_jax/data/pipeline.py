@@ -15,6 +15,7 @@ from typing import Any, SupportsIndex
 import grain
 import numpy as np
 
+from mdhr_jax import facs
 from mdhr_jax.data import clips, records
 
 # Each thread has its batch's pictures read by all cores (`records`): the second begins a batch
@@ -191,6 +192,7 @@ class _TrainingClips:
             clip_length=clip_length,
             clips_per_video=clips_per_video,
             hold=source.hold,
+            mirror=not any(map(facs.side, source.layout.aus)),
             **drawing,
         )
         self._epoch = functools.lru_cache(maxsize=4)(lambda epoch: draw(epoch=epoch))

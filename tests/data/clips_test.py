@@ -158,6 +158,13 @@ def test_another_seed_or_epoch_draws_otherwise(change):
     assert (augment != other_augment).all(axis=0).any()
 
 
+def test_aus_of_one_side_are_not_mirrored():
+    table = table_of(a=range(40), b=range(60))
+    (_, augment), (_, unmirrored) = (draw(table, mirror=mirror) for mirror in (True, False))
+    assert (unmirrored[:, 2] == 0).all()
+    np.testing.assert_array_equal(np.delete(augment, 2, 1), np.delete(unmirrored, 2, 1))
+
+
 def test_draws_are_pinned():
     # A resumed run must see the clips that it would have seen, under any numpy.
     index, augment = draw(table_of(a=range(40), b=range(60)), clips_per_video=2, seed=7, epoch=3)
