@@ -134,21 +134,24 @@ def tiny_config(rendered_set):
     return config
 
 
-def as_graphau(config, **slots):
-    """Turns a configuration into one of a GraphAU's stage 2, of clips of one frame."""
-    model = kinds.changed(config.model.to_dict(), "graphau") | slots
-    config.model = ConfigDict(model)
-    config.clip_length, config.clips_per_video, config.jitter_order = 1, 0, "random"
-    config.steps, config.epochs = 8, 0.0
-    return config
+@pytest.fixture
+def as_graphau():
+    """Makes of a configuration that of a GraphAU's stage 2, of clips of one frame."""
+
+    def changed(config, **slots):
+        config = config.copy_and_resolve_references()
+        config.model = ConfigDict(kinds.changed(config.model.to_dict(), "graphau") | slots)
+        config.clip_length, config.clips_per_video, config.jitter_order = 1, 0, "random"
+        config.steps, config.epochs = 8, 0.0
+        return config
+
+    return changed
 
 
 @pytest.fixture(params=["mdhr", "graphau"])
-def config_of_a_kind(request, tiny_config):
+def config_of_a_kind(request, tiny_config, as_graphau):
     """The tiny configuration of every kind of model."""
-    if request.param == "mdhr":
-        return tiny_config
-    return as_graphau(tiny_config, features=32)  # see `sharded_config` of tests/machine
+    return tiny_config if request.param == "mdhr" else as_graphau(tiny_config)
 
 
 @pytest.fixture

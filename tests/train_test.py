@@ -226,6 +226,21 @@ def test_a_run_starts_from_the_backbone_of_another(tiny_config, tmp_path, one_de
 
 
 @pytest.mark.slow
+def test_a_second_stage_starts_from_a_first(tiny_config, as_graphau, tmp_path, one_device, capsys):
+    first = as_graphau(tiny_config, relations="nearest", edge_head=False)
+    first.steps = 1
+    train.train(first, tmp_path / "first")
+    second = as_graphau(tiny_config, init_from=str(tmp_path / "first"))
+    second.steps, second.learning_rate = 1, 0.0
+    train.train(second, tmp_path / "second")
+    said = capsys.readouterr().err
+    assert "takes over backbone, static, au_features, classifier; anew: relations" in said
+    one, other = (load_trained(tmp_path / run).state["params"] for run in ("first", "second"))
+    for part in ("backbone", "static", "au_features", "classifier"):
+        jax.tree.map(np.testing.assert_array_equal, one[part], other[part])
+
+
+@pytest.mark.slow
 def test_a_backbone_that_does_not_fit_is_refused_and_no_run_is_begun(
     tiny_config, tmp_path, one_device, other_run, monkeypatch
 ):
