@@ -273,7 +273,8 @@ def _run(place: pathlib.Path) -> Iterator[Finding]:
 
     recipe = directory.load_recipe(place)
     yield Finding(
-        f"run of {recipe.kind_name}, {recipe.model.backbone}, layout {recipe.layout_name}, fold {recipe.fold}, "
+        f"run of {recipe.kind_name}, {recipe.model.backbone}, layout {recipe.layout_name}, "
+        f"fold {recipe.fold}, "
         f"protocol {recipe.protocol_name}, seed {recipe.seed}"
     )
     learned = provenance.read(place)
