@@ -82,14 +82,19 @@ def _check_aus(path: pathlib.Path, layout: facs.AuLayout) -> None:
 
 
 def _load_file(path: pathlib.Path) -> Trained:
-    arrays = _without_classifier(files.read(path))
+    whole = files.read(path)
+    arrays = _without_classifier(whole)
     with directory.naming(path):
         release = families.recognise(arrays)
         recipe = _recipe_of(release)
         shapes, shardings = abstract_state(recipe)
         state = official.load(arrays, shapes, release.rows, release.title)
     count = len(release.layout.aus)
-    notes.once(f"{path}: {release.title}, {count} AUs; {len(arrays)} entries, 0 left over")
+    unused = len(whole) - len(arrays)
+    notes.once(
+        f"{path}: {release.title}, {count} AUs; {len(arrays)} entries, 0 left over"
+        + (f", {unused} of its backbone's unused classifier" if unused else "")
+    )
     thresholds = np.full(count, recipe.threshold)
     return Trained(path, recipe, protocol.FILE, jax.device_put(state, shardings), thresholds)
 
@@ -155,11 +160,11 @@ def initial_values(recipe: Recipe, abstract: dict) -> dict:
     parts = ("backbone", *(recipe.kind.handed_over if is_alike else ()))
     taken = [part for part in parts if part in abstract["params"]]
     values, wanted = (
-        {group: {part: tree[group].get(part, {}) for part in taken} for group in official.PARTS}
+        {g: {part: tree[g][part] for part in taken if part in tree[g]} for g in official.PARTS}
         for tree in (other, abstract)
     )
     for part in taken:
-        if any(_shapes(values[g][part]) != _shapes(wanted[g][part]) for g in official.PARTS):
+        if any(_shapes(values[g], part) != _shapes(wanted[g], part) for g in official.PARTS):
             whose = repr(recipe.model.backbone) if part == "backbone" else "this model"
             raise InputError(
                 f"config.model.init_from={start}: its {part} does not fit {whose}; name a run with "
@@ -199,8 +204,9 @@ def _backbone_of(
     return official.load(official.backbone_alone(arrays), like, rows, backbone)
 
 
-def _shapes(tree: dict) -> dict:
-    return jax.tree.map(lambda x: x.shape, tree)
+def _shapes(tree: dict, part: str) -> dict:
+    """Of a part, which may have no statistics."""
+    return jax.tree.map(lambda x: x.shape, tree.get(part, {}))
 
 
 def with_values(state: dict, values: dict) -> dict:
