@@ -129,6 +129,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("configuration", nargs="?", default="opengraph_resnet50_stage2")
+    parser.add_argument("--variant", choices=VARIANTS, action="append", help="of PyTorch; all")
     parser.add_argument("--frames", type=int, default=16, help="in one batch")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each side has")
     parser.add_argument("--windows", type=int, default=2, help="of a turn")
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parsed(arguments)
     try:
         ours = Ours(asked.configuration, asked.frames)
-        rows = [timed(ours, asked, variant) for variant in VARIANTS]
+        rows = [timed(ours, asked, variant) for variant in asked.variant or VARIANTS]
     except InputError as error:
         print(f"graphau_speed: {error}", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ them unknown. All in float64. Prints how far losses and weights are apart, and k
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 from typing import NamedTuple
@@ -183,7 +184,9 @@ def theirs(folder: pathlib.Path, case: Case, batches: Batches) -> Trained:
         **{f"state.{name}": array for name, array in state.items()},
     )
     files = folder / "given.npz", folder / "after.npz"
-    subprocess.run([twin.TORCH, HERE / "torch_graphau_training.py", *files, "float64"], check=True)
+    command = [twin.TORCH, HERE / "torch_graphau_training.py", *files, "float64"]
+    # Threads would wait for each other longer than these small maps take.
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     with np.load(folder / "after.npz") as after:
         state = {name: after[f"state.{name}"] for name in state}
         return Trained(after["loss"].tolist(), state)

@@ -3,6 +3,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -159,12 +160,9 @@ def initial_values(recipe: Recipe, abstract: dict) -> dict:
     other, is_alike = _start(pathlib.Path(start), recipe, abstract)
     parts = ("backbone", *(recipe.kind.handed_over if is_alike else ()))
     taken = [part for part in parts if part in abstract["params"]]
-    values, wanted = (
-        {g: {part: tree[g][part] for part in taken if part in tree[g]} for g in official.PARTS}
-        for tree in (other, abstract)
-    )
+    values, wanted = (_parts(tree, taken) for tree in (other, abstract))
     for part in taken:
-        if any(_shapes(values[g], part) != _shapes(wanted[g], part) for g in official.PARTS):
+        if _shapes(_parts(values, [part])) != _shapes(_parts(wanted, [part])):
             whose = repr(recipe.model.backbone) if part == "backbone" else "this model"
             raise InputError(
                 f"config.model.init_from={start}: its {part} does not fit {whose}; name a run with "
@@ -175,6 +173,14 @@ def initial_values(recipe: Recipe, abstract: dict) -> dict:
         f"config.model.init_from={start}: takes over {', '.join(taken)}; anew: {', '.join(anew)}"
     )
     return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), values, wanted)
+
+
+def _parts(tree: dict, names: Sequence[str]) -> dict:
+    """These parts of a model's parameters and of its statistics, where there are any."""
+    return {
+        group: {name: tree[group][name] for name in names if name in tree[group]}
+        for group in official.PARTS
+    }
 
 
 def _start(path: pathlib.Path, recipe: Recipe, abstract: dict) -> tuple[dict, bool]:
@@ -204,9 +210,8 @@ def _backbone_of(
     return official.load(official.backbone_alone(arrays), like, rows, backbone)
 
 
-def _shapes(tree: dict, part: str) -> dict:
-    """Of a part, which may have no statistics."""
-    return jax.tree.map(lambda x: x.shape, tree.get(part, {}))
+def _shapes(tree: dict) -> dict:
+    return jax.tree.map(lambda x: x.shape, tree)
 
 
 def with_values(state: dict, values: dict) -> dict:
