@@ -11,7 +11,7 @@ import numpy as np
 from mdhr_jax.data import clips, records
 from mdhr_jax.errors import InputError
 from mdhr_jax.faces import pace
-from mdhr_jax.interop import files
+from mdhr_jax.interop import families, files
 from mdhr_jax.machine import locks, notes, sharding
 from mdhr_jax.report import paper, published, tables
 from mdhr_jax.run import protocol, provenance, seen
@@ -113,7 +113,19 @@ def load(
     source = recipe.open_data()
     seen.check_tested(trained.path, source, recipe.fold, allowed=allow_seen)
     _warn_of_other_pictures(trained.path, source)
+    if files.is_weight_file(checkpoint):
+        _say_that_the_fold_is_open(trained, recipe.fold)
     return dataclasses.replace(trained, recipe=recipe)
+
+
+def _say_that_the_fold_is_open(trained: Trained, fold: int) -> None:
+    own = trained.recipe
+    release = families.of_model(own.kind_name, own.layout, own.model)
+    line = (
+        f"{trained.path}: its fold is not in it; taken for one that has not learned from the test "
+        f"subjects of fold {fold}"
+    )
+    notes.once(f"{line}. {release.of_fold}" if release.of_fold else line)
 
 
 def _warn_of_other_pictures(path: pathlib.Path, source: records.FrameSource) -> None:

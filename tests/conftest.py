@@ -278,14 +278,20 @@ def faces_extra():
 TORCH = pathlib.Path(__file__).parents[1] / ".venv-torch/bin/python"
 
 
-@pytest.fixture
-def run_torch(tmp_path):
-    """Runs a script with PyTorch in `tmp_path`, in PyTorch's own environment."""
+@pytest.fixture(scope="session")
+def torch_python():
+    """The Python of PyTorch's own environment."""
     if not TORCH.exists():
         pytest.skip("PyTorch is not here; bash launch/torch_env.sh installs it where it can")
+    return TORCH
+
+
+@pytest.fixture
+def run_torch(torch_python, tmp_path):
+    """Runs a script with PyTorch in `tmp_path`, in PyTorch's own environment."""
 
     def run(script, *arguments):
-        command = [TORCH, "-c", script, *map(str, arguments)]
+        command = [torch_python, "-c", script, *map(str, arguments)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -7,6 +7,7 @@ the order of ReLU and sum) follows from these.
 
 import dataclasses
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ class Release:
       slots: values of `config.model`, but `init_from` and what a file cannot tell.
       rows: the names of its entries.
       crop: how it expects test pictures to be cut, a key of `preprocess.EVALUATION`.
+      of_fold: what the names of its files say wrongly of their fold; empty: nothing.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class Release:
     slots: Mapping[str, Any]
     rows: list[names.NameRule]
     crop: str
+    of_fold: str = ""
 
 
 def recognise(arrays: Arrays) -> Release:
@@ -132,40 +135,79 @@ _NEIGHBOURS = {"bp4d": 4, "disfa": 3, "opengraphau": 4}
 _ME: dict[str, Any] = {"update": "activated_sum", "sides": "own"}
 _OPEN: dict[str, Any] = {"update": "sum_activated", "sides": "released"}
 _STAGES = {"nearest": 1, "gated": 2}
-_SWINS = {(96, 6): "swin_t", (96, 18): "swin_s", (128, 18): "swin_b"}  # width, depth of stage 3
-_GATED = re.compile(r"head\.(edge_extractor|gnn\.(graph_layers|[A-Z]\d))")
-_RESNETS = {6: "resnet50", 23: "resnet101"}  # depth of stage 3
+_THIRD_STAGE = re.compile(r"backbone\.(layer3|layers\.2\.blocks)\.(\d{1,6})\.")
+_BOTTLENECK = re.compile(r"backbone\.layer\d\.\d+\.conv3\.")
+_FIRST_STAGE = re.compile(r"backbone\.layers\.0\.blocks\.\d+\.norm1\.")
+# By bottlenecks, or the width of the first stage; and the depth of the third.
+_RESNETS = {(False, 2): "resnet18", (True, 6): "resnet50", (True, 23): "resnet101"}
+_SWINS = {(96, 6): "swin_t", (96, 18): "swin_s", (128, 18): "swin_b"}
+_BACKBONES = (*_RESNETS.values(), *_SWINS.values())
+_ONE_TOO_HIGH = (
+    "ME-GraphAU's training names the files of stage 2 one fold too high (that of fold 1 "
+    "ends in fold2): compare F1 per fold with what is published"
+)
+_HEAD = re.compile(r"head\.((main_|sub_)?sc$|(main_)?class_linears\.|gnn\.|edge_extractor\.)")
+_AU_BLOCK = re.compile(r"head\.(main_)?class_linears\.(\d+)\.")
+_OF_AUS = re.compile(r"head\.((main_)?sc|(main_)?class_linears\.\d+\.fc\.bias)")
+_NEAREST = re.compile(r"head\.gnn\.(U|V|bnv)\.")
+_GATED = re.compile(r"head\.(edge_extractor|edge_fc|gnn\.(graph_layers|[A-Z]\d|bn[ve]\d))\b")
 
 
 def _graphau_in(arrays: Arrays) -> Release | None:
-    vectors = arrays.get("head.main_sc", arrays.get("head.sc"))
-    backbone = _backbone_in(arrays)
-    if vectors is None or backbone is None or vectors.ndim != 2:
+    if not any(map(_HEAD.match, arrays)):
         return None
-    nodes, features = vectors.shape
-    layout = facs.OPENGRAPHAU if "head.main_sc" in arrays else _NODES.get(nodes)
-    if layout is None:
+    blocks = [match for name in arrays if (match := _AU_BLOCK.match(name))]
+    is_open = "head.main_sc" in arrays or any(match[1] for match in blocks)
+    slots = graphau.Slots(
+        backbone=_backbone_in(arrays),
+        features=_features_in(arrays),
+        relations=_relations_in(arrays),
+    )
+    if is_open:
+        return _graphau(facs.OPENGRAPHAU, slots)
+    rows = len(np.atleast_1d(arrays.get("head.sc", ())))
+    found = (rows, len({match[2] for match in blocks}))
+    layouts = [_NODES[nodes] for nodes in found if nodes in _NODES]
+    if not layouts:
         raise InputError(
-            f"head.sc has {nodes} rows, one for each AU: an ME-GraphAU has 12 (BP4D) or 8 (DISFA)"
+            f"has {rows} AUs (rows of head.sc): an ME-GraphAU has 12 (BP4D) or 8 (DISFA), and no "
+            "other was released; give a file of one of them"
         )
-    relations = "gated" if any(map(_GATED.match, arrays)) else "nearest"
-    slots = graphau.Slots(backbone=backbone, features=features, relations=relations)
-    return _graphau(layout, slots)
+    return _graphau(layouts[0], slots)
 
 
-def _backbone_in(arrays: Arrays) -> str | None:
-    """The backbone whose shapes the entries have."""
-    numbers = [
-        int(match[1])
-        for name in arrays
-        if (match := re.match(r"backbone\.(?:layer3|layers\.2\.blocks)\.(\d+)\.", name))
-    ]
-    depth = max(numbers, default=-1) + 1
-    if "backbone.conv1.weight" in arrays:
-        basic = "backbone.layer1.0.conv3.weight" not in arrays
-        return "resnet18" if basic else _RESNETS.get(depth)
-    patches = arrays.get("backbone.patch_embed.proj.weight")
-    return None if patches is None else _SWINS.get((len(patches), depth))
+def _relations_in(arrays: Arrays) -> str:
+    """Of the stage whose graph the entries name."""
+    first, second = (min(filter(each.match, arrays), default="") for each in (_NEAREST, _GATED))
+    if first and second:
+        raise InputError(
+            f"holds entries of two stages, {first} of stage 1 and {second} of stage 2; give a file "
+            "of one stage"
+        )
+    return "gated" if second else "nearest"
+
+
+def _features_in(arrays: Arrays) -> int:
+    """Width of the AU nodes, as most of the entries of AUs have it."""
+    widths = [a.shape[-1] for name, a in arrays.items() if a.ndim and _OF_AUS.fullmatch(name)]
+    return max(1, statistics.mode([*widths, 1]))
+
+
+def _backbone_in(arrays: Arrays) -> str:
+    """The backbone whose blocks the entries are."""
+    blocks = [match for name in arrays if (match := _THIRD_STAGE.match(name))]
+    depth = 1 + max((int(match[2]) for match in blocks), default=-1)
+    if any(match[1] == "layer3" for match in blocks):
+        backbone = _RESNETS.get((any(map(_BOTTLENECK.match, arrays)), depth))
+    else:
+        widths = (array.size for name, array in arrays.items() if _FIRST_STAGE.match(name))
+        backbone = _SWINS.get((next(widths, 0), depth))
+    if backbone is None:
+        raise InputError(
+            f"holds a GraphAU whose backbone is none of {', '.join(_BACKBONES)} (its third "
+            f"stage has {depth} blocks); give a file with one of these"
+        )
+    return backbone
 
 
 def _graphau(layout: facs.AuLayout, slots: graphau.Slots) -> Release:
@@ -187,6 +229,7 @@ def _graphau(layout: facs.AuLayout, slots: graphau.Slots) -> Release:
         implied,
         graphau_names.table(layout, slots.backbone),
         "portrait" if is_open else "centre",
+        _ONE_TOO_HIGH if relations == "gated" and not is_open else "",
     )
 
 
@@ -208,7 +251,7 @@ FAMILIES = {
     "mdhr": Family((facs.BP4D, facs.DISFA), tuple(_MDHR_FIRST.values()), _mdhr),
     "graphau": Family(
         (facs.BP4D, facs.DISFA, facs.OPENGRAPHAU),
-        ("resnet18", *_RESNETS.values(), *_SWINS.values()),
+        _BACKBONES,
         _graphau,
     ),
 }

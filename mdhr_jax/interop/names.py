@@ -249,7 +249,7 @@ def entries(tree: dict, rows: list[NameRule]) -> list[Entry]:
         position, match = matches[0]
         row = rows[position]
         numbers = tuple(int(group) for group in match.groups())
-        shape = rearrange(np.empty(leaf.shape, bool), row.rule, **row.sizes).shape
+        shape = rearrange(np.broadcast_to(False, leaf.shape), row.rule, **row.sizes).shape
         for index, au in enumerate(row.aus) if row.aus else [(None, None)]:
             name = _official_name(row, numbers, au)
             place = _place(groups[position], position, numbers, au)
@@ -273,17 +273,17 @@ def to_official(tree: dict, found: list[Entry]) -> dict[str, np.ndarray]:
     return {entry.name: entry.read(np.asarray(lookup(tree, entry.path))) for entry in found}
 
 
-def problems(found: list[Entry], official: dict[str, np.ndarray]) -> list[str]:
-    """Missing, left-over and mis-shaped entries, in words; empty when all is as expected."""
+def problems(found: list[Entry], official: dict[str, np.ndarray]) -> list[list[str]]:
+    """Missing, left-over and mis-shaped entries, in words; none when all is as expected."""
     expected = {entry.name: entry.shape for entry in found}
     return [
-        *(f"missing {name}" for name in expected if name not in official),
-        *(f"left over {ascii(name)[1:-1]}" for name in official if name not in expected),
-        *(
+        [f"missing {name}" for name in expected if name not in official],
+        [f"left over {ascii(name)[1:-1]}" for name in official if name not in expected],
+        [
             f"{name} has shape {official[name].shape}, expected {shape}"
             for name, shape in expected.items()
             if name in official and official[name].shape != shape
-        ),
+        ],
     ]
 
 

@@ -18,6 +18,7 @@ from mdhr_jax.models import swin
 PARTS = ("params", "batch_stats")
 # Entries of ImageNet models that no model here has a use for.
 CLASSIFIER = ("fc.weight", "fc.bias", "head.weight", "head.bias")
+SHOWN = 7  # problems of a kind that are named
 _BLOCK = re.compile(r"([Bb]ackbone\.layers\.(\d)\.blocks\.(\d+))\.norm1\.weight")
 _SWIN_MAPS = {0: 56, 1: 28, 2: 14}  # stage -> width of the maps in which windows are shifted
 
@@ -51,24 +52,40 @@ def load(arrays: dict[str, np.ndarray], like: dict, rows: list[names.NameRule], 
       `step` (the batches that the norms have seen), `params`, `batch_stats`.
 
     Raises:
-      InputError: missing, left-over, mis-shaped entries or other types; all are named.
+      InputError: missing, left-over, mis-shaped entries or other types; the first of each kind are
+        named.
     """
     entries = {part: names.entries(like[part], rows) for part in PARTS}
     weights = {n: a for n, a in arrays.items() if n.rpartition(".")[2] not in names.COMPUTED}
-    problems = names.problems([entry for part in PARTS for entry in entries[part]], weights)
-    problems += _wrong_types(weights) + _wrong_tables(arrays, weights) + _wrong_counters(arrays)
-    if problems:
-        shown = "; ".join(problems[:20]) + ("; ..." if len(problems) > 20 else "")
-        raise InputError(f"{len(problems)} entries do not fit {what}: {shown}")
+    problems = [
+        *names.problems([entry for part in PARTS for entry in entries[part]], weights),
+        _wrong_types(weights),
+        _wrong_tables(arrays, weights),
+        _wrong_counters(arrays),
+    ]
+    if any(problems):
+        raise InputError(_told(problems, what))
     seen = [int(array) for array in _counters(arrays).values()]
     return {"step": np.int32(max(seen, default=0))} | {
         part: names.from_official(like[part], entries[part], weights) for part in PARTS
     }
 
 
+def _told(problems: list[list[str]], what: str) -> str:
+    """The first of each kind of problems."""
+    count = sum(map(len, problems))
+    shown = [line for alike in problems for line in alike[:SHOWN]]
+    shown += ["..."] if count > len(shown) else []
+    return (
+        f"{count} {'entry does' if count == 1 else 'entries do'} not fit {what}: "
+        f"{'; '.join(shown)}; give a whole file of one such model"
+    )
+
+
 def backbone_alone(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The backbone's entries of an official file, of torchvision's ResNets or of Swin's authors."""
-    own = {name: array for name, array in arrays.items() if name.startswith("Backbone.")}
+    prefix = re.compile("[Bb]ackbone[.]")
+    own = {prefix.sub("Backbone.", n): a for n, a in arrays.items() if prefix.match(n)}
     return own or {f"Backbone.{n}": a for n, a in arrays.items() if n not in CLASSIFIER}
 
 

@@ -84,14 +84,19 @@ def _check_aus(path: pathlib.Path, layout: facs.AuLayout) -> None:
 
 
 def _load_file(path: pathlib.Path) -> Trained:
-    arrays = _without_classifier(files.read(path))
+    whole = files.read(path)
+    arrays = _without_classifier(whole)
     with directory.naming(path):
         release = families.recognise(arrays)
         recipe = _recipe_of(release)
         shapes, shardings = abstract_state(recipe)
         state = official.load(arrays, shapes, release.rows, release.title)
     count = len(release.layout.aus)
-    notes.once(f"{path}: {release.title}, {count} AUs; {len(arrays)} entries, 0 left over")
+    unused = len(whole) - len(arrays)
+    notes.once(
+        f"{path}: {release.title}, {count} AUs; {len(arrays)} entries, 0 left over"
+        + (f", {unused} of its backbone's unused classifier" if unused else "")
+    )
     thresholds = np.full(count, recipe.threshold)
     return Trained(path, recipe, protocol.FILE, jax.device_put(state, shardings), thresholds)
 

@@ -111,7 +111,7 @@ def test_missing_left_over_and_misshaped_entries_are_reported_together(tiny):
     official["TCN.extra"] = np.zeros(3)
     official["node_classifier.sc"] = np.zeros((8, 4))
     assert names.problems(entries, official) == [
-        "missing TCN.bn.weight",
-        "left over TCN.extra",
-        "node_classifier.sc has shape (8, 4), expected (8, 3)",
+        ["missing TCN.bn.weight"],
+        ["left over TCN.extra"],
+        ["node_classifier.sc has shape (8, 4), expected (8, 3)"],
     ]
