@@ -14,7 +14,7 @@ from mdhr_jax.machine import sharding
 from mdhr_jax.run import checkpoint, directory, inputs
 from mdhr_jax.run.programs import REMAT, peak_learning_rate, programs_for, schedule_of
 from mdhr_jax.run.recipe import Recipe
-from mdhr_jax.run.trained import initial_backbone, load_trained, with_backbone
+from mdhr_jax.run.trained import initial_values, load_trained, with_values
 
 
 def test_the_length_of_a_run_is_given_in_epochs_or_in_steps(tiny_config, rendered_set):
@@ -170,8 +170,8 @@ def test_the_average_is_what_is_scored_loaded_and_started_from(
 
     tiny_config.model.init_from = str(tmp_path / "run")
     recipe = Recipe.of(tiny_config)
-    backbone = initial_backbone(recipe, programs.abstract)
-    started = with_backbone(programs.init(programs.schedule), backbone)
+    backbone = initial_values(recipe, programs.abstract)
+    started = with_values(programs.init(programs.schedule), backbone)
     for part in ("params", "trained"):
         jax.tree.map(
             np.testing.assert_array_equal, started[part]["backbone"], loaded["params"]["backbone"]

@@ -33,7 +33,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 COLOUR_JITTER = 0.4  # release: brightness, contrast and saturation change by up to 40 %
 
 # Of brightness (0), contrast (1) and saturation (2); the first is the release's.
-ORDERS = np.array(list(itertools.permutations(range(3))))
+ORDERS = tuple(itertools.permutations(range(3)))
 
 WEIGHT_BITS = 22  # PIL resizes 8-bit pictures with weights in units of 2**-22
 
