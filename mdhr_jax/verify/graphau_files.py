@@ -193,7 +193,7 @@ def preprocessing(arrays: Arrays, directory: pathlib.Path) -> Iterator[Check | U
         for key, draw in arrays.items():
             if key.startswith(f"{case}.train") and key.endswith(".params"):
                 crop = key.removesuffix(".params")
-                ours = preprocess.host_train(picture, np.array([*draw, 1, 1, 1, 0]), 224)
+                ours = preprocess.host_train(picture, np.array([*draw, 1.0, 1.0, 1.0, 0.0]), 224)
                 levels, stage = small_files.grey_levels(ours), crop.replace(".", " ")
                 yield verdict.exact(f"{stage} sum of levels", levels.sum(), arrays[f"{crop}.u8sum"])
     picture = golden.picture(*arrays["sq256.hw_seed"].tolist())
