@@ -144,7 +144,7 @@ def prepare(folder: pathlib.Path, recipe: Recipe, sizes: Sizes) -> None:
         folder / "clips.npz",
         frames=rng.integers(0, 256, (*shape, side, side, 3), np.uint8),
         labels=rng.integers(0, 2, (*shape, len(recipe.layout.aus))),
-        augment=np.tile(np.float32([middle, middle, 0, 1, 1, 1]), (count, 1)),
+        augment=np.tile(np.float32([middle, middle, 0, 1, 1, 1, 0]), (count, 1)),
     )
 
 

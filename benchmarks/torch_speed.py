@@ -143,7 +143,7 @@ class Peer:
     def _take(self, clips: dict[str, np.ndarray]) -> None:
         """Clips as a loader would hand them over, in the host's memory."""
         self.rows = clips["augment"]
-        self.factors, self.labels = torch.tensor(self.rows[:, 3:]), torch.tensor(clips["labels"])
+        self.factors, self.labels = torch.tensor(self.rows[:, 3:6]), torch.tensor(clips["labels"])
         self.frames = torch.from_numpy(clips["frames"])
         if not self.variant.on_device:
             self.frames = normalised(self._cut(self.frames).float()).contiguous()
