@@ -49,8 +49,8 @@ def normalise_batch(
 def _averaged(x: Array, scale: Array) -> tuple[int, ...]:
     """Axes of the groups that have no values of their own in `scale`."""
     first = x.ndim - scale.ndim
-    inner = (first + axis for axis, size in enumerate(scale.shape) if size == 1)
-    return (*range(1, first), *inner)
+    inner = enumerate(scale.shape, start=first)
+    return (*range(1, first), *(axis for axis, size in inner if size < x.shape[axis]))
 
 
 def _normalise_batch_forward(
