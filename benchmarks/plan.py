@@ -137,20 +137,15 @@ SIZES = {
         fold=(2_000, _SHORT),
         share=0.2,
     ),
-    "tiny": Size(
-        nets={"resnet50": _NARROW},
-        narrow=_NARROW,
-        beside={"resnet50": (*_BESIDE_NARROW, *_ONE)},
-        golden=("loss",),
-        trained=("loss",),
-        windows=1,
-        many=4,
-        growth=(1,),
-        pictures=(1_312, 64),
-        fold=(1_312, _SHORT),
-        share=0.0,
-    ),
 }
+SIZES["tiny"] = SIZES["small"]._replace(
+    nets={"resnet50": _NARROW},
+    beside={"resnet50": (*_BESIDE_NARROW, *_ONE)},
+    golden=("loss",),
+    pictures=(1_312, 64),
+    fold=(1_312, _SHORT),
+    share=0.0,
+)
 
 
 def parts(name: str, torch: str | None = None) -> list[Part]:

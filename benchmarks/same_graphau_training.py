@@ -20,16 +20,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import same_training
 import twin
 from flax import nnx
 from jaxtyping import Float, Int
 
 from mdhr_jax import facs
 from mdhr_jax.configs import graphau as graphau_config
-from mdhr_jax.data.builders import rendered
 from mdhr_jax.interop import graphau_names, official
 from mdhr_jax.models import graphau, views
-from mdhr_jax.numerics import losses, optim, preprocess, steps
+from mdhr_jax.numerics import losses, optim, steps
 from mdhr_jax.run import inputs
 from mdhr_jax.run.recipe import Recipe
 
@@ -89,16 +89,7 @@ class Trained(NamedTuple):
 
 def prepare(folder: pathlib.Path, count: int) -> Batches:
     """`count` batches of rendered faces with their labels, and labels drawn for OpenGraphAU."""
-    source = rendered.build(
-        folder / "data",
-        facs.BP4D,
-        seed=0,
-        subjects=24,
-        videos_per_subject=2,
-        frames_per_video=24,
-        image_size=preprocess.resized(IMAGE_SIZE),
-        progress=False,
-    )
+    source = same_training.faces(folder / "data", IMAGE_SIZE)
     config = graphau_config.get_config()
     config.data, config.image_size, config.batch_size = str(source.path), IMAGE_SIZE, BATCH
     recipe = Recipe.of(config)

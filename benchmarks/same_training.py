@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from mdhr_jax import facs
 from mdhr_jax.configs import base
+from mdhr_jax.data import records
 from mdhr_jax.data.builders import rendered
 from mdhr_jax.interop import files, names, official
 from mdhr_jax.models import views
@@ -49,19 +50,24 @@ def configuration(folder: pathlib.Path) -> ConfigDict:
     return config
 
 
-def prepare(folder: pathlib.Path, count: int) -> Recipe:
-    """Writes `count` batches and what the twin begins with into `folder`."""
-    config = configuration(folder)
-    source = rendered.build(
-        folder / "data",
+def faces(folder: pathlib.Path, image_size: int) -> records.FrameSource:
+    """Rendered people from whom both sides learn."""
+    return rendered.build(
+        folder,
         facs.BP4D,
         seed=0,
         subjects=24,
         videos_per_subject=2,
         frames_per_video=24,
-        image_size=preprocess.resized(config.image_size),
+        image_size=preprocess.resized(image_size),
         progress=False,
     )
+
+
+def prepare(folder: pathlib.Path, count: int) -> Recipe:
+    """Writes `count` batches and what the twin begins with into `folder`."""
+    config = configuration(folder)
+    source = faces(folder / "data", config.image_size)
     recipe = Recipe.of(config)
     batches = inputs.training_batches(recipe, source, 0)
     augment = jax.jit(functools.partial(preprocess.train, image_size=config.image_size))

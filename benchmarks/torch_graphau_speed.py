@@ -4,7 +4,7 @@
     python torch_graphau_speed.py opengraph_resnet50_stage2 --frames 8 --threads 2
 
 Answers requests (answers.py) on standard input, such as `{"name": "frames", "windows": 5,
-"seconds": 1}`: seconds per call. Weights and pictures are the recipe's (graphau_recipe.py), so that
+"seconds": 1}`: seconds per call. Weights and pictures are drawn (torch_graphau_drawn.py), so that
 another side has the same without a file; `check` gives their scores, `about` the machine.
 """
 
@@ -12,20 +12,18 @@ import argparse
 import functools
 
 import answers
-import graphau_recipe as recipe
 import torch
 import torch_graphau
+import torch_graphau_drawn as drawn
 import torch_speed
 
 BASE_SEED = 1
 
 
 def model(configuration: str) -> torch_graphau.GraphAU:
-    """A released model with the recipe's weights, for evaluation."""
+    """A released model with drawn weights, for evaluation."""
     model = torch_graphau.build(configuration)
-    for name, x in model.state_dict().items():
-        if not name.endswith(recipe.COMPUTED):
-            x.copy_(torch.from_numpy(recipe.weight(name, tuple(x.shape), BASE_SEED)))
+    drawn.fill(model, BASE_SEED)
     return model.eval()
 
 
@@ -47,7 +45,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     form = torch.channels_last if arguments.channels_last else torch.contiguous_format
     network = model(arguments.configuration).to(torch_speed.DEVICE, memory_format=form)
-    pictures = torch.from_numpy(recipe.pictures(arguments.frames, arguments.seed))
+    pictures = torch.from_numpy(drawn.pictures(arguments.frames, arguments.seed))
     pictures = pictures.to(torch_speed.DEVICE, memory_format=form)
 
     def scores(pictures: torch.Tensor) -> torch.Tensor:

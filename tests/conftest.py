@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 
 import jax
@@ -40,6 +41,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 os.environ[compile_cache.VARIABLE] = tempfile.mkdtemp()
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 
+BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 
 
@@ -273,6 +275,18 @@ def faces_extra():
     pytest.importorskip("lz4", reason="the extra [faces] is not installed")
     if not importlib.util.find_spec("mtcnn"):
         pytest.skip("the extra [faces] is not installed")
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A module of the benchmarks by name, which imports its neighbours; gone afterwards."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    names = [file.stem for file in BENCHMARKS.glob("*.py")]
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
 
 
 TORCH = pathlib.Path(__file__).parents[1] / ".venv-torch/bin/python"

@@ -1,27 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything in one command (launch/measure.sh): its lines, its tables, and a tiny run of it."""
 
-import importlib
 import json
 import pathlib
-import sys
 
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
-MODULES = ("measure", "measured", "plan", "side_table", "sides", "targets")
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """A module of the benchmarks by name."""
-    monkeypatch.syspath_prepend(BENCHMARKS)  # they import their neighbours
-    for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module
-    for name in MODULES:
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture

@@ -1,21 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our training of GraphAU and PyTorch's from the same weights on the same batches."""
 
-import importlib.util
-import pathlib
-
 import pytest
-
-BENCHMARK = pathlib.Path(__file__).parents[1] / "benchmarks/same_graphau_training.py"
 
 
 @pytest.fixture
-def same_training(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARK.parent)  # it imports its neighbours
-    spec = importlib.util.spec_from_file_location("same_graphau_training", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def same_training(benchmark):
+    return benchmark("same_graphau_training")
 
 
 @pytest.mark.parametrize(

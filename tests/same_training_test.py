@@ -1,22 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our training and PyTorch's from the same weights on the same batches."""
 
-import importlib.util
-import pathlib
-
 import numpy as np
 import pytest
 
-BENCHMARK = pathlib.Path(__file__).parents[1] / "benchmarks/same_training.py"
-
 
 @pytest.fixture
-def same_training(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARK.parent)  # it imports its neighbours
-    spec = importlib.util.spec_from_file_location("same_training", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def same_training(benchmark):
+    return benchmark("same_training")
 
 
 @pytest.mark.parametrize(

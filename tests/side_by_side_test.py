@@ -2,7 +2,6 @@
 """The comparison with PyTorch: what it refuses, what it says, and one run of it."""
 
 import dataclasses
-import importlib
 import json
 import pathlib
 import sys
@@ -12,18 +11,6 @@ import pytest
 from mdhr_jax import errors
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
-MODULES = ("answers", "side_by_side", "side_table", "sides", "targets", "variants")
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """A module of the benchmarks by name."""
-    monkeypatch.syspath_prepend(BENCHMARKS)  # they import their neighbours
-    for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module
-    for name in MODULES:
-        sys.modules.pop(name, None)
 
 
 def _about(device="cpu"):

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from mdhr_jax.verify import golden, verdict
+from mdhr_jax.verify import graphau as within
 
 ROOT = pathlib.Path(__file__).parents[1]
-REFERENCE = ROOT.parent / "shared/reference/graphau"
-pytestmark = pytest.mark.skipif(
-    not REFERENCE.is_dir(), reason="the GraphAU family's reference (../shared) is not here"
-)
+OFFICIAL = ROOT.parent / "shared/reference/graphau/NAMES.json"
+VECTORS = ROOT / "tests/golden/graphau"
 QUICK = ("megraph_bp4d_resnet50_stage2", "opengraph_resnet18_stage2")
 LONG = (
     "megraph_bp4d_resnet101_stage2",
@@ -34,12 +33,7 @@ LONG = (
     "opengraph_swin_t_stage1",
     "opengraph_swin_t_stage2",
 )
-# Absolute but for the norms, which are relative, and entries, to the largest; ResNet and Swin.
-LOSS, EDGE_LOSS, RUNNING_MEAN, RUNNING_VAR = 2e-6, 5e-5, 5e-6, 5e-5
-GLOBAL_NORM, LOW_NOISE_NORM, OTHER_NORM = (5e-3, 5e-4), (1e-2, 5e-3), (3e-2, 2e-2)
-DEEP_ENTRY, HEAD_ENTRY = (0.15, 3e-2), (0.3, 3e-2)
-# Mean and standard deviation in standard deviations, L2 norm relative.
-EARLY, EARLY_STATISTIC, STATISTIC = ("s1", "s2", "s3", "s4", "bb", "global"), 2e-6, 5e-6
+EARLY = ("s1", "s2", "s3", "s4", "bb", "global")
 UNIT, LOSS_GRADIENT = 1e-5, 1e-6  # to the largest
 
 NAMES = """
@@ -58,14 +52,12 @@ GOLDEN = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import numpy, torch, torch_graphau, torch_mdhr
-import graphau_recipe as recipe
+import torch_graphau_drawn as drawn
+from mdhr_jax.verify import golden
 
 facts, arrays = json.load(open(sys.argv[2] + ".json")), numpy.load(sys.argv[2] + ".npz")
 model = torch_graphau.build(facts["config"])
-with torch.no_grad():
-    for name, x in model.state_dict().items():
-        if not name.endswith(recipe.COMPUTED):
-            x.copy_(torch.from_numpy(recipe.weight(name, tuple(x.shape), facts["base_seed"])))
+drawn.fill(model, facts["base_seed"])
 for module in model.modules():
     if isinstance(module, torch_mdhr.DropPath):
         module.rate = 0.0
@@ -74,7 +66,7 @@ for number, stage in enumerate(model.backbone.stages, start=1):
     def keep(module, inputs, output, name=f"s{number}"):
         maps[name] = output
     stage.register_forward_hook(keep)
-pictures = torch.from_numpy(recipe.pictures(facts["B"], facts["input_seed"]))
+pictures = torch.from_numpy(drawn.pictures(facts["B"], facts["input_seed"]))
 found = {}
 
 def take(mode, outputs):
@@ -83,8 +75,10 @@ def take(mode, outputs):
         if key in arrays:
             found[key] = x
         elif key + ".stat" in arrays:
-            found[key + ".sub"] = recipe.sample(x, facts["sub"])
-            found[key + ".stat"] = recipe.statistics(x)
+            found[key + ".sub"] = golden.sample(x, facts["sub"])
+            wide = x.astype(numpy.float64)
+            moments = wide.mean(), wide.std(), wide.min(), wide.max(), numpy.linalg.norm(wide)
+            found[key + ".stat"] = numpy.array(moments)
 
 with torch.no_grad():
     take("eval", model.eval()(pictures))
@@ -98,7 +92,7 @@ if "train.labels" in arrays:
     found |= {f"loss.{name}": x.item() for name, x in losses.items()}
     for name, p in model.named_parameters():
         found[f"norm.{name}"] = p.grad.double().norm().item()
-        found[f"train.grad.{name}.sub"] = recipe.sample(p.grad.numpy(), facts["grad_sub"])
+        found[f"train.grad.{name}.sub"] = golden.sample(p.grad.numpy(), facts["grad_sub"])
     running = {f"train.bn.{n}": x.numpy() for n, x in model.named_buffers() if "running" in n}
     found |= {key: x for key, x in running.items() if key in arrays}
 numpy.savez("found.npz", **found)
@@ -109,7 +103,8 @@ SMALL = """
 import dataclasses, sys
 sys.path.insert(0, sys.argv[1])
 import numpy, torch, torch_graphau
-import graphau_recipe as recipe
+import torch_graphau_drawn as drawn
+from mdhr_jax.verify import golden
 
 units, cases = numpy.load(sys.argv[2] + "/units.npz"), numpy.load(sys.argv[2] + "/loss.npz")
 me, opengraph = torch_graphau.RELEASES["megraph_bp4d"], torch_graphau.RELEASES["opengraph"]
@@ -132,12 +127,7 @@ def constants(seed, x):
     return torch.from_numpy(draw.astype(numpy.float32))
 
 for case, head in heads.items():
-    for name, x in head.state_dict().items():
-        if not name.endswith(recipe.COMPUTED):
-            value = recipe.weight("head." + name, tuple(x.shape), 1)
-            if ".V" in name and isinstance(head, torch_graphau.MEFL):
-                value = value / numpy.float32(10)  # a gain of 2, not of 200
-            x.copy_(torch.from_numpy(value))
+    drawn.fill(head, 1, "head.", golden.UNIT_GAINS)
     x, seed = torch.from_numpy(units[case + ".x"]), seeds[case[:3]]
     for mode in ("eval", "train"):
         outputs = head.train(mode == "train")(x)
@@ -172,11 +162,11 @@ TRAINING = """
 import json, runpy, sys
 sys.path.insert(0, sys.argv[1])
 import numpy, torch_graphau_speed
-import graphau_recipe as recipe
+import torch_graphau_drawn as drawn
 
 facts, arrays = json.load(open(sys.argv[2] + ".json")), numpy.load(sys.argv[2] + ".npz")
 network = torch_graphau_speed.model(facts["config"])
-pictures = recipe.pictures(facts["B"], facts["input_seed"]).transpose(0, 2, 3, 1)
+pictures = drawn.pictures(facts["B"], facts["input_seed"]).transpose(0, 2, 3, 1)
 numpy.savez(
     "given.npz",
     release="opengraph",
@@ -205,7 +195,7 @@ runpy.run_module("torch_graphau_speed", run_name="__main__")
 
 def read(configuration):
     """Facts and arrays of a golden configuration."""
-    case = REFERENCE / "golden" / configuration
+    case = VECTORS / configuration
     facts = json.loads(pathlib.Path(f"{case}.json").read_text())
     return facts, dict(np.load(f"{case}.npz"))
 
@@ -216,22 +206,21 @@ def passed(checks):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not OFFICIAL.exists(), reason="the official names are in ../shared")
 def test_the_twin_has_the_official_names(run_torch):
-    run_torch(NAMES, ROOT / "benchmarks", REFERENCE / "NAMES.json")
+    run_torch(NAMES, ROOT / "benchmarks", OFFICIAL)
 
 
-def stage_checks(found, arrays, tolerances, kind):
+def stage_checks(found, arrays, swin):
     """Stages of evaluation and training, in standard deviations of the golden ones."""
     for key, stored in arrays.items():
         mode, name, *part = key.split(".")
-        tolerance = (
-            0.0 if name == "adj" else tolerances.get(name, tolerances["bb"])[f"{mode}_{kind}"]
-        )
+        tolerance = within.STAGES[name][2 * (mode == "train") + swin]
         if part != ["stat"]:
             std = arrays[f"{mode}.{name}.stat"][1] if part else stored.std()
             yield verdict.absolute(key, found[key] / std, stored / std, tolerance)
             continue
-        statistic = EARLY_STATISTIC if name in EARLY else STATISTIC
+        statistic = within.STATISTIC[name in EARLY]
         std, ours = stored[1], found[key]
         yield verdict.absolute(f"{key} mean, std", ours[:2] / std, stored[:2] / std, statistic)
         yield verdict.absolute(f"{key} min, max", ours[2:4] / std, stored[2:4] / std, tolerance)
@@ -241,28 +230,28 @@ def stage_checks(found, arrays, tolerances, kind):
 def training_checks(found, arrays, facts, swin):
     """Losses, gradients and running statistics."""
     expected = facts["train_loss"]
-    yield verdict.absolute("loss", found["loss.loss"], expected["total"], LOSS)
-    yield verdict.absolute("WA", found["loss.wa"], expected["wa"], LOSS)
+    yield verdict.absolute("loss", found["loss.loss"], expected["total"], within.LOSS)
+    yield verdict.absolute("WA", found["loss.wa"], expected["wa"], within.LOSS)
     if expected["edge"] is not None:
-        yield verdict.absolute("edge CE", found["loss.edge"], expected["edge"], EDGE_LOSS)
+        yield verdict.absolute("edge CE", found["loss.edge"], expected["edge"], within.EDGE_LOSS)
     names = facts["train_grad_names"]
     norms = {key.removeprefix("norm."): x for key, x in found.items() if key.startswith("norm.")}
     yield verdict.exact("gradient names", list(norms), names)
     stored = dict(zip(names, arrays["train.grad_norms"], strict=True))
     total, golden_total = np.linalg.norm(list(norms.values())), facts["train_global_grad_norm"]
-    yield verdict.relative("global gradient norm", total, golden_total, GLOBAL_NORM[swin])
+    yield verdict.relative("global gradient norm", total, golden_total, within.GLOBAL_NORM[swin])
     unsure = {*facts["train_structurally_zero_grads"], *facts["noisy_grad_params"]}
     for name in names:
         if name not in unsure:
             low = name in facts["recommended_grad_params"]
-            tolerance = (LOW_NOISE_NORM if low else OTHER_NORM)[swin]
+            tolerance = (within.PARAMETER_NORM if low else within.ANY_NORM)[swin]
             yield verdict.relative(f"norm {name}", norms[name], stored[name], tolerance)
     for key, values in arrays.items():
         if key.startswith("train.grad."):
-            tolerance = (HEAD_ENTRY if ".head." in key else DEEP_ENTRY)[swin]
+            tolerance = (within.HEAD_ENTRY if ".head." in key else within.DEEP_ENTRY)[swin]
             yield verdict.to_largest(key, found[key], values, tolerance)
         if key.startswith("train.bn."):
-            tolerance = RUNNING_MEAN if key.endswith("mean") else RUNNING_VAR
+            tolerance = within.RUNNING_MEAN if key.endswith("mean") else within.RUNNING_VAR
             yield verdict.absolute(key, found[key], values, tolerance)
 
 
@@ -274,14 +263,13 @@ def training_checks(found, arrays, facts, swin):
     ],
 )
 def test_the_twin_passes_the_golden_vectors(run_torch, tmp_path, configuration):
-    run_torch(GOLDEN, ROOT / "benchmarks", REFERENCE / "golden" / configuration)
+    run_torch(GOLDEN, ROOT / "benchmarks", VECTORS / configuration)
     found = dict(np.load(tmp_path / "found.npz"))
     facts, arrays = read(configuration)
     swin = facts["backbone"].startswith("swin")
-    tolerances = json.loads((REFERENCE / "TOLERANCES.json").read_text())["tolerance"]
     apart = ("train.grad", "train.bn.", "train.labels", "class_weight", "eval.scores_f64")
     stages = {key: x for key, x in arrays.items() if not key.startswith(apart)}
-    passed(stage_checks(found, stages, tolerances, "swin" if swin else "resnet"))
+    passed(stage_checks(found, stages, swin))
     if "train.labels" in arrays:
         passed(training_checks(found, arrays, facts, swin))
 
@@ -302,26 +290,22 @@ def small_checks(units, losses, golden_units, golden_losses):
             yield verdict.to_largest(key, units[key], stored, UNIT)
     for key, ours in losses.items():
         if key.endswith("loss"):
-            yield verdict.absolute(key, ours, golden_losses[key], LOSS)
+            yield verdict.absolute(key, ours, golden_losses[key], within.LOSS)
         else:
             yield verdict.to_largest(key, ours, golden_losses[key], LOSS_GRADIENT)
 
 
 @pytest.mark.slow
 def test_heads_and_losses_are_the_golden_ones(run_torch, tmp_path):
-    run_torch(SMALL, ROOT / "benchmarks", REFERENCE / "golden")
-    files = [
-        folder / f"{name}.npz"
-        for folder in (tmp_path, REFERENCE / "golden")
-        for name in ("units", "loss")
-    ]
+    run_torch(SMALL, ROOT / "benchmarks", VECTORS)
+    files = [folder / f"{name}.npz" for folder in (tmp_path, VECTORS) for name in ("units", "loss")]
     passed(small_checks(*(dict(np.load(file)) for file in files)))
 
 
 @pytest.mark.long
 def test_steps_in_float64_begin_at_the_golden_loss(run_torch, tmp_path):
     configuration = "opengraph_resnet18_stage1"
-    run_torch(TRAINING, ROOT / "benchmarks", REFERENCE / "golden" / configuration)
+    run_torch(TRAINING, ROOT / "benchmarks", VECTORS / configuration)
     given, after = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("given", "after"))
     golden_loss = read(configuration)[0]["train_loss_f64"]["total"]
     np.testing.assert_allclose(after["loss"], golden_loss, rtol=0, atol=1e-9)

@@ -8,7 +8,6 @@ with a classifier of the backbone that its training has no use for.
 
 import json
 import pathlib
-import shutil
 import subprocess
 
 import numpy as np
@@ -16,10 +15,6 @@ import pytest
 from einops import rearrange
 
 from mdhr_jax import cli
-from mdhr_jax.machine import sharding
-from mdhr_jax.run.programs import build_scoring
-from mdhr_jax.run.recipe import Recipe
-from mdhr_jax.run.trained import load_trained
 from mdhr_jax.verify import cases
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -39,15 +34,14 @@ SIDE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import torch, torch_graphau
-import graphau_recipe as recipe
+import torch_graphau_drawn as drawn
 
 def save(configuration, seed, plain, published):
     model = torch_graphau.build(configuration)
+    drawn.fill(model, seed)
     for name, x in model.state_dict().items():
         if name.endswith("num_batches_tracked"):
             x.fill_(5600)
-        elif not name.endswith(recipe.COMPUTED):
-            x.copy_(torch.from_numpy(recipe.weight(name, tuple(x.shape), seed)))
     torch.save(model.state_dict(), plain)
     optimizer = torch_graphau.optimizer(model)
     vectors = dict(model.named_parameters())[f"head.{model.head.release.prefix}sc"]
@@ -99,27 +93,6 @@ def torch_side(torch_python):
         process.stdin.close()
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """`tmp_path`, of which nothing is kept: Swin-B fills two gigabytes."""
-    yield tmp_path
-    shutil.rmtree(tmp_path)
-
-
-@pytest.fixture
-def scores(monkeypatch):
-    """Of normalised pictures by a run, as its evaluation computes them."""
-    monkeypatch.setattr(Recipe, "transform", property(lambda recipe: lambda frames: frames))
-
-    def compute(run, pictures):
-        trained = load_trained(run)
-        scoring = build_scoring(trained.recipe, sharding.make_mesh())
-        values = scoring.prepare(trained.state["params"], trained.state["batch_stats"])
-        return np.asarray(scoring.step(*values, {"frames": pictures}))
-
-    return compute
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -127,7 +100,9 @@ def scores(monkeypatch):
         for name in (*GOLDEN, *OTHERS)
     ],
 )
-def test_official_files_come_back_as_they_were(torch_side, folder, one_device, scores, capfd, name):
+def test_official_files_come_back_as_they_were(
+    torch_side, folder, one_device, evaluate, capfd, name
+):
     plain, published, run = folder / "plain.pth", folder / "published.pth", folder / "run"
     back = folder / "plain-back.pth", folder / "published-back.pth"
     case = GOLDEN.get(name)
@@ -138,7 +113,7 @@ def test_official_files_come_back_as_they_were(torch_side, folder, one_device, s
     assert said.count(", 0 left over") == 2 and "0 left over, 2 of its backbone's unused" in said
     torch_side("check", name, plain, *back)
     if case:
-        found = rearrange(scores(run, case.clips), "b 1 n -> b n")
+        found = rearrange(evaluate(run, case.clips), "b 1 n -> b n")
         difference = np.abs(found - case.arrays["eval.scores"]).max()
         print(f"{name}: scores differ by at most {difference:.1e}")  # pytest -rP shows it
         assert difference <= 1e-5

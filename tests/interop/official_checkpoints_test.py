@@ -2,17 +2,12 @@
 """Checkpoints as the release saves them: in, evaluated, out, and into PyTorch's model again."""
 
 import pathlib
-import shutil
 
 import numpy as np
 import pytest
 from einops import rearrange
 
 from mdhr_jax import cli
-from mdhr_jax.machine import sharding
-from mdhr_jax.run.programs import build_scoring
-from mdhr_jax.run.recipe import Recipe
-from mdhr_jax.run.trained import load_trained
 from mdhr_jax.verify import cases
 
 pytestmark = pytest.mark.long
@@ -72,29 +67,8 @@ def quick_compilation():
     """Not here: full-size models run longer than they compile."""
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """`tmp_path`, of which nothing is kept: Swin-B fills more than a gigabyte."""
-    yield tmp_path
-    shutil.rmtree(tmp_path)
-
-
 def convert(*arguments):
     assert cli.main(["convert", *map(str, arguments)]) == 0
-
-
-@pytest.fixture
-def evaluate(monkeypatch):
-    """Scores of normalised clips by a run, as its evaluation computes them."""
-    monkeypatch.setattr(Recipe, "transform", property(lambda recipe: lambda frames: frames))
-
-    def scores(run, clips):
-        trained = load_trained(run)
-        scoring = build_scoring(trained.recipe, sharding.make_mesh())
-        values = scoring.prepare(trained.state["params"], trained.state["batch_stats"])
-        return np.asarray(scoring.step(*values, {"frames": clips}))
-
-    return scores
 
 
 @pytest.mark.parametrize("case", CASES)
